@@ -1,0 +1,53 @@
+"""The engine of the sessions: their own, connecting as the application's does.
+
+Were the sessions on the application's engine, a thread that holds one of its
+connections could wait for a second one for ever, and saving a session would
+commit or roll back what the application has not finished. So they have a pool of
+their own, in ``AUTOCOMMIT``: every statement is a transaction.
+
+The pool is a recreation of the application's: the same URL, driver arguments,
+size and time-outs, and the same listeners for ``connect`` and ``do_connect``,
+where applications set pragmas or fetch passwords.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+__all__ = ["sessions_engine"]
+
+
+def _is_memory(url: sa.URL) -> bool:
+    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+
+
+def sessions_engine(source: sa.Engine) -> sa.Engine:
+    """An engine for sessions that connects to the database of ``source``.
+
+    It connects to nothing yet, and neither uses nor changes a connection of
+    ``source``. For ``sqlite://``, a database in memory, it has a database of its
+    own: one connection, which one statement at a time can use, since two threads
+    on one SQLite connection could mistake each other's row counts.
+
+    :param source: the engine of the application's bind.
+    """
+    options: dict[str, Any] = {
+        "isolation_level": "AUTOCOMMIT",
+        # No transaction, so none to roll back: saves a round trip on MariaDB.
+        "skip_autocommit_rollback": True,
+        # What a session holds must not reach a log by way of SQLALCHEMY_ECHO.
+        "hide_parameters": True,
+        "echo": source.echo,
+    }
+    if _is_memory(source.url):
+        return sa.create_engine(
+            source.url,
+            poolclass=sa.QueuePool,
+            pool_size=1,
+            max_overflow=0,
+            connect_args={"check_same_thread": False},
+            **options,
+        )
+    return sa.create_engine(source.url, pool=source.pool.recreate(), **options)

@@ -1,0 +1,113 @@
+"""One tree of errors: everything this package raises on purpose is a
+:exc:`SessionError`, and carries its evidence as attributes.
+
+No message and no attribute ever holds a session's token or a stored value.
+"""
+
+from __future__ import annotations
+
+from werkzeug.exceptions import ServiceUnavailable
+
+__all__ = [
+    "NullSessionError",
+    "SessionConfigError",
+    "SessionConfigWarning",
+    "SessionConflictError",
+    "SessionError",
+    "SessionStoreBusyError",
+    "SessionStoreUnavailableError",
+    "SessionTableError",
+    "SessionValueError",
+    "UnreadableSessionError",
+]
+
+
+class SessionError(Exception):
+    """The base of every error that this package raises."""
+
+
+class SessionConfigError(SessionError, ValueError):
+    """A configuration value that cannot work, raised by
+    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`.
+    """
+
+    #: The configuration key, such as ``"SESSION_ID_LENGTH"``.
+    key: str
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+
+
+class SessionConfigWarning(UserWarning):
+    """A configuration key that has no effect, or a combination of values that
+    browsers refuse. Warned of once, by
+    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`.
+    """
+
+
+class NullSessionError(SessionError, RuntimeError):
+    """A write to a session that cannot be stored: no ``SESSION_TYPE`` or no
+    ``SECRET_KEY`` is set. It is a :exc:`RuntimeError`, as the error of Flask's
+    own null session is.
+    """
+
+
+class SessionValueError(SessionError, TypeError):
+    """A value that a session cannot keep. The stored session stays as it was."""
+
+    #: The session key under which the value stands.
+    key: object
+    #: Where it stands, written as Python: ``session['cart'][0]``.
+    path: str
+    #: The type of the refused value.
+    value_type: type
+
+    def __init__(self, key: object, path: str, value_type: type, message: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.key = key
+        self.path = path
+        self.value_type = value_type
+
+
+class UnreadableSessionError(SessionError, ValueError):
+    """Stored bytes that are no session: truncated, foreign or tampered with.
+
+    It does not reach the application: the session is an empty one and the log
+    names the row's handle.
+    """
+
+
+class SessionStoreUnavailableError(SessionError, ServiceUnavailable):
+    """The database cannot be reached, or refused to work: a ``503``.
+
+    Raised at the first touch of :data:`flask.session` in a request, or turned
+    into the response when the session could not be saved. The reason is in the
+    log and in :attr:`reason`, never in the response.
+    """
+
+    description: str = (
+        "The session could not be loaded or saved, because its database cannot be"
+        " reached at the moment. Please try again."
+    )
+
+    #: What the database or its driver said. For logs, not for visitors.
+    reason: str
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__()
+        self.reason = reason
+
+
+class SessionStoreBusyError(SessionStoreUnavailableError):
+    """A SQLite file is locked and the statement was asked not to wait."""
+
+
+class SessionTableError(SessionError, RuntimeError):
+    """The table of the sessions is missing, could not be created, or is another
+    program's table of the same name.
+    """
+
+
+class SessionConflictError(SessionError, RuntimeError):
+    """A write gave way to other requests so often that it was given up."""

@@ -1,0 +1,55 @@
+"""Tokens: what the browser holds, and the row key that is derived from it.
+
+A token is random and means nothing. The database never holds it, only
+``HMAC-SHA-256(SECRET_KEY, token)``, so that a copy of the table logs nobody in
+(OWASP ASVS 5.0, 7.2.3 and 11.5.1; Session Management Cheat Sheet, "Session ID
+Content"). Looking a row up by a keyed hash also leaves an attacker nothing to
+measure: the comparison's timing speaks of the hash, which cannot be steered
+(CVE-2019-16782).
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+
+__all__ = ["MAX_BYTES", "MIN_BYTES", "is_token", "new_handle", "new_token", "row_id"]
+
+#: 128 bits, the least that OWASP ASVS 5.0 (7.2.3) allows.
+MIN_BYTES = 16
+#: Keeps a cookie of name, token and attributes under the 4096 bytes that every
+#: browser takes (RFC 6265, section 6.1).
+MAX_BYTES = 256
+
+# Any permitted length, whatever SESSION_ID_LENGTH is now: changing the setting
+# then ends nobody's session.
+_SHORTEST, _LONGEST = (-(-nbytes * 4 // 3) for nbytes in (MIN_BYTES, MAX_BYTES))
+_TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{_SHORTEST},{_LONGEST}}}")
+
+
+def new_token(nbytes: int) -> str:
+    """A new random token of ``nbytes`` bytes, in URL-safe base64."""
+    return secrets.token_urlsafe(nbytes)
+
+
+def is_token(text: str) -> bool:
+    """Whether ``text`` has the shape of a token. Nothing else is looked up."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def new_handle() -> str:
+    """A new handle: 16 hexadecimal digits, the same in every collation."""
+    return secrets.token_hex(8)
+
+
+def row_id(key: str | bytes, token: str) -> bytes:
+    """The primary key of the token's row: 32 bytes."""
+    secret = key.encode() if isinstance(key, str) else key
+    return hmac.digest(secret, token.encode("ascii"), "sha256")
+
+
+def row_ids(keys: Iterable[str | bytes], token: str) -> list[bytes]:
+    """One :func:`row_id` a key, in the order of the keys."""
+    return [row_id(key, token) for key in keys]
