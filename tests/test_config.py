@@ -1,0 +1,723 @@
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import types
+import warnings
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_sessionsql import Session, SessionConfigError, SessionConfigWarning
+from flask_sessionsql.config import SessionConfig
+
+DAY = 24 * 3600
+
+
+def read(**config: Any) -> SessionConfig:
+    return SessionConfig.from_mapping(config)
+
+
+def warned(config: Mapping[str, Any]) -> list[str]:
+    """What reading this configuration warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SessionConfig.from_mapping(config)
+    assert {SessionConfigWarning} >= {warning.category for warning in caught}
+    return [str(warning.message) for warning in caught]
+
+
+# Good values.
+
+DEFAULTS = {
+    "session_type": "null",
+    "cookie_name": "session",
+    "cookie_domain": None,
+    "cookie_path": "/",
+    "cookie_httponly": True,
+    "cookie_secure": False,
+    "cookie_samesite": None,
+    "cookie_partitioned": False,
+    "lifetime": 31 * DAY,
+    "refresh_each_request": True,
+    "refresh_interval": 31 * DAY // 100,
+    "permanent": True,
+    "id_length": 32,
+    "user_key": "_user_id",
+    "table": "flask_sessionsql",
+    "schema": None,
+    "bind_key": None,
+    "create_table": True,
+    "sqlalchemy": None,
+    "database_uri": "sqlite:///sessions.db",
+    "echo": False,
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, Flask("shop").config, Flask("shop", root_path="/").config.copy()],
+    ids=["nothing", "Flask's", "a copy of Flask's"],
+)
+def test_defaults(config: Mapping[str, Any]) -> None:
+    """Without any setting, and with those that Flask has by itself, each setting is
+    what its documentation says.
+    """
+    assert DEFAULTS == dataclasses.asdict(SessionConfig.from_mapping(config))
+    assert SessionConfig() == SessionConfig.from_mapping(config)
+
+
+db = SQLAlchemy()
+
+#: The key, what is given, and the attribute with what is read.
+GOOD: list[tuple[str, Any, str, Any]] = [
+    *(
+        ("SESSION_TYPE", name, "session_type", name)
+        for name in ("null", "flask-sqlalchemy", "sqlalchemy")
+    ),
+    *(
+        ("SESSION_COOKIE_NAME", name, "cookie_name", name)
+        for name in ("s", "my_session", "a!#$%&'*+-.^_`|~9", "__Hosted", "__Secure")
+    ),
+    ("SESSION_COOKIE_DOMAIN", ".example.com", "cookie_domain", ".example.com"),
+    ("SESSION_COOKIE_DOMAIN", False, "cookie_domain", None),
+    ("SESSION_COOKIE_PATH", "/shop", "cookie_path", "/shop"),
+    ("APPLICATION_ROOT", "/shop", "cookie_path", "/shop"),
+    *(
+        (key, value, attribute, value)
+        for key, attribute in [
+            ("SESSION_COOKIE_HTTPONLY", "cookie_httponly"),
+            ("SESSION_COOKIE_SECURE", "cookie_secure"),
+            ("SESSION_COOKIE_PARTITIONED", "cookie_partitioned"),
+            ("SESSION_REFRESH_EACH_REQUEST", "refresh_each_request"),
+            ("SESSION_PERMANENT", "permanent"),
+            ("SESSION_CREATE_TABLE", "create_table"),
+        ]
+        for value in (True, False)
+    ),
+    *(
+        ("SESSION_COOKIE_SAMESITE", given, "cookie_samesite", expected)
+        for given, expected in [
+            *(("Lax", "Lax"), ("lax", "Lax"), ("LAX", "Lax")),
+            *(("Strict", "Strict"), ("strict", "Strict")),
+        ]
+    ),
+    *(
+        ("PERMANENT_SESSION_LIFETIME", given, "lifetime", expected)
+        for given, expected in [
+            (1, 1),
+            (3600, 3600),
+            (timedelta(minutes=5), 300),
+            (timedelta(seconds=1, microseconds=1), 2),
+            (timedelta(microseconds=1), 1),
+            (timedelta(days=366 * 100), 366 * 100 * DAY),
+            (366 * 100 * DAY, 366 * 100 * DAY),
+        ]
+    ),
+    *(
+        ("SESSION_REFRESH_INTERVAL", given, "refresh_interval", expected)
+        for given, expected in [
+            (0, 0),
+            (1, 1),
+            (timedelta(0), 0),
+            (timedelta(minutes=1), 60),
+            (timedelta(milliseconds=1), 1),
+            (31 * DAY - 1, 31 * DAY - 1),
+        ]
+    ),
+    *(("SESSION_ID_LENGTH", n, "id_length", n) for n in (16, 32, 64, 256)),
+    ("SESSION_USER_KEY", "user", "user_key", "user"),
+    ("SESSION_SQLALCHEMY_TABLE", "t", "table", "t"),
+    ("SESSION_SQLALCHEMY_TABLE", "t" * 63, "table", "t" * 63),
+    ("SESSION_SQLALCHEMY_SCHEMA", "web", "schema", "web"),
+    ("SESSION_SQLALCHEMY_BIND_KEY", "users", "bind_key", "users"),
+    ("SESSION_SQLALCHEMY", db, "sqlalchemy", db),
+    *(
+        ("SQLALCHEMY_DATABASE_URI", given, "database_uri", sa.make_url(given))
+        for given in (
+            "sqlite://",
+            "sqlite:////tmp/app.db",
+            "postgresql+psycopg://ann:pa55@localhost/app",
+            "mysql+pymysql://ann@localhost:3307/app?charset=utf8mb4",
+            sa.URL.create("sqlite", database="/tmp/app.db"),
+        )
+    ),
+    ("SQLALCHEMY_ECHO", True, "echo", True),
+    ("SQLALCHEMY_ECHO", False, "echo", False),
+    ("SQLALCHEMY_ECHO", "debug", "echo", "debug"),
+]
+
+
+@pytest.mark.parametrize(("key", "given", "attribute", "expected"), GOOD)
+def test_a_good_value(key: str, given: Any, attribute: str, expected: Any) -> None:
+    """A good value is read, and nothing else than its own setting changes."""
+    config = read(**{key: given})
+    found = getattr(config, attribute)
+    assert expected == found
+    assert type(expected) is type(found)
+    changed = {attribute, *({"refresh_interval"} if attribute == "lifetime" else ())}
+    for field in dataclasses.fields(SessionConfig):
+        if field.name not in changed:
+            assert DEFAULTS[field.name] == getattr(config, field.name)
+
+
+@pytest.mark.parametrize("key", sorted({key for key, *_ in GOOD}))
+def test_none_is_the_default(key: str) -> None:
+    """None stands for the default, of every setting."""
+    assert SessionConfig() == read(**{key: None})
+
+
+def test_every_setting_is_tried() -> None:
+    """No setting is missing from the tables of good and wrong values."""
+    fields = {field.name for field in dataclasses.fields(SessionConfig)}
+    assert fields == set(DEFAULTS) == {attribute for _, _, attribute, _ in GOOD}
+    assert {key for key, *_ in GOOD} == {key for key, *_ in WRONG}
+
+
+def test_every_setting_has_words() -> None:
+    """Under each setting stands its documentation, which names its key."""
+    source = inspect.getsource(SessionConfig)
+    for key, _, attribute, _ in GOOD:
+        if key != "APPLICATION_ROOT":
+            words = source.split(f"\n    {attribute}: ", 1)[1].split('"""')[1]
+            assert words.startswith(f"``{key}``")
+
+
+def test_it_is_frozen() -> None:
+    """A setting cannot be changed after it was read, and no new one be added."""
+    config = read()
+    for name in ("lifetime", "sqlalchemy", "unheard_of"):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config, name, 5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        del config.lifetime
+
+
+def test_it_does_not_follow_the_mapping() -> None:
+    """Changing the configuration afterwards changes nothing that was read."""
+    source = {"SESSION_ID_LENGTH": 20}
+    config = SessionConfig.from_mapping(source)
+    source["SESSION_ID_LENGTH"] = 40
+    assert 20 == config.id_length
+
+
+@pytest.mark.parametrize(
+    ("session", "root", "expected"),
+    [
+        (None, "/shop", "/shop"),
+        ("/cart", "/shop", "/cart"),
+        ("/", "/shop", "/"),
+        (None, None, "/"),
+        (None, "/", "/"),
+    ],
+)
+def test_the_path_is_the_application_s_unless_set(
+    session: str | None, root: str | None, expected: str
+) -> None:
+    """SESSION_COOKIE_PATH goes before APPLICATION_ROOT, and that before "/"."""
+    config = read(SESSION_COOKIE_PATH=session, APPLICATION_ROOT=root)
+    assert expected == config.cookie_path
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "expected"),
+    [(1, 0), (99, 0), (100, 1), (199, 1), (900, 9), (timedelta(days=1), 864)],
+)
+def test_the_refresh_interval_is_a_hundredth(lifetime: Any, expected: int) -> None:
+    """Unless it is set, the refresh interval is a hundredth of the lifetime, rounded
+    down.
+    """
+    assert expected == read(PERMANENT_SESSION_LIFETIME=lifetime).refresh_interval
+
+
+# Wrong values.
+
+
+def each(*given: Any) -> tuple[Any, ...]:
+    return given
+
+
+NO_FLAGS: list[Any] = ["true", "false", "", 0, 1, [], "yes"]
+NO_TEXTS: list[Any] = ["", b"x", 5, True, ["x"], {}]
+
+#: The key, what is given, and a part of what is expected.
+WRONG: list[tuple[str, Any, str]] = [
+    *(
+        ("SESSION_TYPE", given, "one of 'null', 'flask-sqlalchemy', 'sqlalchemy'")
+        for given in each(
+            "redis", "", "NULL", 5, True, False, [], ["null"], {}, b"null"
+        )
+    ),
+    *(
+        ("SESSION_COOKIE_NAME", given, "a cookie name: letters, digits and")
+        for given in each(
+            "", "a b", "a=b", "a;b", "a,b", "a\n", "ä", '"a"', "a\0", 5, b"s"
+        )
+    ),
+    *(
+        ("SESSION_COOKIE_DOMAIN", given, "a text that is not empty")
+        for given in each("", b"x", 5, True, ["x"])
+    ),
+    *(
+        (key, given, "a path that begins with '/'")
+        for key in ("SESSION_COOKIE_PATH", "APPLICATION_ROOT")
+        for given in each("", "shop", 5, b"/", False, ["/"])
+    ),
+    *(
+        (key, given, "expected True or False;")
+        for key in (
+            "SESSION_COOKIE_HTTPONLY",
+            "SESSION_COOKIE_SECURE",
+            "SESSION_COOKIE_PARTITIONED",
+            "SESSION_REFRESH_EACH_REQUEST",
+            "SESSION_PERMANENT",
+            "SESSION_CREATE_TABLE",
+        )
+        for given in NO_FLAGS
+    ),
+    *(
+        ("SESSION_COOKIE_SAMESITE", given, "'Lax', 'Strict', 'None' or, for no")
+        for given in each("", "Laxe", "no", True, False, 5, b"Lax", ["Lax"])
+    ),
+    *(
+        ("PERMANENT_SESSION_LIFETIME", given, "a timedelta or whole seconds")
+        for given in each("3600", "", 1.5, True, False, b"5", [], {"days": 1})
+    ),
+    *(
+        ("PERMANENT_SESSION_LIFETIME", given, "above 0, at most 100 years")
+        for given in each(
+            *(0, -1, timedelta(0), timedelta(-1), timedelta(microseconds=-1)),
+            *(366 * 100 * DAY + 1, timedelta(366 * 100, 0, 1), 10**30),
+            *(timedelta.max, timedelta.min),
+        )
+    ),
+    *(
+        ("SESSION_REFRESH_INTERVAL", given, "a timedelta or whole seconds")
+        for given in each("60", "", 1.5, True, False, [])
+    ),
+    *(
+        (
+            "SESSION_REFRESH_INTERVAL",
+            given,
+            "0 or more, and less than PERMANENT_SESSION_LIFETIME, 2678400 s",
+        )
+        for given in each(-1, 31 * DAY, timedelta(31), timedelta(-1), timedelta.max)
+    ),
+    *(
+        ("SESSION_ID_LENGTH", given, "whole bytes, 16 to 256")
+        for given in (15, 257, 0, -32, 32.0, "32", True, [32])
+    ),
+    *(("SESSION_USER_KEY", given, "a text that is not empty") for given in NO_TEXTS),
+    *(
+        ("SESSION_SQLALCHEMY_TABLE", given, "a table name of 1 to 63 characters")
+        for given in each("", "t" * 64, 5, b"t", True, ["t"])
+    ),
+    *(
+        (key, given, "a text that is not empty")
+        for key in ("SESSION_SQLALCHEMY_SCHEMA", "SESSION_SQLALCHEMY_BIND_KEY")
+        for given in NO_TEXTS
+    ),
+    *(
+        ("SESSION_SQLALCHEMY", given, "a flask_sqlalchemy.SQLAlchemy object")
+        for given in each("db", SQLAlchemy, True, 5, {})
+    ),
+    *(
+        ("SQLALCHEMY_ECHO", given, "True, False or 'debug'")
+        for given in each("true", "", 1, 0, "DEBUG", [])
+    ),
+    *(
+        ("SQLALCHEMY_DATABASE_URI", given, "a database address such as 'sqlite:///app")
+        for given in each(
+            "", "app.db", "/tmp/app.db", 5, b"sqlite://", True, ["sqlite://"]
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "given", "expected"), WRONG)
+def test_a_wrong_value(key: str, given: Any, expected: str) -> None:
+    """A wrong value is an error that names the key, what was given and what is
+    expected.
+    """
+    with pytest.raises(SessionConfigError) as caught:
+        read(**{key: given})
+    message = str(caught.value)
+    shown = type(given).__name__ if key == "SQLALCHEMY_DATABASE_URI" else repr(given)
+    assert isinstance(caught.value, ValueError)
+    assert key == caught.value.key
+    assert message.startswith(f"{key}: expected ")
+    assert expected in message
+    assert message.endswith(f"; given is {shown}.")
+
+
+@pytest.mark.parametrize(("key", "given", "expected"), WRONG)
+def test_a_wrong_value_stops_init_app(key: str, given: Any, expected: str) -> None:
+    """A wrong value is found by Session(app), and the application is left as it was."""
+    app = Flask("shop")
+    before = app.session_interface
+    app.config[key] = given
+    with pytest.raises(SessionConfigError, match=key):
+        Session(app)
+    assert before is app.session_interface
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("sqlalchem", "sqlalchemy"),
+        ("SQLAlchemy", "sqlalchemy"),
+        ("flask-sqlachemy", "flask-sqlalchemy"),
+        ("flask_sqlalchemy", "flask-sqlalchemy"),
+        ("Flask-SQLAlchemy", "flask-sqlalchemy"),
+        ("nul", "null"),
+    ],
+)
+def test_a_misspelt_type(given: str, meant: str) -> None:
+    """A misspelt SESSION_TYPE is an error that says what was probably meant."""
+    with pytest.raises(SessionConfigError, match=f"did you mean '{meant}'\\?"):
+        read(SESSION_TYPE=given)
+
+
+@pytest.mark.parametrize("given", ["redis", "filesystem", "", 5])
+def test_another_type_suggests_nothing(given: Any) -> None:
+    """A SESSION_TYPE that resembles none is an error without a guess."""
+    with pytest.raises(SessionConfigError) as caught:
+        read(SESSION_TYPE=given)
+    assert "did you mean" not in str(caught.value)
+
+
+# Database addresses.
+
+ADDRESSES: dict[str, tuple[str, str]] = {
+    "dialect renamed": (
+        "postgres://ann:hunter2@localhost/app",
+        "SQLAlchemy knows no 'postgres';",
+    ),
+    "dialect misspelt": ("sqlit:///app.db", "SQLAlchemy knows no 'sqlit';"),
+    "driver unknown": (
+        "postgresql+hunter://ann:hunter2@localhost/app",
+        "SQLAlchemy knows no 'postgresql+hunter';",
+    ),
+    "driver missing": (
+        "postgresql+hidden://ann:hunter2@localhost/app",
+        "with its driver installed; 'postgresql+hidden' needs 'hidden_driver';",
+    ),
+    "no address": (
+        "ann:hunter2@localhost",
+        "'mysql+pymysql://user:password@host/name'",
+    ),
+    "port": ("postgresql+psycopg://ann:hunter2@localhost:x/app", "'sqlite:///app.db'"),
+    "password with @": (
+        "postgresql+psycopg://ann:hun@ter2:hunter2/app",
+        "'sqlite:///app.db'",
+    ),
+    "two drivers": ("mysql+a+b://ann:hunter2@localhost/app", "'sqlite:///app.db'"),
+}
+
+
+@pytest.fixture
+def hidden_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dialect whose driver is not installed."""
+    from sqlalchemy.dialects import registry
+    from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
+
+    class Hidden(PGDialect_psycopg2):
+        supports_statement_cache = True
+
+        @classmethod
+        def import_dbapi(cls) -> types.ModuleType:
+            import hidden_driver  # type: ignore[import-not-found]
+
+            return hidden_driver  # type: ignore[no-any-return]
+
+    monkeypatch.setitem(registry.impls, "postgresql.hidden", lambda: Hidden)
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+@pytest.mark.usefixtures("hidden_driver")
+def test_a_wrong_address(name: str) -> None:
+    """An address with an unknown dialect, with a driver that is missing, or that is
+    none, is an error that says which; it never shows the password.
+    """
+    given, expected = ADDRESSES[name]
+    with pytest.raises(SessionConfigError) as caught:
+        read(SQLALCHEMY_DATABASE_URI=given)
+    message = str(caught.value)
+    assert "SQLALCHEMY_DATABASE_URI" == caught.value.key
+    assert message.startswith("SQLALCHEMY_DATABASE_URI: expected a database address")
+    assert expected in message
+    assert message.endswith("; given is str.")
+    assert "hunter2" not in message
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
+ADDRESS = "postgresql://ann:hunter2@localhost/app"
+#: The keys under which any text is taken.
+TEXTS = {
+    "SESSION_COOKIE_DOMAIN",
+    "SESSION_SQLALCHEMY_BIND_KEY",
+    "SESSION_SQLALCHEMY_SCHEMA",
+    "SESSION_SQLALCHEMY_TABLE",
+    "SESSION_USER_KEY",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        (key, given)
+        for key in sorted({key for key, *_ in GOOD} - {"SQLALCHEMY_DATABASE_URI"})
+        for given in each(ADDRESS, [ADDRESS], {"users": ADDRESS}, sa.make_url(ADDRESS))
+        if key not in TEXTS or given != ADDRESS
+    ],
+)
+def test_no_error_shows_a_password(key: str, given: Any) -> None:
+    """A database address that stands under a wrong key is not shown either."""
+    with pytest.raises(SessionConfigError) as caught:
+        read(**{key: given})
+    assert key == caught.value.key
+    assert "hunter2" not in str(caught.value)
+    assert str(caught.value).endswith(f"; given is {type(given).__name__}.")
+
+
+# Values that only make sense together.
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"SESSION_COOKIE_SECURE": True},
+        {"SESSION_COOKIE_PARTITIONED": True},
+        {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_PATH": "/"},
+        {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_DOMAIN": False},
+        {
+            "SESSION_COOKIE_SECURE": True,
+            "SESSION_COOKIE_PATH": "/",
+            "APPLICATION_ROOT": "/shop",
+        },
+    ],
+)
+def test_prefixes_with_their_conditions(others: dict[str, Any]) -> None:
+    """__Host- and __Secure- are taken where browsers take such a cookie."""
+    for name in ("__Host-s", "__Secure-s"):
+        assert name == read(SESSION_COOKIE_NAME=name, **others).cookie_name
+
+
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("__Secure-s", {}),
+        ("__Secure-s", {"SESSION_COOKIE_SECURE": False}),
+        ("__Host-s", {}),
+        ("__Host-s", {"SESSION_COOKIE_PATH": "/"}),
+        ("__Host-s", {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_PATH": "/shop"}),
+        ("__Host-s", {"SESSION_COOKIE_SECURE": True, "APPLICATION_ROOT": "/shop"}),
+        (
+            "__Host-s",
+            {"SESSION_COOKIE_SECURE": True, "SESSION_COOKIE_DOMAIN": "example.com"},
+        ),
+    ],
+)
+def test_prefixes_without_their_conditions(name: str, others: dict[str, Any]) -> None:
+    """A prefix whose conditions are not met is an error that names the name, the
+    conditions and the settings to change.
+    """
+    with pytest.raises(SessionConfigError) as caught:
+        read(SESSION_COOKIE_NAME=name, **others)
+    message = str(caught.value)
+    assert "SESSION_COOKIE_NAME" == caught.value.key
+    assert message.startswith(
+        f"SESSION_COOKIE_NAME: {name!r} begins with '{name[:-1]}'"
+    )
+    assert "SESSION_COOKIE_SECURE = True" in message
+    assert ("SESSION_COOKIE_PATH = '/'" in message) == name.startswith("__Host-")
+    assert "or choose another name" in message
+
+
+def test_secure_prefix_with_domain_and_path() -> None:
+    """__Secure- asks for neither the path "/" nor a cookie without a domain."""
+    config = read(
+        SESSION_COOKIE_NAME="__Secure-s",
+        SESSION_COOKIE_SECURE=True,
+        SESSION_COOKIE_DOMAIN="example.com",
+        SESSION_COOKIE_PATH="/shop",
+    )
+    assert "example.com" == config.cookie_domain
+
+
+def test_samesite_none_needs_secure() -> None:
+    """SESSION_COOKIE_SAMESITE = "None" without a secure cookie is warned of, because
+    browsers refuse it.
+    """
+    for given in each("None", "none"):
+        config = {"SESSION_COOKIE_SAMESITE": given}
+        [message] = warned(config)
+        assert "SESSION_COOKIE_SAMESITE is 'None'" in message
+        assert "Set SESSION_COOKIE_SECURE = True." in message
+        assert [] == warned(config | {"SESSION_COOKIE_SECURE": True})
+        assert [] == warned(config | {"SESSION_COOKIE_PARTITIONED": True})
+    assert [] == warned({"SESSION_COOKIE_SAMESITE": "Lax"})
+    assert [] == warned({"SESSION_COOKIE_SAMESITE": None})
+
+
+# Keys that mean nothing.
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("SESSION_TYP", "SESSION_TYPE"),
+        ("SESSION_COOKIE_NAMES", "SESSION_COOKIE_NAME"),
+        ("SESSION_COOKIE_HTTP_ONLY", "SESSION_COOKIE_HTTPONLY"),
+        ("SESSION_COOKIE_SAME_SITE", "SESSION_COOKIE_SAMESITE"),
+        ("SESSION_PERMANANT", "SESSION_PERMANENT"),
+        ("SESSION_SQLALCHEMY_TABLENAME", "SESSION_SQLALCHEMY_TABLE"),
+        ("SESSION_SQLALCHEMY_BINDKEY", "SESSION_SQLALCHEMY_BIND_KEY"),
+        ("SESSION_REFRESH_EACH_REQUESTS", "SESSION_REFRESH_EACH_REQUEST"),
+    ],
+)
+def test_a_misspelt_key(key: str, meant: str) -> None:
+    """A misspelt key is warned of, with the one that was probably meant."""
+    expected = f"Flask-SessionSql does not know the key {key}: Did you mean {meant}?"
+    assert [expected] == warned({key: 1})
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("SESSION_KEY_PREFIX", "the table holds sessions only"),
+        ("SESSION_USE_SIGNER", "a token is never stored"),
+        ("SESSION_SERIALIZATION_FORMAT", "there is one format"),
+        ("SESSION_CLEANUP_N_REQUESTS", "expired sessions are never served"),
+        ("SESSION_SQLALCHEMY_SEQUENCE", "the table has no sequence"),
+    ],
+)
+def test_keys_of_flask_session(key: str, advice: str) -> None:
+    """A key of Flask-Session is warned of with what became of it."""
+    [message] = warned({key: "value", "SESSION_TYPE": "sqlalchemy"})
+    assert message.startswith(f"Flask-SessionSql does not know the key {key}: {advice}")
+    assert message.endswith("remove the key.")
+
+
+@pytest.mark.parametrize("key", ["SESSION_REDIS", "SESSION_FILE_DIR", "SESSION_X"])
+def test_an_unknown_key(key: str) -> None:
+    """Any other key that begins with SESSION_ is warned of with those that there
+    are.
+    """
+    [message] = warned({key: None})
+    assert f"does not know the key {key}: The keys it knows are" in message
+    for known in {key for key, *_ in GOOD if key.startswith("SESSION_")}:
+        assert known in message
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *sorted({key for key, *_ in GOOD}),
+        *("SESSION_PROTECTION", "REMEMBER_COOKIE_NAME", "SECRET_KEY", "SESSIONS"),
+        *("session_type", "SQLALCHEMY_BINDS", "SQLALCHEMY_ENGINE_OPTIONS"),
+    ],
+)
+def test_known_keys_are_not_warned_of(key: str) -> None:
+    """Neither the package's own keys nor those of others are warned of."""
+    assert [] == warned({key: None})
+
+
+def test_each_unknown_key_is_warned_of() -> None:
+    """Every unknown key has a warning of its own, in the order of the keys; they do
+    not keep the rest from being read.
+    """
+    config = {"SESSION_ZZ": 1, "SESSION_AA": 1, "SESSION_ID_LENGTH": 20, 7: "odd"}
+    first, second = warned(config)  # type: ignore[arg-type]
+    assert "SESSION_AA" in first
+    assert "SESSION_ZZ" in second
+
+
+def test_a_warning_shows_no_value() -> None:
+    """What stands under an unknown key is not shown: it may be a secret."""
+    [message] = warned({"SESSION_REDIS": "redis://:hunter2@localhost"})
+    assert "hunter2" not in message
+
+
+def _from_mapping(app: Flask) -> int:
+    SessionConfig.from_mapping(app.config)
+    return _line() - 1
+
+
+def _constructor(app: Flask) -> int:
+    Session(app)
+    return _line() - 1
+
+
+def _init_app(app: Flask) -> int:
+    Session().init_app(app)
+    return _line() - 1
+
+
+def _line() -> int:
+    return sys._getframe(1).f_lineno
+
+
+@pytest.mark.parametrize("set_up", [_from_mapping, _constructor, _init_app])
+@pytest.mark.parametrize(
+    "config", [{"SESSION_REDIS": 1}, {"SESSION_COOKIE_SAMESITE": "None"}]
+)
+def test_a_warning_points_at_the_application(
+    set_up: Callable[[Flask], int], config: dict[str, Any]
+) -> None:
+    """A warning has the file and the line where the application set the sessions
+    up.
+    """
+    app = Flask("shop")
+    app.config.update(config)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        line = set_up(app)
+    [warning] = caught
+    assert __file__ == warning.filename
+    assert line == warning.lineno
+
+
+def test_a_warning_points_at_a_package_of_a_similar_name() -> None:
+    """An application whose package's name begins like this one's is not skipped."""
+    code = compile("Session(app)\n", "/srv/flask_sessionsql_demo.py", "exec")
+    app = Flask("shop")
+    app.config["SESSION_REDIS"] = 1
+    names = {"__name__": "flask_sessionsql_demo", "Session": Session, "app": app}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        exec(code, names)
+    assert "/srv/flask_sessionsql_demo.py" == caught[0].filename
+
+
+def test_warnings_can_be_turned_into_errors() -> None:
+    """The category is public, so an application can filter on it."""
+    with pytest.warns(SessionConfigWarning, match="SESSION_REDIS"):
+        read(SESSION_REDIS=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SessionConfigWarning)
+        with pytest.raises(SessionConfigWarning):
+            read(SESSION_REDIS=1)
+    assert issubclass(SessionConfigWarning, UserWarning)
+
+
+def test_settings_from_a_subclass_of_int_and_text() -> None:
+    """Numbers and texts of subclasses are taken like those of the base."""
+
+    class Seconds(int):
+        pass
+
+    class Name(str):
+        __slots__ = ()
+
+    config = read(
+        PERMANENT_SESSION_LIFETIME=Seconds(60), SESSION_SQLALCHEMY_TABLE=Name("t")
+    )
+    assert (60, "t") == (config.lifetime, config.table)

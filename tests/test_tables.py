@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from flask_sessionsql import SessionTableError
+from flask_sessionsql.tables import MAX_USER_ID, sessions_table
+
+COLUMNS = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
+ROW: dict[str, object] = {
+    "id": b"\x00" * 31 + b"\xff",
+    "handle": "f" * 16,
+    "user_id": None,
+    "data": b"\x01\x80",
+    "version": 1,
+    "created_at": 2**33,
+    "expires_at": 2**33 + 60,
+}
+
+
+@pytest.fixture
+def table() -> sa.Table:
+    return sessions_table(sa.MetaData(), "sessions")
+
+
+def test_the_columns(table: sa.Table) -> None:
+    """The table has the columns that its documentation lists; only user_id may be
+    null, and id is the key.
+    """
+    assert COLUMNS == table.columns.keys()
+    assert ["user_id"] == [column.name for column in table.c if column.nullable]
+    assert ["id"] == [column.name for column in table.primary_key]
+    for name in COLUMNS:
+        assert f"``{name}``" in (sessions_table.__doc__ or "")
+
+
+def test_the_indexes(table: sa.Table) -> None:
+    """What lists, revokes and purges looks up has an index."""
+    indexed = {
+        column.name: column.index for column in table.c if column.index is not None
+    }
+    assert {"handle": True, "user_id": True, "expires_at": True} == indexed
+
+
+def test_the_same_table_twice() -> None:
+    """An application factory can run twice on one metadata."""
+    metadata = sa.MetaData()
+    table = sessions_table(metadata, "sessions")
+    assert table is sessions_table(metadata, "sessions")
+    assert ["sessions"] == list(metadata.tables)
+
+
+def test_tables_of_two_metadata_are_two() -> None:
+    """Each bind has a table of its own, and no column is shared."""
+    one, other = (sessions_table(sa.MetaData(), "sessions") for _ in range(2))
+    assert one is not other
+    assert one.c.id is not other.c.id
+
+
+def test_names_and_schemas_are_told_apart() -> None:
+    """Tables of other names and in other schemas are other tables."""
+    metadata = sa.MetaData()
+    tables = [
+        sessions_table(metadata, "one"),
+        sessions_table(metadata, "two"),
+        sessions_table(metadata, "one", "web"),
+        sessions_table(metadata, "one", "shop"),
+    ]
+    assert ["one", "two", "web.one", "shop.one"] == [t.fullname for t in tables]
+    assert 4 == len({id(table) for table in tables})
+    assert tables[2] is sessions_table(metadata, "one", "web")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(None, "app.sessions"), ("web", "web.sessions")]
+)
+def test_the_schema_of_the_metadata(given: str | None, expected: str) -> None:
+    """Without a schema of its own the table is in that of the metadata, where it is
+    found again.
+    """
+    metadata = sa.MetaData(schema="app")
+    table = sessions_table(metadata, "sessions", given)
+    assert expected == table.fullname
+    assert table is sessions_table(metadata, "sessions", given)
+    assert table is metadata.tables[expected]
+
+
+def test_the_naming_convention_of_the_metadata() -> None:
+    """Keys and indexes are named as the application's metadata says, so that
+    migrations find nothing to rename.
+    """
+    metadata = sa.MetaData(
+        naming_convention={"pk": "key_%(table_name)s", "ix": "find_%(column_0_name)s"}
+    )
+    table = sessions_table(metadata, "sessions")
+    assert "key_sessions" == table.primary_key.name
+    assert {"find_handle", "find_user_id", "find_expires_at"} == {
+        index.name for index in table.indexes
+    }
+
+
+def test_a_table_of_somebody_else() -> None:
+    """A table of that name without the columns is an error, which names the table,
+    what is missing and the setting to change; it stays as it is.
+    """
+    metadata = sa.MetaData()
+    theirs = sa.Table(
+        "sessions", metadata, sa.Column("id", sa.Integer), sa.Column("data", sa.Text)
+    )
+    with pytest.raises(SessionTableError) as caught:
+        sessions_table(metadata, "sessions")
+    message = str(caught.value)
+    assert "'sessions'" in message
+    assert "handle, user_id, version, created_at, expires_at" in message
+    assert "SESSION_SQLALCHEMY_TABLE" in message
+    assert ["id", "data"] == theirs.columns.keys()
+
+
+def test_a_table_with_more_columns() -> None:
+    """A table with the columns and others besides is taken: the application may
+    have reflected or extended it.
+    """
+    metadata = sa.MetaData()
+    extra = sa.Column("note", sa.Text)
+    theirs = sa.Table("sessions", metadata, *map(sa.Column, COLUMNS), extra)
+    assert theirs is sessions_table(metadata, "sessions")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "key", "data", "user"),
+    [
+        (sqlite.dialect(), "BLOB", "BLOB", "VARCHAR(255)"),
+        (
+            sa.make_url("postgresql+psycopg://").get_dialect()(),
+            "BYTEA",
+            "BYTEA",
+            "VARCHAR(255)",
+        ),
+        (
+            mysql.dialect(),
+            "BINARY(32)",
+            "LONGBLOB",
+            "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+        ),
+    ],
+    ids=["sqlite", "postgresql", "mysql"],
+)
+def test_the_types(
+    table: sa.Table, dialect: sa.Dialect, key: str, data: str, user: str
+) -> None:
+    """On each database the key is binary, the data has room for 16 MiB and more,
+    and numbers have 64 bits.
+    """
+    statement = str(CreateTable(table).compile(dialect=dialect))
+    assert f"id {key} NOT NULL" in statement
+    assert f"data {data} NOT NULL" in statement
+    assert f"user_id {user}" in statement
+    for name in ("version", "created_at", "expires_at"):
+        assert f"{name} BIGINT NOT NULL" in statement
+    assert 3 == len([CreateIndex(index) for index in table.indexes])
+    assert 255 == MAX_USER_ID
+
+
+def test_it_works_on_every_database(database_uri: str, table: sa.Table) -> None:
+    """The table can be created with its indexes, keeps a row as it was and tells
+    keys apart to the last byte.
+    """
+    engine = sa.create_engine(database_uri)
+    other = {**ROW, "id": b"\x00" * 31 + b"\xfe"}
+    big = {**ROW, "id": b"\x20" * 32, "data": bytes(range(256)) * 1024}
+    try:
+        with engine.begin() as connection:
+            table.create(connection)
+            connection.execute(table.insert(), [ROW, other, big])
+            for row in (ROW, other, big):
+                where = table.c.id == row["id"]
+                [found] = connection.execute(table.select().where(where)).mappings()
+                assert row == dict(found)
+            table.create(connection, checkfirst=True)
+            indexes = sa.inspect(connection).get_indexes("sessions")
+    finally:
+        engine.dispose()
+    assert [["expires_at"], ["handle"], ["user_id"]] == sorted(
+        [name for name in index["column_names"] if name] for index in indexes
+    )
+
+
+def test_user_names_are_told_apart(database_uri: str, table: sa.Table) -> None:
+    """Users whose names differ in case or accents alone are different users, and
+    names of full length and of any script are kept.
+    """
+    names = ["ann", "Ann", "änn", "安" * MAX_USER_ID, "😀"]
+    engine = sa.create_engine(database_uri)
+    try:
+        with engine.begin() as connection:
+            table.create(connection)
+            for number, name in enumerate(names):
+                row = {**ROW, "id": bytes([number]) * 32, "user_id": name}
+                connection.execute(table.insert(), row)
+            for name in names:
+                where = table.c.user_id == name
+                found = connection.scalars(sa.select(table.c.user_id).where(where))
+                assert [name] == found.all()
+    finally:
+        engine.dispose()
