@@ -1,0 +1,536 @@
+"""Requests at the same time, on one session."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask, session
+from flask.testing import FlaskClient
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_sessionsql import SessionConflictError, SessionStoreUnavailableError
+from flask_sessionsql.store import SessionStore
+from tests.conftest import MakeApp, MakeDatabase, store_of
+from tests.integration.helpers import add_views, cookie, rows, token, visit
+
+
+@pytest.fixture
+def app(app: Flask) -> Flask:
+    return add_views(app)
+
+
+def same_browser(client: FlaskClient) -> FlaskClient:
+    """Another tab: the same cookie."""
+    other = client.application.test_client()
+    other.set_cookie("session", token(client))
+    return other
+
+
+def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
+    """Run all jobs in threads, and give their results or errors in order."""
+    results: list[Any] = [None] * len(jobs)
+
+    def run(number: int) -> None:
+        try:
+            results[number] = jobs[number]()
+        except Exception as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=run, args=[n]) for n in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    return results
+
+
+def during(
+    client: FlaskClient, view: Callable[[], Any], between: Callable[[], Any]
+) -> Any:
+    """A slow request: ``view`` has touched the session, then ``between`` happens in
+    other requests, then the rest of the view runs and the session is saved.
+    """
+
+    def slow() -> Any:
+        session.get("anything")
+        outcome: list[Any] = at_once([between])
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return view()
+
+    return visit(client, slow)
+
+
+def test_12_requests_at_once_keep_12_keys(app: Flask, client: FlaskClient) -> None:
+    """Nobody's write is lost when 12 requests that all read the same write at once."""
+    client.get("/set/start/1")
+    barrier = threading.Barrier(12)
+    local = threading.local()
+
+    def view() -> str:
+        session.get("start")
+        barrier.wait(30)
+        session[f"key{local.number}"] = local.number
+        return "ok"
+
+    app.extensions["view"] = view
+
+    def job(number: int) -> Callable[[], Any]:
+        browser = same_browser(client)
+
+        def request() -> int:
+            local.number = number
+            return browser.get("/run").status_code
+
+        return request
+
+    assert at_once([job(number) for number in range(12)]) == [200] * 12
+    expected = {"start": "1", **{f"key{n}": n for n in range(12)}}
+    assert client.get("/all").json == expected
+    assert rows(app)[0].version == 13
+
+
+def test_a_slow_request_does_not_revive_an_ended_session(
+    app: Flask, client: FlaskClient
+) -> None:
+    """Logged out meanwhile: no row, no cookie, nothing to come back to."""
+    client.get("/set/user/ann")
+    other = same_browser(client)
+
+    def write() -> str:
+        session["late"] = True
+        return "ok"
+
+    response = during(client, write, lambda: other.get("/clear"))
+    assert response.status_code == 200
+    assert cookie(response) is None
+    assert rows(app) == []
+    assert client.get("/all").json == {}
+
+
+def test_a_slow_request_on_the_old_token_gets_nothing_of_a_login(
+    app: Flask, client: FlaskClient
+) -> None:
+    """After a login elsewhere the old token neither writes to the session nor clears
+    the new cookie.
+    """
+    client.get("/set/basket/tea")
+    other = same_browser(client)
+
+    def write() -> str:
+        session["late"] = True
+        return "ok"
+
+    response = during(client, write, lambda: other.get("/set/_user_id/5"))
+    assert cookie(response) is None
+    assert client.get("/all").json == {}
+    assert other.get("/all").json == {"basket": "tea", "_user_id": "5"}
+
+
+def test_a_slow_logout_on_the_old_token_leaves_the_new_one(
+    app: Flask, client: FlaskClient
+) -> None:
+    """Ending a session that has moved ends nothing, and logs no browser out."""
+    client.get("/set/basket/tea")
+    other = same_browser(client)
+
+    def logout() -> str:
+        session.clear()
+        return "ok"
+
+    response = during(client, logout, lambda: other.get("/set/_user_id/5"))
+    assert cookie(response) is None
+    assert other.get("/all").json == {"basket": "tea", "_user_id": "5"}
+
+
+def test_both_changes_are_kept(app: Flask, client: FlaskClient) -> None:
+    """Set, changed and deleted keys of both requests are all there afterwards."""
+    with client.session_transaction() as opened:
+        opened.update(mine=1, theirs=1, my_list=[1], old=1, their_old=1)
+    other = same_browser(client)
+
+    def change() -> str:
+        session["mine"] = 2
+        session["my_list"].append(2)
+        del session["old"]
+        session["my_new"] = 1
+        return "ok"
+
+    def meanwhile() -> None:
+        other.get("/set/theirs/2")
+        other.get("/pop/their_old")
+        other.get("/set/their_new/1")
+
+    during(client, change, meanwhile)
+    assert client.get("/all").json == {
+        "mine": 2,
+        "theirs": "2",
+        "my_list": [1, 2],
+        "their_new": "1",
+        "my_new": 1,
+    }
+
+
+def test_the_last_of_two_writes_to_one_key_wins(
+    app: Flask, client: FlaskClient
+) -> None:
+    """A key that both set has the value of who saved last, whole."""
+    with client.session_transaction() as opened:
+        opened["list"] = ["a"]
+    other = same_browser(client)
+
+    def change() -> str:
+        session["list"].append("mine")
+        return "ok"
+
+    during(client, change, lambda: other.get("/append/theirs"))
+    assert client.get("/get/list").text == "['a', 'mine']"
+
+
+def test_the_same_change_by_both_is_one_change(app: Flask, client: FlaskClient) -> None:
+    """Who finds his change already stored writes nothing more."""
+    client.get("/set/a/1")
+    other = same_browser(client)
+
+    def change() -> str:
+        session["b"] = "2"
+        return "ok"
+
+    during(client, change, lambda: other.get("/set/b/2"))
+    assert client.get("/all").json == {"a": "1", "b": "2"}
+    assert rows(app)[0].version == 2
+
+
+def test_emptied_by_both_is_ended(app: Flask, client: FlaskClient) -> None:
+    """Each deletes one of two keys: nothing is left, so the session is over."""
+    client.get("/set/a/1")
+    client.get("/set/b/1")
+    other = same_browser(client)
+
+    def change() -> str:
+        del session["a"]
+        return "ok"
+
+    response = during(client, change, lambda: other.get("/pop/b"))
+    assert "Max-Age=0" in str(cookie(response))
+    assert rows(app) == []
+
+
+def test_clear_wins_over_other_writes(app: Flask, client: FlaskClient) -> None:
+    """What others wrote to a session that is cleared goes with it."""
+    client.get("/set/a/1")
+    other = same_browser(client)
+
+    def restart() -> str:
+        session.clear()
+        session["b"] = "2"
+        return "ok"
+
+    during(client, restart, lambda: other.get("/set/c/3"))
+    assert client.get("/all").json == {"b": "2"}
+    assert other.get("/all").json == {}
+
+
+def test_a_login_keeps_what_others_wrote(app: Flask, client: FlaskClient) -> None:
+    """The token changes and the basket that was filled meanwhile comes along."""
+    client.get("/set/a/1")
+    other = same_browser(client)
+
+    def login() -> str:
+        session["_user_id"] = "5"
+        return "ok"
+
+    response = during(client, login, lambda: other.get("/set/basket/tea"))
+    assert token(client) in str(cookie(response))
+    assert client.get("/all").json == {"a": "1", "basket": "tea", "_user_id": "5"}
+    assert len(rows(app)) == 1
+
+
+def test_two_requests_move_a_session_to_the_new_key(
+    app: Flask, client: FlaskClient
+) -> None:
+    """Both found it under a fallback key; whoever comes second finds it moved."""
+    client.get("/set/a/1")
+    app.config.update(SECRET_KEY="newer", SECRET_KEY_FALLBACKS=["a key"])
+    other = same_browser(client)
+
+    def change() -> str:
+        session["mine"] = "1"
+        return "ok"
+
+    during(client, change, lambda: other.get("/set/theirs/1"))
+    assert client.get("/all").json == {"a": "1", "theirs": "1", "mine": "1"}
+
+
+def test_reading_while_another_ends_the_session(
+    make_app: MakeApp, database_uri: str
+) -> None:
+    """A reader whose refresh finds no row sends no cookie."""
+    app = add_views(make_app(database_uri, SESSION_REFRESH_INTERVAL=0))
+    client = app.test_client()
+    client.get("/set/a/1")
+    other = same_browser(client)
+
+    def read() -> str:
+        time.sleep(1.1)  # the end would move by a second
+        return "ok"
+
+    response = during(client, read, lambda: other.get("/clear"))
+    assert cookie(response) is None
+    assert rows(app) == []
+
+
+def test_40_slow_views_share_a_pool_of_3(
+    make_app: MakeApp, shared_database_uri: str
+) -> None:
+    """A view that has read its session holds no connection, however long it takes."""
+    options = {"pool_size": 3, "max_overflow": 0, "pool_timeout": 10}
+    app = add_views(make_app(shared_database_uri, SQLALCHEMY_ENGINE_OPTIONS=options))
+    client = app.test_client()
+    client.get("/set/a/1")
+    barrier = threading.Barrier(40)
+
+    def view() -> str:
+        value = session["a"]
+        barrier.wait(50)  # goes on only when all 40 are in here
+        session["b"] = value
+        return "ok"
+
+    app.extensions["view"] = view
+    browsers = [same_browser(client) for _ in range(40)]
+
+    def job(browser: FlaskClient) -> Callable[[], Any]:
+        return lambda: browser.get("/run").status_code
+
+    assert at_once([job(browser) for browser in browsers]) == [200] * 40
+
+
+def test_16_users_never_see_each_other(app: Flask) -> None:
+    """16 threads, 16 browsers, 480 requests: each gets its own value, always."""
+
+    def job(number: int) -> Callable[[], Any]:
+        def visits() -> set[str]:
+            browser = app.test_client()
+            browser.get(f"/set/me/{number}")
+            seen = set()
+            for visit_number in range(14):
+                browser.get(f"/set/last/{visit_number}")
+                seen.add(browser.get("/get/me").text)
+            return seen
+
+        return visits
+
+    results = at_once([job(number) for number in range(16)])
+    assert results == [{repr(str(number))} for number in range(16)]
+
+
+# A view's own database work.
+
+
+class Notes:
+    """An application that writes to a table of its own."""
+
+    def __init__(self, make_app: MakeApp, uri: str, order: str) -> None:
+        self.db = SQLAlchemy()
+        self.notes = self.db.Table("notes", sa.Column("text", sa.String(20)))
+        if order == "SQLAlchemy first":
+            self.app = make_app(uri, before=self.db.init_app)
+        else:
+            given = self.db if order == "SQLAlchemy given" else None
+            self.app = make_app(uri, SESSION_SQLALCHEMY=given)
+            self.db.init_app(self.app)
+        with self.app.app_context():
+            self.db.create_all()
+        self.seen_at_teardown: list[int] = []
+        self.commit_at_teardown = False
+
+        @self.app.teardown_request
+        def look(error: BaseException | None) -> None:
+            count = sa.select(sa.func.count()).select_from(self.notes)
+            self.seen_at_teardown.append(self.db.session.execute(count).scalar_one())
+            if self.commit_at_teardown:
+                self.db.session.commit()
+
+        add_views(self.app)
+
+    def add(self) -> str:
+        """A view that flushes a row, does not commit, and changes the session."""
+        self.db.session.execute(sa.insert(self.notes).values(text="unfinished"))
+        session["seen"] = session.get("seen", 0) + 1
+        return "ok"
+
+    def committed(self) -> int:
+        """The rows that another connection sees."""
+        with self.app.app_context():
+            count = sa.select(sa.func.count()).select_from(self.notes)
+            with self.db.engine.connect() as connection:
+                return connection.execute(count).scalar_one()
+
+
+@pytest.fixture(params=["SQLAlchemy first", "Session first", "SQLAlchemy given"])
+def notes(
+    request: pytest.FixtureRequest, make_app: MakeApp, shared_database_uri: str
+) -> Notes:
+    return Notes(make_app, shared_database_uri, request.param)
+
+
+def test_unfinished_work_is_neither_committed_nor_lost(notes: Notes) -> None:
+    """After the session was saved the view's row is there for the view's own
+    transaction, and for nobody else.
+    """
+    client = notes.app.test_client()
+    assert visit(client, notes.add).status_code == 200
+    assert notes.seen_at_teardown == [1]
+    assert notes.committed() == 0
+    assert client.get("/get/seen").text == "1"
+
+
+def test_work_that_is_finished_after_the_response_is_kept(notes: Notes) -> None:
+    """An application that commits in a teardown function commits its work, and the
+    session is stored too.
+    """
+    notes.commit_at_teardown = True
+    client = notes.app.test_client()
+    for number in (1, 2):
+        assert visit(client, notes.add).status_code == 200
+        assert notes.committed() == number
+    assert client.get("/get/seen").text == "2"
+
+
+def test_a_flush_on_sqlite_does_not_keep_the_session_waiting(
+    make_app: MakeApp, make_database: MakeDatabase
+) -> None:
+    """The view holds the file's lock when the session is saved: begun, changed, moved
+    and ended sessions are stored within 100 ms all the same, each
+    kind; the best of five counts.
+    """
+    notes = Notes(make_app, make_database("sqlite-file"), "SQLAlchemy first")
+
+    def flushed(change: Callable[[], object]) -> Callable[[], str]:
+        def view() -> str:
+            notes.db.session.execute(sa.insert(notes.notes).values(text="unfinished"))
+            change()
+            return "ok"
+
+        return view
+
+    def login() -> None:
+        session["_user_id"] = "5"
+
+    changes: list[Callable[[], object]] = [
+        lambda: session.update(a=1),
+        lambda: session.update(a=2),
+        login,
+        lambda: session.clear(),
+    ]
+    best = [60.0] * len(changes)
+    expected = [{"a": 1}, {"a": 2}, {"a": 2, "_user_id": "5"}, {}]
+    for _ in range(5):
+        client = notes.app.test_client()
+        for number, change in enumerate(changes):
+            begun = time.perf_counter()
+            response = visit(client, flushed(change))
+            best[number] = min(best[number], time.perf_counter() - begun)
+            assert response.status_code == 200
+            assert client.get("/all").json == expected[number]
+    assert notes.committed() == 0
+    assert max(best) < 0.1
+
+
+def test_a_write_that_was_put_off_waits_for_its_own_context(
+    make_app: MakeApp, make_database: MakeDatabase
+) -> None:
+    """Other contexts of the application that end meanwhile do not set it off."""
+    notes = Notes(make_app, make_database("sqlite-file"), "SQLAlchemy first")
+    stored: list[int] = []
+
+    @notes.app.teardown_request
+    def other_context(error: BaseException | None) -> None:
+        with notes.app.app_context():
+            pass
+        stored.append(len(rows(notes.app)))
+
+    client = notes.app.test_client()
+    visit(client, notes.add)
+    assert stored == [0]
+    assert client.get("/get/seen").text == "1"
+
+
+def test_a_session_that_cannot_be_stored_in_the_end_is_an_error(
+    make_app: MakeApp, make_database: MakeDatabase
+) -> None:
+    """Put off because of the view's lock, and then locked out by somebody else for
+    too long: the request fails, rather than losing the session silently.
+    """
+    options = {"connect_args": {"timeout": 0.05}}
+    db = SQLAlchemy(engine_options=options)
+    table = db.Table("notes", sa.Column("text", sa.String(20)))
+    app = make_app(make_database("sqlite-file"))
+    db.init_app(app)
+    with app.app_context():
+        db.create_all()
+    add_views(app)
+    other = sa.create_engine(app.config["SQLALCHEMY_DATABASE_URI"])
+
+    def view() -> str:
+        db.session.execute(sa.insert(table).values(text="unfinished"))
+        session["a"] = 1
+        return "ok"
+
+    with other.connect() as connection:
+
+        @app.teardown_request
+        def lock(error: BaseException | None) -> None:
+            db.session.rollback()
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+        with pytest.raises(SessionStoreUnavailableError):
+            visit(app.test_client(), view)
+        connection.rollback()
+    other.dispose()
+
+
+def test_somebody_elses_lock_is_waited_for(
+    make_app: MakeApp, make_database: MakeDatabase
+) -> None:
+    """Without work of its own the request waits for the file, as SQLite does."""
+    app = add_views(make_app(make_database("sqlite-file")))
+    client = app.test_client()
+    client.get("/set/a/1")
+    other = sa.create_engine(store_of(app).engine.url)
+    locked = threading.Event()
+
+    def hold() -> None:
+        with other.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            locked.set()
+            time.sleep(0.3)
+            connection.rollback()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert locked.wait(10)
+    response = client.get("/set/a/2")
+    thread.join()
+    other.dispose()
+    assert response.status_code == 200
+    assert client.get("/get/a").text == "'2'"
+
+
+def test_a_write_that_always_gives_way_is_given_up(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault that no try overcomes is an error with the session's handle, not an
+    endless loop.
+    """
+    client.get("/set/a/1")
+    handle = rows(app)[0].handle
+    monkeypatch.setattr("flask_sessionsql.records.MAX_TRIES", 3)
+    monkeypatch.setattr(SessionStore, "update", lambda *_, **__: False)
+    with pytest.raises(SessionConflictError, match=f"'{handle}'.* 3 tries"):
+        client.get("/set/a/2")

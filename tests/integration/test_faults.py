@@ -1,0 +1,533 @@
+"""Requests while something is broken."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask, Response, render_template_string, session, stream_with_context
+from flask.testing import FlaskClient
+from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.test import TestResponse
+
+from flask_sessionsql import (
+    SessionStoreUnavailableError,
+    SessionTableError,
+)
+from flask_sessionsql.serializers import MsgpackSerializer
+from tests.conftest import MakeApp, MakeDatabase, store_of
+from tests.integration.helpers import add_views, cookie, rows, token, visit
+
+#: Where nobody listens.
+UNREACHABLE = [
+    "postgresql+psycopg://postgres@127.0.0.1:1/none",
+    "mysql+pymysql://root@127.0.0.1:1/none",
+    "sqlite:////nowhere/at/all.db",
+]
+
+
+@pytest.fixture
+def app(app: Flask) -> Flask:
+    return add_views(app)
+
+
+class Outage:
+    """Ends and begins the time in which no statement gets through."""
+
+    def __init__(self, app: Flask) -> None:
+        self.engine = store_of(app).engine
+
+    def _fail(self, *_: Any) -> None:
+        raise sa.exc.OperationalError("...", {}, Exception("the server is on fire"))
+
+    def begin(self) -> None:
+        sa.event.listen(self.engine, "before_cursor_execute", self._fail)
+
+    def end(self) -> None:
+        sa.event.remove(self.engine, "before_cursor_execute", self._fail)
+
+
+@pytest.fixture
+def outage(app: Flask) -> Outage:
+    return Outage(app)
+
+
+@pytest.mark.parametrize("url", UNREACHABLE)
+def test_an_application_starts_and_serves_without_its_database(
+    make_app: MakeApp, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pages that leave the session alone, and visitors without one, notice nothing;
+    a session that is needed is a 503, with the reason in the log.
+    """
+    app = add_views(make_app(url))
+    app.testing = False
+    client = app.test_client()
+    assert client.get("/").status_code == 200
+    assert client.get("/get/key").status_code == 200
+    assert caplog.text == ""
+    client.set_cookie("session", "x" * 43)
+    assert client.get("/").status_code == 200
+    response = client.get("/get/key")
+    assert response.status_code == 503
+    assert "cannot be used: " in caplog.text
+
+
+def test_a_session_that_cannot_be_stored_is_a_503(
+    app: Flask, client: FlaskClient, outage: Outage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A view that succeeded must not answer that it did: no cookie, no body of its."""
+    outage.begin()
+    response = client.get("/set/key/value")
+    assert (response.status_code, cookie(response)) == (503, None)
+    assert response.headers["Vary"] == "Cookie"
+    assert response.text != "ok"
+    assert "on fire" in caplog.text
+    assert "on fire" not in response.text
+    outage.end()
+    assert rows(app) == []
+    assert client.get("/set/key/value").status_code == 200
+
+
+def change() -> None:
+    session["a"] = 2
+
+
+def restart() -> None:
+    session.clear()
+    session["b"] = 1
+
+
+@pytest.mark.parametrize(
+    "write", [change, restart, lambda: session.clear(), lambda: session.pop("a")]
+)
+def test_what_was_stored_survives_an_outage(
+    app: Flask, client: FlaskClient, outage: Outage, write: Callable[[], object]
+) -> None:
+    """Changed, restarted or ended in vain: the session is as it was, and so is the
+    browser's cookie.
+    """
+    client.get("/set/a/1")
+    before = rows(app)
+
+    def view() -> str:
+        session.get("a")
+        outage.begin()
+        write()
+        return "ok"
+
+    response = visit(client, view)
+    outage.end()
+    assert (response.status_code, cookie(response)) == (503, None)
+    assert before == rows(app)
+    assert client.get("/get/a").text == "'1'"
+
+
+def test_the_applications_own_error_page_is_used(
+    app: Flask, client: FlaskClient, outage: Outage
+) -> None:
+    """A 503 goes through the error handlers, which may look at the session: it is an
+    empty one by then.
+    """
+
+    @app.errorhandler(503)
+    def sorry(error: ServiceUnavailable) -> tuple[str, int, dict[str, str]]:
+        assert isinstance(error, SessionStoreUnavailableError)
+        page = render_template_string("Sorry, {{ session.get('name', 'visitor') }}.")
+        return page, 503, {"Retry-After": "30"}
+
+    client.get("/set/name/ann")
+    outage.begin()
+    loading = client.get("/get/name")
+    fresh = app.test_client().get("/set/a/1")
+    outage.end()
+    for response in (loading, fresh):
+        assert response.status_code == 503
+        assert response.text.startswith("Sorry, ")
+        assert response.headers["Retry-After"] == "30"
+        assert response.headers["Vary"] == "Cookie"
+    assert loading.text == "Sorry, visitor."
+
+
+def test_a_view_that_hides_the_error_cannot_store(
+    app: Flask, client: FlaskClient, outage: Outage
+) -> None:
+    """Caught, the error leaves an empty session: nobody is logged in, and what is
+    written to it is refused with a 503, not stored over the real one.
+    """
+    client.get("/set/user/ann")
+    before = rows(app)
+
+    def reads() -> str:
+        try:
+            return str(session["user"])
+        except SessionStoreUnavailableError:
+            return repr(session.get("user"))
+
+    def writes() -> str:
+        session["last"] = reads()
+        return "ok"
+
+    outage.begin()
+    read, written = visit(client, reads), visit(client, writes)
+    outage.end()
+    assert (read.status_code, read.text, cookie(read)) == (200, "None", None)
+    assert (written.status_code, cookie(written)) == (503, None)
+    assert before == rows(app)
+
+
+def test_a_file_that_was_to_be_sent_is_closed(
+    app: Flask, client: FlaskClient, outage: Outage
+) -> None:
+    """The body that a 503 takes the place of is not left open."""
+    body = io.BytesIO(b"a file")
+
+    def view() -> Response:
+        session["downloads"] = 1
+        return Response(body, direct_passthrough=True)
+
+    outage.begin()
+    response = visit(client, view)
+    outage.end()
+    assert response.status_code == 503
+    assert "database cannot be reached" in response.text
+    assert body.closed
+
+
+def test_a_streamed_body_can_read_the_session(client: FlaskClient) -> None:
+    """stream_with_context keeps the session that the request had."""
+    client.get("/set/a/1")
+
+    def view() -> Response:
+        session.get("a")
+
+        def body() -> Iterator[str]:
+            yield session["a"]
+
+        return Response(stream_with_context(body()))
+
+    assert visit(client, view).text == "1"
+
+
+def test_a_missing_table_is_no_503(make_app: MakeApp, empty_database_uri: str) -> None:
+    """With SESSION_CREATE_TABLE off, the error tells the developer what to do."""
+    app = add_views(make_app(empty_database_uri, SESSION_CREATE_TABLE=False))
+    with pytest.raises(SessionTableError, match="Run the migration"):
+        app.test_client().get("/set/a/1")
+
+
+def test_a_missing_table_stays_an_error_for_who_hides_it(
+    make_app: MakeApp, empty_database_uri: str
+) -> None:
+    """Caught while reading, it is raised again when something is to be stored."""
+    app = add_views(make_app(empty_database_uri, SESSION_CREATE_TABLE=False))
+    client = app.test_client()
+    client.set_cookie("session", "x" * 43)
+
+    def view() -> str:
+        with pytest.raises(SessionTableError):
+            session.get("a")
+        session["a"] = 1
+        return "ok"
+
+    with pytest.raises(SessionTableError):
+        visit(client, view)
+
+
+# Rows that nobody has written.
+
+CANARY = "the canary was touched"
+
+
+class Canary:
+    """Unpickling it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.write_text, (self.path, CANARY))
+
+
+GOOD = MsgpackSerializer().dumps({"key": "value", "list": [1, (2, 3)]})
+DAMAGED = {
+    "empty": b"",
+    "format only": GOOD[:1],
+    "truncated": GOOD[:-3],
+    "foreign": b'{"key": "value"}',
+    "of another format": b"\x02" + GOOD[1:],
+    "of an unknown type": b"\x01\x81\xa1a\xd4\x7f\x00",
+    "no mapping": b"\x01\x93\x01\x02\x03",
+    "zeros": b"\0" * 100,
+    "nested without end": b"\x01" + b"\x91" * 100_000,
+    "with a huge length": b"\x01\xdf\xff\xff\xff\xff",
+    "not UTF-8": b"\x01\x81\xa1\xff\x01",
+}
+
+
+def damage(app: Flask, **values: Any) -> None:
+    """Write to the only row, past the store."""
+    store = store_of(app)
+    with store.engine.connect() as connection:
+        connection.execute(sa.update(store.table).values(values))
+
+
+def check_unreadable(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The session is empty, the row stays, the log has one line, and life goes on."""
+    (row,) = rows(app)
+    caplog.clear()
+    response = client.get("/all")
+    assert (response.status_code, response.json) == (200, {})
+    assert cookie(response) is None
+    (line,) = caplog.messages
+    assert line.startswith(f"Session '{row.handle}' cannot be read: ")
+    assert token(client) not in line
+    old = token(client)
+    assert client.get("/set/new/1").status_code == 200
+    assert token(client) != old
+    assert client.get("/all").json == {"new": "1"}
+    assert len(rows(app)) == 2
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_row_is_an_empty_session(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Never a 500: an empty session, and one line in the log with the handle."""
+    client.get("/set/key/value")
+    damage(app, data=DAMAGED[kind])
+    check_unreadable(app, client, caplog)
+
+
+def test_a_pickle_in_the_table_is_never_executed(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Who can write to the table cannot run code, whatever stands before the pickle."""
+    evil = tmp_path / "evil"
+    assert pickle.loads(pickle.dumps(Canary(evil))) == len(CANARY)
+    evil.unlink()
+    client.get("/set/key/value")
+    for prefix in (b"", b"\x01"):
+        for protocol in (0, 5):
+            damage(app, data=prefix + pickle.dumps(Canary(evil), protocol))
+            assert client.get("/all").json == {}
+    assert not evil.exists()
+    check_unreadable(app, client, caplog)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"data": "a text"},
+        {"version": "many"},
+        {"expires_at": "never"},
+        {"created_at": 1.5},
+    ],
+)
+def test_columns_of_the_wrong_type_are_an_empty_session(
+    make_app: MakeApp,
+    make_database: MakeDatabase,
+    caplog: pytest.LogCaptureFixture,
+    values: dict[str, Any],
+) -> None:
+    """SQLite stores any type in any column; a row like that is no session."""
+    app = add_views(make_app(make_database("sqlite-file")))
+    client = app.test_client()
+    client.get("/set/key/value")
+    (name, value) = next(iter(values.items()))
+    with store_of(app).engine.connect() as connection:
+        statement = f"UPDATE flask_sessionsql SET {name} = :value"
+        connection.execute(sa.text(statement), {"value": value})
+    response = client.get("/all")
+    assert (response.status_code, response.json) == (200, {})
+    assert "cannot be read" in caplog.text
+    assert client.get("/set/new/1").status_code == 200
+    assert client.get("/all").json == {"new": "1"}
+
+
+def test_an_end_beyond_all_dates_is_mended(
+    make_app: MakeApp, make_database: MakeDatabase
+) -> None:
+    """A row tampered with to live for ever gets the usual end when it changes."""
+    app = add_views(make_app(make_database("sqlite-file")))
+    client = app.test_client()
+    client.get("/set/key/value")
+    damage(app, expires_at=2**60)
+    assert client.get("/get/key").text == "'value'"
+    assert client.get("/set/key/other").status_code == 200
+    assert rows(app)[0].expires_at < 2**40
+
+
+def test_a_row_damaged_while_it_is_changed(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The change is dropped with a line in the log; the damaged row is left alone."""
+    client.get("/set/key/value")
+
+    def view() -> str:
+        session["key"] = "other"
+        damage(app, data=b"garbage", version=7)
+        return "ok"
+
+    caplog.set_level(logging.INFO)
+    response = visit(client, view)
+    assert (response.status_code, cookie(response)) == (200, None)
+    assert bytes(rows(app)[0].data) == b"garbage"
+    assert len(caplog.messages) == 2
+
+
+# Tokens that nobody has issued.
+
+MALFORMED = [
+    "",
+    "short",
+    "x" * 21,
+    "x" * 343,
+    "x" * 5000,
+    "../../etc/passwd-and-more",
+    "' OR 1=1 --            ",
+    "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx%00",
+    "\u00e9" * 43,
+    "x" * 20 + " " + "x" * 22,
+    '"' + "x" * 43 + '"x',
+]
+
+
+def read_with(app: Flask, header: str) -> TestResponse:
+    """A request with exactly this Cookie header."""
+    browser = app.test_client(use_cookies=False)
+    return browser.get("/get/key", headers={"Cookie": header})
+
+
+@pytest.mark.parametrize("value", MALFORMED)
+def test_a_malformed_token_is_not_looked_up(
+    make_app: MakeApp, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What has not the shape of a token reaches neither the database, which is down
+    here, nor the log.
+    """
+    app = add_views(make_app(UNREACHABLE[0]))
+    caplog.set_level(logging.DEBUG)
+    response = read_with(app, f"session={value}")
+    assert (response.status_code, response.text) == (200, "None")
+    assert cookie(response) is None
+    assert caplog.text == ""
+    assert read_with(app, f"session={'x' * 43}").status_code == 503
+
+
+def test_unknown_tokens_make_no_rows(app: Flask, client: FlaskClient) -> None:
+    """300 readers with tokens that nobody has issued leave nothing (CVE-2015-5143),
+    and get no cookie: a late answer must not log anybody out.
+    """
+    for number in range(300):
+        client.set_cookie("session", f"{number:043d}")
+        assert cookie(client.get("/get/key")) is None
+    assert rows(app) == []
+
+
+def test_a_token_from_outside_is_never_adopted(app: Flask, client: FlaskClient) -> None:
+    """Writing with an unknown token begins a session under a new one."""
+    planted = "p" * 43
+    client.set_cookie("session", planted)
+    client.get("/set/key/value")
+    assert token(client) != planted
+    client.set_cookie("session", planted)
+    assert client.get("/get/key").text == "None"
+
+
+def test_tokens_that_differ_a_little_are_different(
+    app: Flask, client: FlaskClient
+) -> None:
+    """No case, padding, order or Unicode form makes two tokens one (CVE-2026-25480)."""
+    client.get("/set/key/value")
+    real = token(client)
+    assert read_with(app, f"session={real}").text == "'value'"
+    for other in (real.swapcase(), real + "A", real[:-1], real[::-1], real + "\u0301"):
+        assert read_with(app, f"session={other}").text == "None"
+
+
+def test_of_two_cookies_the_first_counts(app: Flask, client: FlaskClient) -> None:
+    """Browsers send the cookie of the longer path first (RFC 6265, section 5.4)."""
+    client.get("/set/key/value")
+    real, other = f"session={token(client)}", f"session={'x' * 43}"
+    assert read_with(app, f"a=1; {real}; {other}").text == "'value'"
+    assert read_with(app, f"a=1; {other}; {real}").text == "None"
+
+
+def test_a_cookie_without_a_name_is_not_the_sessions(
+    app: Flask, client: FlaskClient
+) -> None:
+    """``=session=token`` is not read as the session's cookie (CVE-2023-23934)."""
+    client.get("/set/key/value")
+    assert read_with(app, f"=session={token(client)}").text == "None"
+
+
+def test_a_token_in_the_address_is_ignored(app: Flask, client: FlaskClient) -> None:
+    """Only the cookie opens a session."""
+    client.get("/set/key/value")
+    path = f"/get/key?session={token(client)}&sid={token(client)}"
+    assert app.test_client().get(path).text == "None"
+
+
+def test_a_copy_of_the_table_logs_nobody_in(app: Flask, client: FlaskClient) -> None:
+    """The token is in no column, and nothing in the row opens a session
+    (CVE-2019-16782).
+    """
+    client.get("/set/key/value")
+    (row,) = rows(app)
+    held = token(client)
+    everything = b"|".join(
+        bytes(value) if isinstance(value, (bytes, memoryview)) else str(value).encode()
+        for value in row
+    )
+    assert held.encode() not in everything
+    key = bytes(row.id)
+    encoded = base64.urlsafe_b64encode(key).decode().rstrip("=")
+    for value in (row.handle, row.handle * 3, key.hex(), encoded):
+        assert read_with(app, f"session={value}").text == "None"
+
+
+def test_no_token_is_ever_logged_or_shown(
+    make_app: MakeApp, shared_database_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Begun, read, changed, moved, damaged, refused and ended with every log at DEBUG
+    and SQLALCHEMY_ECHO on: neither the token nor a value is in a line or a repr.
+    """
+    app = add_views(make_app(shared_database_uri, SQLALCHEMY_ECHO=True))
+    caplog.set_level(logging.DEBUG)
+    client = app.test_client()
+    seen: set[str] = set()
+
+    def look() -> str:
+        opened: Any = session._get_current_object()  # type: ignore[attr-defined]
+        opened.get("secret")
+        return repr((opened, opened.source.record, app.session_interface))
+
+    shown = []
+    for path in ("/set/secret/hush", "/get/secret", "/set/_user_id/5", "/run"):
+        app.extensions["view"] = look
+        shown.append(client.get(path).text)
+        seen.add(token(client))
+    damage(app, data=b"garbage")
+    client.get("/get/secret")
+    client.get("/set/secret/hush")
+    seen.add(token(client))
+    client.get("/clear")
+    forged = {"HTTP_COOKIE": "session=line\r\nbreak" + "x" * 40}
+    app.test_client(use_cookies=False).get("/get/secret", environ_overrides=forged)
+    assert len(seen) == 3
+    text = caplog.text + shown[-1]
+    assert "UPDATE flask_sessionsql" in text
+    assert re.search(r"<ServerSideSession \(2 keys\)>, <SessionRecord '\w{16}'>", text)
+    assert not [held for held in seen if held in text]
+    assert "hush" not in text
+    assert "break" not in text

@@ -1,0 +1,210 @@
+"""Two browsers, each with requests that overlap, against a plain model."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.conftest import MakeApp, store_of
+from tests.integration.helpers import rows
+
+USER = "_user_id"
+KEYS = st.sampled_from(["a", "b", "c"])
+VALUES = st.one_of(
+    st.integers(0, 3), st.booleans(), st.lists(st.integers(0, 2), max_size=2)
+)
+DATA = st.dictionaries(KEYS, VALUES, min_size=1)
+LOGINS = st.fixed_dictionaries({USER: st.integers(1, 2)})
+CHANGES = st.one_of(
+    st.tuples(st.just("update"), st.one_of(DATA, DATA, LOGINS)),
+    st.tuples(st.just("append"), KEYS),
+    st.tuples(st.just("pop"), st.one_of(KEYS, st.just(USER))),
+    st.tuples(st.just("clear"), st.none()),
+)
+INDEXES = st.integers(0, 3)
+
+
+@dataclass
+class Request:
+    """A request under way: the real session, and what the model knows of it."""
+
+    browser: int
+    transaction: AbstractContextManager[Any]
+    session: Any
+    loaded: int | None
+    base: dict[str, Any]
+    mine: dict[str, Any] = field(default_factory=dict)
+    cleared: bool = False
+
+
+class Browsers(RuleBasedStateMachine):
+    """What sessions should hold, whoever writes when.
+
+    The model is a dictionary of live sessions; a browser's cookie names one of them,
+    or one that is gone, or none.
+    """
+
+    def __init__(self, app: Flask) -> None:
+        super().__init__()
+        self.app = app
+        self.clients = [app.test_client(), app.test_client()]
+        self.cookies: list[int | None] = [None, None]
+        self.live: dict[int, dict[str, Any]] = {}
+        self.requests: list[Request] = []
+        self.numbers = itertools.count()
+        rows(app)
+        store = store_of(app)
+        with store.engine.connect() as connection:
+            connection.execute(sa.delete(store.table))
+
+    # What happens.
+
+    @initialize(data=st.lists(DATA, min_size=2, max_size=2))
+    def first_visits(self, data: list[dict[str, Any]]) -> None:
+        for browser in (0, 1):
+            self.begin(browser)
+            self.change(0, ("update", data[browser]))
+            self.finish(0)
+
+    @precondition(lambda self: len(self.requests) < 4)
+    @rule(browser=st.integers(0, 1))
+    def begin(self, browser: int) -> None:
+        transaction = self.clients[browser].session_transaction()
+        session = transaction.__enter__()
+        loaded = self.cookies[browser]
+        if loaded not in self.live:
+            loaded = None
+        base = {} if loaded is None else copy.deepcopy(self.live[loaded])
+        assert dict(session) == base
+        self.requests.append(
+            Request(browser, transaction, session, loaded, base, copy.deepcopy(base))
+        )
+
+    @precondition(lambda self: self.requests)
+    @rule(index=INDEXES, change=CHANGES)
+    def change(self, index: int, change: tuple[str, Any]) -> None:
+        request = self.requests[index % len(self.requests)]
+        kind, value = change
+        request.cleared |= kind == "clear"
+        for mapping in (request.session, request.mine):
+            if kind == "update":
+                mapping.update(copy.deepcopy(value))
+            elif kind == "pop":
+                mapping.pop(value, None)
+            elif kind == "clear":
+                mapping.clear()
+            elif isinstance(mapping.get(value), list):
+                mapping[value].append(9)
+
+    @precondition(lambda self: self.requests)
+    @rule(index=INDEXES)
+    def finish(self, index: int) -> None:
+        request = self.requests.pop(index % len(self.requests))
+        request.transaction.__exit__(None, None, None)
+        self._model_finish(request)
+        self._check()
+
+    @precondition(lambda self: len(self.requests) < 3)
+    @rule(
+        browser=st.integers(0, 1),
+        changes=st.lists(
+            st.lists(CHANGES, min_size=1, max_size=3), min_size=2, max_size=2
+        ),
+    )
+    def overlap(self, browser: int, changes: list[list[tuple[str, Any]]]) -> None:
+        """Two requests of one browser that meet, which chance alone seldom brings."""
+        for some in changes:
+            self.begin(browser)
+            for change in some:
+                self.change(len(self.requests) - 1, change)
+        self.finish(len(self.requests) - 1)
+        self.finish(len(self.requests) - 1)
+
+    # What should come of it.
+
+    def _model_finish(self, request: Request) -> None:
+        number, mine = request.loaded, request.mine
+        if number is None:
+            if mine:
+                self._begin_session(request.browser, mine)
+        elif number not in self.live:
+            pass  # Ended or moved by another request: stays so.
+        elif not mine:
+            del self.live[number]
+            self.cookies[request.browser] = None
+        elif request.cleared:
+            del self.live[number]
+            self._begin_session(request.browser, mine)
+        else:
+            self._merge(request, number)
+
+    def _begin_session(self, browser: int, data: dict[str, Any]) -> None:
+        number = next(self.numbers)
+        self.live[number] = data
+        self.cookies[browser] = number
+
+    def _merge(self, request: Request, number: int) -> None:
+        theirs = self.live[number]
+        user = theirs.get(USER)
+        for key in request.base.keys() | request.mine.keys():
+            if repr(request.base.get(key)) == repr(request.mine.get(key)):
+                continue
+            if key in request.mine:
+                theirs[key] = request.mine[key]
+            else:
+                theirs.pop(key, None)
+        if not theirs:
+            del self.live[number]
+            self.cookies[request.browser] = None
+        elif theirs.get(USER) != user:
+            del self.live[number]
+            self._begin_session(request.browser, theirs)
+
+    def _check(self) -> None:
+        """Each browser sees its session, and nothing else is stored."""
+        for client, cookie in zip(self.clients, self.cookies, strict=True):
+            expected = {} if cookie is None else self.live.get(cookie, {})
+            with client.session_transaction() as session:
+                assert repr(sorted(expected.items())) == repr(sorted(session.items()))
+
+        assert len(self.live) == len(rows(self.app))
+
+    def teardown(self) -> None:
+        for request in self.requests:
+            request.transaction.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"])
+def test_two_browsers_against_a_model(
+    make_app: MakeApp, make_database: Callable[[str], str], backend: str
+) -> None:
+    """Whatever two browsers do, and however their requests overlap: each sees what
+    the model says, and nothing else is stored.
+    """
+    app = make_app(make_database(backend))
+    run_state_machine_as_test(
+        lambda: Browsers(app),  # type: ignore[arg-type]
+        settings=settings(
+            max_examples=50,
+            stateful_step_count=15,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
