@@ -1,0 +1,149 @@
+"""How Sphinx builds the documentation. Every warning is an error: ``sh tools/nox.sh
+-s docs``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from importlib.metadata import version as _version_of
+from typing import Any
+
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.ext.intersphinx import missing_reference
+
+# Between the last releases of two others that run on Python 3.11.
+warnings.filterwarnings("ignore", "'sphinx.*is deprecated")
+
+project = "Flask-SessionSql"
+author = "The Flask-SessionSql maintainers"
+copyright = author
+release = _version_of("Flask-SessionSql")
+version = release
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.intersphinx",
+    "sphinx_autodoc_typehints",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+nitpicky = True
+
+# The reference.
+
+autodoc_member_order = "bysource"
+#: An inherited docstring speaks of the class that it was written for.
+autodoc_inherit_docstrings = False
+typehints_use_signature = True
+typehints_use_signature_return = True
+typehints_document_rtype = False
+always_use_bars_union = True
+
+# Other projects. The second place is where the names are looked up if the first one
+# does not answer: our own list of those that we refer to, so that the documentation
+# builds anywhere.
+
+intersphinx_timeout = 5
+intersphinx_mapping = {
+    name: (address, (None, f"inventories/{name}.inv"))
+    for name, address in {
+        "flask": "https://flask.palletsprojects.com/en/stable/",
+        "flask-sqlalchemy": "https://flask-sqlalchemy.palletsprojects.com/en/stable/",
+        "python": "https://docs.python.org/3/",
+        "sqlalchemy": "https://docs.sqlalchemy.org/en/20/",
+        "werkzeug": "https://werkzeug.palletsprojects.com/en/stable/",
+    }.items()
+}
+
+#: Type hints name the module where something is written; documentation names the
+#: one where it is to be imported from.
+PUBLIC_NAMES = {
+    "flask.app.Flask": "flask.Flask",
+    "flask.wrappers.Request": "flask.Request",
+    "flask.wrappers.Response": "flask.Response",
+    "flask_sqlalchemy.extension.SQLAlchemy": "flask_sqlalchemy.SQLAlchemy",
+    "sqlalchemy.engine.base.Engine": "sqlalchemy.engine.Engine",
+    "sqlalchemy.engine.url.URL": "sqlalchemy.engine.URL",
+    "sqlalchemy.sql.schema.MetaData": "sqlalchemy.schema.MetaData",
+    "sqlalchemy.sql.schema.Table": "sqlalchemy.schema.Table",
+}
+
+# What the examples of the docstrings run in.
+
+#: In a block of code, ``__name__`` has to be a module's whose attributes are the
+#: block's own names: ``app.config.from_object(__name__)`` reads them.
+doctest_global_setup = """
+import sys as _sys
+
+class _Module:
+    pass
+
+__name__ = "quickstart"
+_sys.modules[__name__] = _Module()
+_sys.modules[__name__].__dict__ = globals()
+"""
+#: The connections of an application are closed when the application goes.
+doctest_global_cleanup = """
+import gc as _gc
+
+_sys.modules.pop(__name__)
+for _name in ("app", "browser", "sess"):
+    globals().pop(_name, None)
+_gc.collect()
+"""
+
+# The pages. They load nothing from anywhere else.
+
+html_theme = "furo"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["narrow.css"]
+html_theme_options: dict[str, Any] = {"top_of_page_buttons": []}
+html_copy_source = False
+html_show_sourcelink = False
+html_show_sphinx = False
+html_domain_indices = False
+#: What stands before a command is not copied along with it.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+#: How the elements that can be wider than the page begin in its HTML.
+SCROLLING = (
+    '<div class="highlight"><pre',
+    '<div class="table-wrapper docutils container"',
+)
+
+
+def resolve_public_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: Any
+) -> Any:
+    """Try a reference that led nowhere again: under its public name, and as whatever
+    kind of object the other project says that it is.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    again = node.deepcopy()
+    again["reftype"] = "obj"
+    again["reftarget"] = PUBLIC_NAMES.get(node["reftarget"], node["reftarget"])
+    return missing_reference(app, env, again, contnode)
+
+
+def let_keyboards_scroll(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Make code and tables, which scroll where they are too wide, reachable by
+    keyboard (WCAG 2.1.1).
+    """
+    body = context.get("body")
+    if isinstance(body, str):
+        for element in SCROLLING:
+            body = body.replace(element, f'{element} tabindex="0"')
+        context["body"] = body
+
+
+def setup(app: Sphinx) -> None:
+    # After intersphinx, whose priority is 500.
+    app.connect("missing-reference", resolve_public_name, priority=600)
+    app.connect("html-page-context", let_keyboards_scroll)
