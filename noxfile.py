@@ -1,0 +1,128 @@
+"""The checks of this project. ``sh tools/nox.sh`` runs them all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from itertools import chain
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+LATEST = PYTHONS[-1]
+
+nox.needs_version = ">=2026.10"
+nox.options.default_venv_backend = "uv"
+# A newcomer may have one Python; who must not overlook one has this set.
+nox.options.error_on_missing_interpreters = bool(os.environ.get("CI"))
+os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
+# Many tests start processes, which would compile everything they import each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+#: More workers than cores: mostly they wait for a database.
+AT_ONCE = ["--numprocesses=4", "--dist=worksteal"]
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str, editable: bool = True) -> None:
+    """Install the project and the dependency groups that are named."""
+    requirements = nox.project.dependency_groups(PROJECT, *groups) if groups else []
+    session.install(*(["-e", "."] if editable else ["."]), *requirements)
+
+
+def coverage_file(session: nox.Session) -> dict[str, str]:
+    """A place for what this session measures, beside those of the others."""
+    folder = Path(session.virtualenv.location).parent
+    return {"COVERAGE_FILE": str(folder / f".coverage.{session.name}")}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and that imports run downward only."""
+    install(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(python=LATEST)
+def typing(session: nox.Session) -> None:
+    """The types: mypy on all there is, pyright on what users of the package see."""
+    # pyright takes an installed package for typed, not an editable one.
+    install(session, "typing", editable=False)
+    session.run("mypy")
+    session.run("pyright", "typing_tests")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "flask_sessionsql")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests, on each supported Python; the last one asks for full coverage."""
+    install(session, "tests")
+    if session.posargs or session.python != LATEST:
+        session.run("pytest", *(session.posargs or AT_ONCE))
+        return
+    env = coverage_file(session)
+    session.run("pytest", *AT_ONCE, "--cov", "--cov-report=", env=env)
+    session.run("coverage", "report", env=env)
+
+
+@nox.session(python=PYTHONS[0])
+def tests_min(session: nox.Session) -> None:
+    """The tests with the lowest versions that are allowed to users."""
+    project = PROJECT["project"]
+    ranges = [
+        *project["dependencies"],
+        *chain(*project["optional-dependencies"].values()),
+    ]
+    lowest = [requirement.replace(">=", "==") for requirement in ranges]
+    tools = nox.project.dependency_groups(PROJECT, "tests")
+    session.install("-e", ".", *lowest, *tools)
+    session.run("pytest", *(session.posargs or AT_ONCE))
+
+
+@nox.session(python=LATEST)
+def docs(session: nox.Session) -> None:
+    """The documentation, without a warning, and what its pages must be."""
+    install(session, "docs", "tests")
+    for builder in ("html", "text"):
+        output = f"docs/_build/{builder}"
+        session.run("sphinx-build", "-W", "-n", "-E", "-b", builder, "docs", output)
+    session.run("pytest", "tests/test_documentation.py", "tests/test_parity.py")
+    session.log(f"Open {Path('docs/_build/html/index.html').resolve()}")
+
+
+@nox.session(python=LATEST)
+def doctest(session: nox.Session) -> None:
+    """The examples in the documentation, the quickstart among them."""
+    install(session, "docs")
+    with tempfile.TemporaryDirectory() as output:
+        session.run("sphinx-build", "-W", "-n", "-b", "doctest", "docs", output)
+
+
+@nox.session(python=LATEST)
+def quickstart(session: nox.Session) -> None:
+    """The quickstart, as written, on a real server, and what a browser gets."""
+    install(session)
+    session.run("python", "tools/quickstart.py", *session.posargs)
+
+
+@nox.session(python=LATEST)
+def dist(session: nox.Session) -> None:
+    """The wheel and the sdist: sound, and the sdist's own tests run."""
+    install(session, "dist", "tests", editable=False)
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "build", "--installer=uv", "--outdir", folder)
+        files = sorted(map(str, Path(folder).iterdir()))
+        session.run("twine", "check", "--strict", *files)
+        (archive,) = Path(folder).glob("*.tar.gz")
+        shutil.unpack_archive(archive, folder, filter="data")
+        (wheel,) = Path(folder).glob("*.whl")
+        session.install("--reinstall-package=flask-sessionsql", str(wheel))
+        (unpacked,) = (path for path in Path(folder).iterdir() if path.is_dir())
+        with session.chdir(unpacked):
+            # Against the wheel that is installed, not the folder beside the tests.
+            shutil.rmtree("flask_sessionsql")
+            session.run("pytest", *AT_ONCE, "-k", "sqlite")
