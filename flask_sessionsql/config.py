@@ -165,8 +165,8 @@ class SessionConfig:
 
     echo: bool | str = False
     """``SQLALCHEMY_ECHO``: whether each SQL statement is written to the log; see
-    SQLAlchemy's documentation. The values in it are not written. ``"debug"`` writes
-    the results' shape, too. An application's own ``SQLAlchemy`` object decides for
+    SQLAlchemy's documentation. The values in it are never written, nor are rows,
+    at whatever level. An application's own ``SQLAlchemy`` object decides for
     itself.
     """
 

@@ -12,11 +12,23 @@ where applications set pragmas or fetch passwords.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import sqlalchemy as sa
 
 __all__ = ["sessions_engine"]
+
+#: The sessions' statements are logged as ``sqlalchemy.engine.Engine.flask_sessionsql``.
+LOGGING_NAME = "flask_sessionsql"
+
+
+def _not_a_row(record: logging.LogRecord) -> bool:
+    """At level DEBUG SQLAlchemy logs each row that it fetches: a whole session."""
+    return record.levelno >= logging.INFO
+
+
+logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_not_a_row)
 
 
 def _is_memory(url: sa.URL) -> bool:
@@ -40,6 +52,7 @@ def sessions_engine(source: sa.Engine) -> sa.Engine:
         # What a session holds must not reach a log by way of SQLALCHEMY_ECHO.
         "hide_parameters": True,
         "echo": source.echo,
+        "logging_name": LOGGING_NAME,
     }
     if _is_memory(source.url):
         return sa.create_engine(
@@ -50,4 +63,8 @@ def sessions_engine(source: sa.Engine) -> sa.Engine:
             connect_args={"check_same_thread": False},
             **options,
         )
-    return sa.create_engine(source.url, pool=source.pool.recreate(), **options)
+    pool = source.pool.recreate()
+    # A listener of the application may leave a transaction open (psycopg begins one by
+    # itself), and no connection changes to AUTOCOMMIT within one.
+    sa.event.listen(pool, "connect", lambda connection, record: connection.commit())
+    return sa.create_engine(source.url, pool=pool, **options)

@@ -1,7 +1,8 @@
-"""One tree of errors: everything this package raises on purpose is a
+"""One tree of errors: what goes wrong with a session or its settings is a
 :exc:`SessionError`, and carries its evidence as attributes.
 
-No message and no attribute ever holds a session's token or a stored value.
+No message and no attribute ever holds a session's token or a stored value; keys of
+the session are named where that helps.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class SessionError(Exception):
 
 class SessionConfigError(SessionError, ValueError):
     """A configuration value that cannot work, raised by
-    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`.
+    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`; for a
+    ``SESSION_SQLALCHEMY_BIND_KEY`` that is no bind, by the first use.
     """
 
     #: The configuration key, such as ``"SESSION_ID_LENGTH"``.

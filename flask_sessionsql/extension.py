@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import sqlalchemy as sa
-from flask import Flask, appcontext_pushed
+from flask import Flask, appcontext_pushed, current_app, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 
 from .config import SQL_TYPES, SessionConfig
@@ -163,7 +164,10 @@ class _Database:
 
 
 def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:
-    with app.app_context():
+    # A second context within a request would run the application's teardown functions
+    # before their time.
+    current = has_app_context() and current_app._get_current_object() is app  # type: ignore[attr-defined]
+    with nullcontext() if current else app.app_context():
         try:
             return db.engines[bind_key]
         except KeyError:

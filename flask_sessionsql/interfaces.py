@@ -280,7 +280,8 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     - touched and the same: the response varies by cookie, and once in a while
       (``SESSION_REFRESH_INTERVAL``) the end of the session moves on;
     - new, and not empty: a row is inserted, and the cookie set;
-    - emptied: the row is deleted, and the cookie cleared;
+    - emptied: the row is deleted, and the cookie cleared; what another request wrote
+      meanwhile stays, unless it was ``session.clear()`` that emptied it;
     - changed: the row is updated, if nobody else has done so meanwhile. If somebody
       has, both changes are kept, key by key; a key that both changed has the value of
       who is saved last. If somebody has ended the session, it stays ended, and this
@@ -306,6 +307,9 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     reads it and moves its end                 2: SELECT, UPDATE
     meets another's change                     4: SELECT, UPDATE, SELECT, UPDATE
     ========================================== ===================================
+
+    With ``SECRET_KEY_FALLBACKS``, a token that the current key does not find costs one
+    more SELECT for each of them, and a last one under the current key.
 
     Without ``SECRET_KEY``, read in every request as Flask does, the session is the
     null one, and its error says so.
@@ -367,7 +371,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
 
     def _save(self, app: Flask, session: ServerSideSession, response: Response) -> None:
         if session.failure is not None:
-            if session:
+            if session or session.cleared:
                 raise session.failure
             return
         opened = cast(_Opened, session.source)

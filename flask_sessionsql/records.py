@@ -98,8 +98,12 @@ class SessionRecords:
         :return: ``None`` where there is none, and where it cannot be read: then
             the log names its handle, and the row is left as it is.
         """
-        for row_key in row_ids(keys, token):
-            row = self.store.load(row_key, now)
+        places = row_ids(keys, token)
+        if len(places) > 1:
+            # Another request may have moved the row to the current key meanwhile.
+            places.append(places[0])
+        for place in places:
+            row = self.store.load(place, now)
             if row is not None:
                 try:
                     return SessionRecord(token, row), self._read(row)
@@ -143,8 +147,14 @@ class SessionRecords:
         """
         if empty:
             action = Action.NOTHING if record is None else Action.DELETE
-            return Plan(action, data, record, now=now)
-        payload = self._serializer.dumps(data)
+            return Plan(action, data, record, None, cleared, now)
+        try:
+            payload = self._serializer.dumps(data)
+        except SessionValueError:
+            # A row that another version or hand wrote can be read and not written.
+            if record is not None and data == self._read(record.row):
+                return Plan(Action.NOTHING, data, record, now=now)
+            raise
         if record is None:
             target = self._new(keys, data, payload, now)
             return Plan(Action.INSERT, data, None, target, now=now)
@@ -242,7 +252,7 @@ class SessionRecords:
         if plan.action is Action.INSERT and target is not None:
             self.store.insert(target.row, wait=wait)
             return target, plan.data
-        if plan.action is Action.DELETE and record is not None:
+        if plan.action is Action.DELETE and plan.replaces and record is not None:
             gone = not self.store.delete(record.row.id, wait=wait)
             return None if gone else (None, {})
         if plan.action is Action.TOUCH and record is not None and target is not None:
@@ -250,7 +260,7 @@ class SessionRecords:
             moved = self.store.touch(record.row.id, until, plan.now, wait=wait)
             # Not moved: gone, or another request has moved it as far.
             return (target, plan.data) if moved else (record, plan.data)
-        if plan.action is Action.UPDATE and record is not None and target is not None:
+        if plan.action in (Action.UPDATE, Action.DELETE) and record is not None:
             return self._update(plan, keys, record, target, wait)
         return record, plan.data
 
@@ -259,13 +269,17 @@ class SessionRecords:
         plan: Plan,
         keys: Keys,
         loaded: SessionRecord,
-        target: SessionRecord,
+        target: SessionRecord | None,
         wait: bool,
     ) -> tuple[SessionRecord | None, Mapping[Any, Any]] | None:
+        """Put ``target`` in the place of ``loaded``, or nothing if it is ``None``."""
         base = self._serializer.loads(_as_bytes(loaded.row.data))
         data: Mapping[Any, Any] = plan.data
         for _ in range(MAX_TRIES):
-            if self.store.update(target.row, loaded.row, plan.now, wait=wait):
+            if target is None:
+                if self.store.delete(loaded.row.id, loaded.row.version, wait=wait):
+                    return None, {}
+            elif self.store.update(target.row, loaded.row, plan.now, wait=wait):
                 row = target.row._replace(version=loaded.row.version + 1)
                 return replace(target, row=row), data
             found = self.find(keys, loaded.token, plan.now)
@@ -275,15 +289,16 @@ class SessionRecords:
             if plan.replaces:
                 continue
             data = self._merge(base, plan.data, theirs)
-            payload = self._serializer.dumps(data)
             if not data.keys() - {PERMANENT_KEY}:
-                if self.store.delete(loaded.row.id, loaded.row.version, wait=wait):
-                    return None, {}
+                target = None
                 continue
+            payload = self._serializer.dumps(data)
             if payload == _as_bytes(loaded.row.data):
                 return loaded, data
             expires_at = self._expiry(loaded.row.expires_at, plan.now)
-            new = target.token if target.token != loaded.token else None
+            new = None if target is None else target.token
+            if new == loaded.token:
+                new = None
             target = self._changed(keys, loaded, new, data, payload, expires_at)
         raise SessionConflictError(
             f"Session {loaded.row.handle!r} was changed by others at each of"
@@ -294,7 +309,7 @@ class SessionRecords:
         self,
         keys: Keys,
         loaded: SessionRecord,
-        target: SessionRecord,
+        target: SessionRecord | None,
         data: Mapping[Any, Any],
         now: int,
     ) -> tuple[SessionRecord, Mapping[Any, Any]] | None:
@@ -302,7 +317,7 @@ class SessionRecords:
         answer to a first try was lost with its connection. A new token is random,
         so a row under it is our own.
         """
-        if target.token != loaded.token:
+        if target is not None and target.token != loaded.token:
             found = self.find(keys, target.token, now)
             if found is not None:
                 return found[0], data

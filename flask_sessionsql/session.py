@@ -77,6 +77,7 @@ class ServerSideSession(SessionMixin):
         self._permanent: bool | None = None
         self._stored_permanent: bool | None = None
         self._cleared = False
+        self._reading = False
 
     # The state that the one who saves it needs.
 
@@ -115,13 +116,19 @@ class ServerSideSession(SessionMixin):
         return data
 
     def _mapping(self) -> dict[Any, Any]:
-        if self._data is None:
-            try:
-                return self._adopt(self.source.read())
-            except Exception as error:
-                self._data, self.failure = {}, error
-                raise
-        return self._data
+        if self._data is not None:
+            return self._data
+        if self._reading:
+            # A log filter, say, that looks at the session while reading it is logged.
+            return {}
+        self._reading = True
+        try:
+            return self._adopt(self.source.read())
+        except Exception as error:
+            self._data, self.failure = {}, error
+            raise
+        finally:
+            self._reading = False
 
     # What Flask asks of a session.
 

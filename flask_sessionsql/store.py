@@ -12,6 +12,8 @@ What a failing statement leads to:
   again; :exc:`~flask_sessionsql.SessionTableError` otherwise.
 - The database cannot be reached or refuses to work:
   :exc:`~flask_sessionsql.SessionStoreUnavailableError`.
+- It was rolled back to let another one pass (a deadlock, a serialization failure):
+  it is tried again.
 - Anything else is a fault of this package or of the table and is raised as it
   came.
 """
@@ -23,7 +25,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
@@ -40,8 +42,15 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: SQLite's result code for a lock that somebody else holds.
-_SQLITE_BUSY = 5
+#: SQLite's result codes for a lock that somebody else holds: on the file, and on a
+#: table in a shared cache.
+_SQLITE_BUSY = (5, 6)
+
+#: How the databases say that they rolled a statement back to let another pass: a
+#: serialization failure or a deadlock, on PostgreSQL, MariaDB and its clusters. Such a
+#: statement has done nothing, so trying it again is safe.
+_ROLLED_BACK = {"40001", "40P01", 1213}
+MAX_TURNED_DOWN = 100
 
 #: How the databases say that a table, a column or a schema is missing: SQLSTATEs of
 #: PostgreSQL, numbers of MariaDB, and SQLite's words, since it has no number for it.
@@ -210,6 +219,7 @@ class SessionStore:
         self._leave_other_process()
         wait = wait or not self.locks_whole_database
         reconnected = provided = False
+        turned_down = 0
         while True:
             try:
                 with self.engine.connect() as connection, _patience(connection, wait):
@@ -219,10 +229,12 @@ class SessionStore:
                 if lost and not reconnected:
                     reconnected = True
                 elif not provided and _blames_schema(error):
-                    self._provide_table(error)
+                    self._provide_table(error, wait)
                     provided = True
+                elif turned_down < MAX_TURNED_DOWN and _was_rolled_back(error):
+                    turned_down += 1
                 else:
-                    raise _named(error, wait) from error
+                    _raise_named(error, wait)
 
     def _leave_other_process(self) -> None:
         """After a fork, leave the parent's connections alone and make new ones:
@@ -238,7 +250,7 @@ class SessionStore:
 
     # The table.
 
-    def _provide_table(self, error: Exception) -> None:
+    def _provide_table(self, error: Exception, wait: bool) -> None:
         """After a statement that failed for want of the table: let it be there.
 
         :raises SessionTableError: it cannot be, or it is another program's.
@@ -246,7 +258,7 @@ class SessionStore:
         there = self._columns_there()
         missing = [c.name for c in self.table.columns if c.name not in there]
         if not there:
-            self._create_table()
+            self._create_table(wait)
         elif missing:
             raise SessionTableError(
                 f"The table {self.table.fullname!r} in the database lacks the columns"
@@ -267,9 +279,9 @@ class SessionStore:
         except sa_exc.NoSuchTableError:
             return set()
         except sa_exc.DBAPIError as error:
-            raise _named(error) from error
+            _raise_named(error)
 
-    def _create_table(self) -> None:
+    def _create_table(self, wait: bool) -> None:
         """Create the table and its indexes, however many processes do so at once."""
         name = self.table.fullname
         if not self.create_table:
@@ -280,8 +292,11 @@ class SessionStore:
             )
         with self._lock:
             try:
-                self.table.create(self.engine, checkfirst=True)
+                with self.engine.connect() as connection, _patience(connection, wait):
+                    self.table.create(connection, checkfirst=True)
             except sa_exc.DBAPIError as error:
+                if _sqlite_busy(error):
+                    _raise_named(error, wait)
                 if not self._columns_there():
                     raise SessionTableError(
                         f"The table {name!r} is missing and could not be created:"
@@ -301,34 +316,43 @@ def _count(result: sa.CursorResult[Any]) -> int:
     return result.rowcount
 
 
+def _codes(error: Exception) -> set[object]:
+    """The codes that the database gave with an error."""
+    told = getattr(error, "orig", None)
+    codes = {getattr(told, "sqlstate", None), getattr(told, "pgcode", None)}
+    arguments = getattr(told, "args", ())[:1]
+    return codes | {argument for argument in arguments if isinstance(argument, int)}
+
+
 def _blames_schema(error: Exception) -> bool:
     """Whether the database says that a table, a column or a schema is missing."""
-    if not isinstance(error, sa_exc.DBAPIError) or error.orig is None:
-        return False
-    told = error.orig
-    codes = {getattr(told, "sqlstate", None), getattr(told, "pgcode", None)}
-    codes |= {argument for argument in told.args[:1] if isinstance(argument, int)}
-    return bool(codes & _MISSING_CODES) or any(
-        text in str(told) for text in _MISSING_TEXTS
+    told = str(getattr(error, "orig", ""))
+    return bool(_codes(error) & _MISSING_CODES) or any(
+        text in told for text in _MISSING_TEXTS
     )
+
+
+def _was_rolled_back(error: Exception) -> bool:
+    """Whether the database undid the statement in favour of another one."""
+    return bool(_codes(error) & _ROLLED_BACK)
 
 
 def _sqlite_busy(error: sa_exc.DBAPIError) -> bool:
     code = getattr(error.orig, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF == _SQLITE_BUSY
+    return code is not None and code & 0xFF in _SQLITE_BUSY
 
 
-def _named(error: Exception, wait: bool = True) -> Exception:
-    """The error to raise for one that the database gave."""
+def _raise_named(error: Exception, wait: bool = True) -> NoReturn:
+    """Raise what an error that the database gave means to a request."""
     reason = str(getattr(error, "orig", error))
     if isinstance(error, sa_exc.DBAPIError) and _sqlite_busy(error) and not wait:
-        return SessionStoreBusyError(reason)
+        raise SessionStoreBusyError(reason) from error
     if isinstance(error, _UNAVAILABLE) or getattr(
         error, "connection_invalidated", False
     ):
         logger.error("The database of the sessions cannot be used: %s", reason)
-        return SessionStoreUnavailableError(reason)
-    return error
+        raise SessionStoreUnavailableError(reason) from error
+    raise error
 
 
 @contextmanager

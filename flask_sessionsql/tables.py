@@ -8,6 +8,8 @@ so Alembic and Flask-Migrate see it like any table of the application.
 
 from __future__ import annotations
 
+import threading
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
@@ -19,6 +21,9 @@ __all__ = ["MAX_USER_ID", "sessions_table"]
 MAX_USER_ID = 255
 
 _MYSQL = ("mysql", "mariadb")
+
+# SQLAlchemy shows a new table to other threads before it has its columns.
+_LOCK = threading.Lock()
 
 
 def _columns() -> list[sa.Column[object]]:
@@ -69,9 +74,10 @@ def sessions_table(
     """
     columns = _columns()
     schema = schema or metadata.schema
-    there = metadata.tables.get(name if schema is None else f"{schema}.{name}")
-    if there is None:
-        return sa.Table(name, metadata, *columns, schema=schema)
+    with _LOCK:
+        there = metadata.tables.get(name if schema is None else f"{schema}.{name}")
+        if there is None:
+            return sa.Table(name, metadata, *columns, schema=schema)
     missing = [column.name for column in columns if column.name not in there.columns]
     if missing:
         raise SessionTableError(

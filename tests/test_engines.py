@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -367,5 +367,25 @@ def test_a_file_is_no_memory(tmp_path: Path) -> None:
     engine = sessions_engine(source)
     table.create(source)
     assert [] == numbers(engine)
+    engine.dispose()
+    source.dispose()
+
+
+def test_a_listener_may_leave_a_transaction_open(
+    make_database: Callable[[str], str],
+) -> None:
+    """A statement in a ``connect`` listener, which begins one on PostgreSQL, does not
+    keep the sessions' connections from changing to AUTOCOMMIT.
+    """
+    source = sa.create_engine(make_database("postgresql"))
+
+    @sa.event.listens_for(source, "connect")
+    def set_timeout(connection: Any, record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = 4321")
+
+    engine = sessions_engine(source)
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar() == "4321ms"
     engine.dispose()
     source.dispose()

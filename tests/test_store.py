@@ -117,8 +117,9 @@ def test_an_insert_whose_answer_was_lost_may_be_repeated(stored: SessionStore) -
 def test_a_row_that_the_table_refuses_is_an_error(stored: SessionStore) -> None:
     """A refused insert is not mistaken for a repeated one."""
     broken = ROW._replace(id=b"x" * 32, data=None)  # type: ignore[arg-type]
-    with pytest.raises(sa.exc.IntegrityError):
+    with pytest.raises(sa.exc.IntegrityError) as caught:
         stored.insert(broken)
+    assert caught.value.__cause__ is not caught.value
 
 
 def test_large_data_fits(store: SessionStore) -> None:
@@ -364,6 +365,22 @@ def test_a_database_that_goes_away_while_the_table_is_examined(
         stored.load(ROW.id, now=1_500)
 
 
+@pytest.mark.parametrize("number", [1213, "40001"])
+def test_a_statement_that_was_rolled_back_is_tried_again(
+    stored: SessionStore, number: object
+) -> None:
+    """It has done nothing, so asking again is safe; for ever is too long."""
+    refusal = Exception(number)
+    if isinstance(number, str):
+        refusal.sqlstate = number  # type: ignore[attr-defined]
+    error = sa.exc.OperationalError("SELECT", {}, refusal)
+    Flaky(stored, error, error)
+    assert stored.load(ROW.id, now=1_500) == ROW
+    Flaky(stored, *[error] * 101)
+    with pytest.raises(SessionStoreUnavailableError):
+        stored.load(ROW.id, now=1_500)
+
+
 def test_no_free_connection_is_a_503(make_database: Any) -> None:
     """Waiting for a connection ends with the pool's time-out, not in a hang."""
     source = sa.create_engine(
@@ -461,13 +478,16 @@ def test_threads_of_another_process_agree_on_new_connections(
     assert store._abandoned == [parent]
 
 
+@pytest.mark.parametrize("echo", [True, "debug", False])
 def test_no_value_reaches_the_log_of_the_statements(
-    make_database: Any, caplog: pytest.LogCaptureFixture
+    make_database: Any, caplog: pytest.LogCaptureFixture, echo: Any
 ) -> None:
-    """Echo shows the statements and none of the values."""
-    source = sa.create_engine(make_database("sqlite-file"), echo=True)
+    """The log shows the statements, and neither parameters nor rows, at any level."""
+    caplog.set_level(logging.DEBUG, "sqlalchemy.engine")
+    source = sa.create_engine(make_database("sqlite-file"), echo=echo)
     store = SessionStore(sessions_engine(source), sessions_table(sa.MetaData(), "s"))
     store.insert(ROW._replace(data=b"secret"))
+    assert store.load(ROW.id, now=1_500) is not None
     store.dispose()
     assert "INSERT INTO s" in caplog.text
     assert "secret" not in caplog.text

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import threading
+
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, sqlite
@@ -205,3 +208,30 @@ def test_user_names_are_told_apart(database_uri: str, table: sa.Table) -> None:
                 assert [name] == found.all()
     finally:
         engine.dispose()
+
+
+def test_threads_that_ask_at_once_get_one_table() -> None:
+    """None of them sees a table that has no columns yet, or makes a second one."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(50):
+            metadata = sa.MetaData()
+            found: list[object] = []
+
+            def ask(
+                metadata: sa.MetaData = metadata, found: list[object] = found
+            ) -> None:
+                try:
+                    found.append(sessions_table(metadata, "sessions"))
+                except Exception as error:
+                    found.append(error)
+
+            threads = [threading.Thread(target=ask) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert found == [metadata.tables["sessions"]] * 4
+    finally:
+        sys.setswitchinterval(usual)

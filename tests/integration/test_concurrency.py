@@ -221,6 +221,23 @@ def test_emptied_by_both_is_ended(app: Flask, client: FlaskClient) -> None:
     assert rows(app) == []
 
 
+def test_popping_the_last_key_keeps_what_others_wrote(
+    app: Flask, client: FlaskClient
+) -> None:
+    """A session that one request empties, of its flashes say, while another fills it
+    goes on with what the other one wrote.
+    """
+    client.get("/set/_flashes/saved")
+    other = same_browser(client)
+
+    def show() -> str:
+        return str(session.pop("_flashes"))
+
+    response = during(client, show, lambda: other.get("/set/basket/tea"))
+    assert cookie(response) is None
+    assert client.get("/all").json == {"basket": "tea"}
+
+
 def test_clear_wins_over_other_writes(app: Flask, client: FlaskClient) -> None:
     """What others wrote to a session that is cleared goes with it."""
     client.get("/set/a/1")
@@ -265,6 +282,50 @@ def test_two_requests_move_a_session_to_the_new_key(
 
     during(client, change, lambda: other.get("/set/theirs/1"))
     assert client.get("/all").json == {"a": "1", "theirs": "1", "mine": "1"}
+
+
+def test_reading_while_another_moves_the_session_to_the_new_key(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that is under the old key at the first look, and under the new one at the
+    second, is found all the same.
+    """
+    client.get("/set/a/1")
+    app.config.update(SECRET_KEY="newer", SECRET_KEY_FALLBACKS=["a key"])
+    other = same_browser(client)
+    load = SessionStore.load
+    looks: list[bytes] = []
+
+    def load_slowly(store: SessionStore, key: bytes, now: int) -> Any:
+        row = load(store, key, now)
+        looks.append(key)
+        if len(looks) == 1:
+            at_once([lambda: other.get("/set/b/2")])
+        return row
+
+    monkeypatch.setattr(SessionStore, "load", load_slowly)
+    assert client.get("/all").json == {"a": "1", "b": "2"}
+
+
+def test_no_write_is_lost_where_transactions_are_serializable(
+    make_app: MakeApp, make_database: MakeDatabase
+) -> None:
+    """A database that turns a statement down to let another pass is asked again."""
+    connect = {"options": "-c default_transaction_isolation=serializable"}
+    app = make_app(
+        make_database("postgresql"),
+        SQLALCHEMY_ENGINE_OPTIONS={"connect_args": connect},
+    )
+    client = add_views(app).test_client()
+    client.get("/set/start/1")
+
+    def job(number: int) -> Callable[[], Any]:
+        browser = same_browser(client)
+        paths = [f"/set/key{number}-{turn}/1" for turn in range(20)]
+        return lambda: [browser.get(path).status_code for path in paths]
+
+    assert at_once([job(number) for number in range(6)]) == [[200] * 20] * 6
+    assert len(client.get("/all").json or {}) == 121
 
 
 def test_reading_while_another_ends_the_session(
@@ -440,6 +501,22 @@ def test_a_flush_on_sqlite_does_not_keep_the_session_waiting(
             assert client.get("/all").json == expected[number]
     assert notes.committed() == 0
     assert max(best) < 0.1
+
+
+def test_a_flush_before_the_table_is_there(
+    make_app: MakeApp, make_empty_database: MakeDatabase
+) -> None:
+    """The first session is stored although the view holds the lock that creating the
+    table needs.
+    """
+    notes = Notes(make_app, make_empty_database("sqlite-file"), "SQLAlchemy first")
+    store = store_of(notes.app)
+    store.table.drop(store.engine)
+    client = notes.app.test_client()
+    begun = time.perf_counter()
+    assert visit(client, notes.add).status_code == 200
+    assert time.perf_counter() - begun < 4  # SQLite would wait for 5
+    assert client.get("/get/seen").text == "1"
 
 
 def test_a_write_that_was_put_off_waits_for_its_own_context(

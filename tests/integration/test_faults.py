@@ -8,19 +8,29 @@ import logging
 import pickle
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, Response, render_template_string, session, stream_with_context
+from flask import (
+    Flask,
+    Response,
+    g,
+    render_template_string,
+    session,
+    stream_with_context,
+)
 from flask.testing import FlaskClient
+from flask_sqlalchemy import SQLAlchemy
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.test import TestResponse
 
 from flask_sessionsql import (
     SessionStoreUnavailableError,
     SessionTableError,
+    SessionValueError,
 )
 from flask_sessionsql.serializers import MsgpackSerializer
 from tests.conftest import MakeApp, MakeDatabase, store_of
@@ -181,6 +191,69 @@ def test_a_view_that_hides_the_error_cannot_store(
     assert (read.status_code, read.text, cookie(read)) == (200, "None", None)
     assert (written.status_code, cookie(written)) == (503, None)
     assert before == rows(app)
+
+
+def test_a_logout_in_vain_is_not_passed_over(
+    app: Flask, client: FlaskClient, outage: Outage
+) -> None:
+    """Clearing a session that could not be loaded is a 503, not a farewell."""
+    client.get("/set/user/ann")
+
+    def logout() -> str:
+        with suppress(SessionStoreUnavailableError):
+            session.get("user")
+        session.clear()
+        return "bye"
+
+    outage.begin()
+    response = visit(client, logout)
+    outage.end()
+    assert (response.status_code, cookie(response)) == (503, None)
+    assert client.get("/get/user").text == "'ann'"
+
+
+def test_a_log_filter_may_look_at_the_session(
+    app: Flask, client: FlaskClient, outage: Outage
+) -> None:
+    """What is logged while the session is read finds an empty one, and not its way
+    back into reading it.
+    """
+    client.get("/set/user/ann")
+    seen: list[object] = []
+
+    def note_user(record: logging.LogRecord) -> bool:
+        seen.append(session.get("user"))
+        return True
+
+    logger = logging.getLogger("flask_sessionsql.store")
+    logger.addFilter(note_user)
+    outage.begin()
+    response = client.get("/get/user")
+    outage.end()
+    logger.removeFilter(note_user)
+    assert response.status_code == 503
+    assert seen == [None]
+
+
+def test_the_applications_teardown_functions_run_once(
+    make_app: MakeApp, database_uri: str
+) -> None:
+    """The first use of a session begins no context within the request's, whose end
+    the application would take for the request's.
+    """
+    app = add_views(make_app(database_uri, SQLAlchemy().init_app))
+    app.before_request(lambda: setattr(g, "thing", 1))
+    ended: list[int] = []
+
+    @app.teardown_appcontext
+    def give_back(error: BaseException | None) -> None:
+        ended.append(g.pop("thing"))
+
+    client = app.test_client()
+    assert client.get("/set/a/1").status_code == 200
+    assert client.get("/get/a").text == "'1'"
+    assert ended == [1, 1]
+    app.teardown_appcontext_funcs.remove(give_back)
 
 
 def test_a_file_that_was_to_be_sent_is_closed(
@@ -365,6 +438,21 @@ def test_an_end_beyond_all_dates_is_mended(
     assert client.get("/get/key").text == "'value'"
     assert client.get("/set/key/other").status_code == 200
     assert rows(app)[0].expires_at < 2**40
+
+
+def test_a_row_that_can_be_read_and_not_written(
+    app: Flask, client: FlaskClient
+) -> None:
+    """Data that is nested deeper than is stored, by whatever hand, can be looked at;
+    who changes it is told what is wrong with it.
+    """
+    client.get("/set/key/value")
+    deep = b"\x91" * 60 + b"\x01"
+    damage(app, data=b"\x01\x82\xa1a\x01\xa4deep" + deep)
+    response = client.get("/get/a")
+    assert (response.status_code, response.text) == (200, "1")
+    with pytest.raises(SessionValueError, match=r"session\['deep'\].*nested"):
+        client.get("/set/a/2")
 
 
 def test_a_row_damaged_while_it_is_changed(

@@ -146,7 +146,7 @@ class Browsers(RuleBasedStateMachine):
                 self._begin_session(request.browser, mine)
         elif number not in self.live:
             pass  # Ended or moved by another request: stays so.
-        elif not mine:
+        elif request.cleared and not mine:
             del self.live[number]
             self.cookies[request.browser] = None
         elif request.cleared:
