@@ -311,6 +311,15 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     With ``SECRET_KEY_FALLBACKS``, a token that the current key does not find costs one
     more SELECT for each of them, and a last one under the current key.
 
+    On a SQLite file, a view that has flushed and not committed holds the file's lock
+    when its session is to be stored. That is then done at the end of the application
+    context, when the view's own work is committed or rolled back, and before the
+    response leaves; if it fails there, the server answers 500. Tests that keep a
+    context open around their requests find such a session changed only after it.
+
+    A session over MariaDB's ``max_allowed_packet`` (16 MiB unless set otherwise) cannot
+    be stored: the server closes the connection, which is a 503.
+
     Without ``SECRET_KEY``, read in every request as Flask does, the session is the
     null one, and its error says so.
 
