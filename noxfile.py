@@ -23,6 +23,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 #: More workers than cores: mostly they wait for a database.
 AT_ONCE = ["--numprocesses=4", "--dist=worksteal"]
+#: What the last Python runs alone: the tools, which are not part of the package.
+NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -62,7 +64,7 @@ def tests(session: nox.Session) -> None:
     """The tests, on each supported Python; the last one asks for full coverage."""
     install(session, "tests")
     if session.posargs or session.python != LATEST:
-        session.run("pytest", *(session.posargs or AT_ONCE))
+        session.run("pytest", *(session.posargs or NO_TOOLS))
         return
     env = coverage_file(session)
     session.run("pytest", *AT_ONCE, "--cov", "--cov-report=", env=env)
@@ -80,7 +82,7 @@ def tests_min(session: nox.Session) -> None:
     lowest = [requirement.replace(">=", "==") for requirement in ranges]
     tools = nox.project.dependency_groups(PROJECT, "tests")
     session.install("-e", ".", *lowest, *tools)
-    session.run("pytest", *(session.posargs or AT_ONCE))
+    session.run("pytest", *(session.posargs or NO_TOOLS))
 
 
 @nox.session(python=LATEST)
@@ -125,4 +127,4 @@ def dist(session: nox.Session) -> None:
         with session.chdir(unpacked):
             # Against the wheel that is installed, not the folder beside the tests.
             shutil.rmtree("flask_sessionsql")
-            session.run("pytest", *AT_ONCE, "-k", "sqlite")
+            session.run("pytest", *AT_ONCE, "-k", "sqlite-memory")

@@ -202,7 +202,7 @@ def test_two_browsers_against_a_model(
     run_state_machine_as_test(
         lambda: Browsers(app),  # type: ignore[arg-type]
         settings=settings(
-            max_examples=50,
+            max_examples=30,
             stateful_step_count=15,
             deadline=None,
             suppress_health_check=list(HealthCheck),
