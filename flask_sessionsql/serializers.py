@@ -56,8 +56,8 @@ from .exceptions import SessionValueError, UnreadableSessionError
 
 __all__ = ["MAX_DEPTH", "MsgpackSerializer", "Serializer"]
 
-#: How deep lists and dictionaries may be nested. Decoding must succeed wherever
-#: encoding did, however little of Python's stack the view has left.
+#: How deep lists and dictionaries may be nested. Decoding happens within a view, on
+#: what that has left of Python's stack; encoding after it, with nearly all of it.
 MAX_DEPTH = 50
 
 _FORMAT = b"\x01"

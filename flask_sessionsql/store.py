@@ -72,7 +72,9 @@ _UNAVAILABLE = (
 
 
 class StoredSession(NamedTuple):
-    """One row of the table."""
+    """One row of the table: ``id`` in 32 bytes, ``created_at`` and ``expires_at`` in
+    seconds since 1970, UTC, and ``user_id`` ``None`` where nobody is logged in.
+    """
 
     id: bytes
     handle: str
