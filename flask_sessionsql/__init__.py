@@ -97,14 +97,32 @@ from .exceptions import (
     SessionConfigWarning,
     SessionConflictError,
     SessionError,
+    SessionLimitError,
     SessionStoreUnavailableError,
     SessionTableError,
+    SessionTooLargeError,
     SessionValueError,
     UnreadableSessionError,
 )
 from .extension import Session
+from .globals import session
 from .interfaces import FlaskSQLAlchemySessionInterface, NullSessionInterface
-from .session import ServerSideSession
+from .registry import SessionInfo
+from .sessions import ServerSideSession
+from .signals import (
+    SessionCreated,
+    SessionEnded,
+    SessionMerged,
+    SessionRefused,
+    SessionRotated,
+    SessionUnreadable,
+    session_created,
+    session_ended,
+    session_merged,
+    session_refused,
+    session_rotated,
+    session_unreadable,
+)
 
 __all__ = [
     "FlaskSQLAlchemySessionInterface",
@@ -115,9 +133,25 @@ __all__ = [
     "SessionConfigError",
     "SessionConfigWarning",
     "SessionConflictError",
+    "SessionCreated",
+    "SessionEnded",
     "SessionError",
+    "SessionInfo",
+    "SessionLimitError",
+    "SessionMerged",
+    "SessionRefused",
+    "SessionRotated",
     "SessionStoreUnavailableError",
     "SessionTableError",
+    "SessionTooLargeError",
+    "SessionUnreadable",
     "SessionValueError",
     "UnreadableSessionError",
+    "session",
+    "session_created",
+    "session_ended",
+    "session_merged",
+    "session_refused",
+    "session_rotated",
+    "session_unreadable",
 ]

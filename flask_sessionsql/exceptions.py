@@ -7,7 +7,10 @@ the session are named where that helps.
 
 from __future__ import annotations
 
-from werkzeug.exceptions import ServiceUnavailable
+from collections.abc import Sequence
+from reprlib import repr  # noqa: A004 -- a key can be long itself
+
+from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
 __all__ = [
     "NullSessionError",
@@ -15,9 +18,11 @@ __all__ = [
     "SessionConfigWarning",
     "SessionConflictError",
     "SessionError",
+    "SessionLimitError",
     "SessionStoreBusyError",
     "SessionStoreUnavailableError",
     "SessionTableError",
+    "SessionTooLargeError",
     "SessionValueError",
     "UnreadableSessionError",
 ]
@@ -70,6 +75,54 @@ class SessionValueError(SessionError, TypeError):
         self.key = key
         self.path = path
         self.value_type = value_type
+
+
+class SessionTooLargeError(SessionError, ValueError):
+    """A session over ``SESSION_MAX_BYTES``. The stored session stays as it was."""
+
+    #: The size of the session as it would be stored, in bytes.
+    size: int
+    #: The size that is allowed, in bytes.
+    limit: int
+    #: The session's largest keys with the size of each in bytes, the largest first.
+    largest: Sequence[tuple[object, int]]
+
+    def __init__(
+        self, size: int, limit: int, largest: Sequence[tuple[object, int]]
+    ) -> None:
+        keys = ", ".join(f"{repr(key)} ({each:,} bytes)" for key, each in largest)
+        super().__init__(
+            f"The session would take {size:,} bytes, and SESSION_MAX_BYTES allows"
+            f" {limit:,}. Its largest keys are {keys}. Keep large things in a table of"
+            " your own and their keys in the session, or raise SESSION_MAX_BYTES."
+        )
+        self.size = size
+        self.limit = limit
+        self.largest = largest
+
+
+class SessionLimitError(SessionError, Forbidden):
+    """A login of a user who has ``SESSION_MAX_PER_USER`` sessions already, where
+    ``SESSION_MAX_PER_USER_POLICY`` is ``"refuse"``: a ``403``.
+
+    It is turned into the response of the request that logged the user in. Register an
+    :meth:`error handler <flask.Flask.register_error_handler>` for a page of your own.
+    The session is as it was before the request. What else knows of the login by then
+    does not change: Flask-Login's ``current_user`` is the one who was refused, for the
+    rest of the request.
+    """
+
+    description: str = (
+        "You are logged in on as many devices as is allowed. Log out on one of them,"
+        " and try again."
+    )
+
+    #: How many sessions a user may have.
+    limit: int
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
 
 
 class UnreadableSessionError(SessionError, ValueError):

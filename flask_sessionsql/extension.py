@@ -1,26 +1,129 @@
-"""``Session``: what an application is given."""
+"""``Session``: what an application is given.
+
+The user and the token
+----------------------
+
+Whoever holds a session's token is taken for its user. So the token must change when the
+user does: a token that somebody has planted before a login must not open the session
+after it, and one that was kept from before a logout must open nothing (OWASP ASVS 5.0,
+7.2.4; CVE-2022-38054). Applications forget that, so they are not asked to do it.
+
+``SESSION_USER_KEY`` names the session key that tells who is logged in. Its value is
+copied to the column ``user_id`` at every save, as text. When it changes, at a login, at
+a logout or when another user takes over, the session moves to a new token in the
+statement that saves it. The old token is dead at once; the data and the session's
+:attr:`~flask_sessionsql.ServerSideSession.handle` stay.
+
+**Flask-Login** keeps the user under ``"_user_id"``, which is the default. There is
+nothing to do. One thing to know: its "remember me" cookie is not a session, and logs
+its user in anew when the session has ended. Sessions here live for as long as
+``PERMANENT_SESSION_LIFETIME`` says, so leave ``remember=True`` away.
+
+**Flask-Security** stands on Flask-Login; there is nothing to do either. What it keeps
+in the session is the user's ``fs_uniquifier``, so give ``current_user.get_id()`` to the
+calls that take a user. It makes a new one when the password changes: the sessions of
+the old one are nobody's then. To end them at once, note it before, and call
+:meth:`~flask_sessionsql.Session.revoke_user`.
+
+**A login of your own** is one assignment, and a logout is ``session.clear()``:
+
+.. testcode:: token
+
+    from flask import Flask
+    from flask_sessionsql import Session, session
+
+    app = Flask("shop")
+    app.config.update(
+        SECRET_KEY="not so secret",
+        SESSION_TYPE="flask-sqlalchemy",
+        SESSION_USER_KEY="user",
+        SQLALCHEMY_DATABASE_URI="sqlite://",
+    )
+    Session(app)
+
+    @app.get("/basket")
+    def basket():
+        session["basket"] = ["tea"]
+        return "ok"
+
+    @app.get("/login")
+    def login():
+        session["user"] = "ann"  # whose password was right
+        return "ok"
+
+    @app.get("/whoami")
+    def whoami():
+        return f"{session.get('user')} with {session.get('basket')}"
+
+    browser = app.test_client()
+    browser.get("/basket")
+    planted = browser.get_cookie("session").value
+    browser.get("/login")
+    print(browser.get("/whoami").text)
+
+    thief = app.test_client()
+    thief.set_cookie("session", planted)
+    print(thief.get("/whoami").text)
+
+.. testoutput:: token
+
+    ann with ['tea']
+    None with None
+
+Where the user stays the same, call :meth:`session.regenerate()
+<flask_sessionsql.ServerSideSession.regenerate>`: when they have given their password
+again, gained rights or changed the password. It moves the session to a new token
+likewise.
+
+**A request under way** with the old token, such as one of a page that loads while its
+user logs in, does no harm. If it had read the session before, it may read on; what it
+changes is dropped, since the session that it knew is gone. If it comes after, it meets
+an empty session. What it writes there is dropped as well, if the session that has moved
+was used within the last ten seconds: a new session's cookie would take the place of the
+moved one's, and log the browser out. In neither case does it get the new session or its
+token, and the browser stays logged in. The log says what was dropped, and
+:data:`~flask_sessionsql.session_refused` tells of it.
+
+Only a logout holds all the same: where a request logs its user out, and another one has
+given that user's session a new token meanwhile, the session is ended there.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import TypeVar
 
 import sqlalchemy as sa
-from flask import Flask, appcontext_pushed, current_app, has_app_context
+from flask import (
+    Flask,
+    appcontext_pushed,
+    current_app,
+    has_app_context,
+    has_request_context,
+)
 from flask_sqlalchemy import SQLAlchemy
 
 from .config import SQL_TYPES, SessionConfig
 from .engines import sessions_engine
-from .exceptions import SessionConfigError
+from .exceptions import SessionConfigError, SessionStoreBusyError
+from .globals import session
 from .interfaces import FlaskSQLAlchemySessionInterface, NullSessionInterface
 from .records import SessionRecords
+from .registry import ANYBODY, SessionInfo, SessionRegistry
 from .serializers import MsgpackSerializer
+from .signals import Event, Tell, has_receivers, send
 from .store import SessionStore
 from .tables import sessions_table
 
 __all__ = ["Session"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _NAME = "sessionsql"
 
@@ -70,17 +173,134 @@ class Session:
         config = SessionConfig.from_mapping(app.config)
         interface: FlaskSQLAlchemySessionInterface | NullSessionInterface
         if config.session_type in SQL_TYPES:
-            database = _Database(app, config)
+            sessions = _Sessions(app, config)
             interface = FlaskSQLAlchemySessionInterface(
-                config, database.records, database.in_transaction
+                config, sessions.records, sessions.in_transaction
             )
         else:
             interface = NullSessionInterface(config)
         app.extensions[_NAME] = interface
         app.session_interface = interface
 
+    # Who is logged in where.
 
-class _Database:
+    def user_sessions(self, user: object) -> list[SessionInfo]:
+        """A user's live sessions, the one used last first: for a page on which users
+        see where they are logged in (OWASP ASVS 5.0, 7.5.2).
+
+        :param user: who, as ``session[SESSION_USER_KEY]`` has it, or something whose
+            ``str()`` that is.
+        :return: empty where there are none.
+        :raises ValueError: it names nobody.
+        :raises SessionStoreUnavailableError: the database cannot be reached.
+        """
+        return _registry().of_user(user, current=_current_handle())
+
+    def revoke(self, handle: str, *, user: object = ANYBODY) -> bool:
+        """End one session. It is dead at the next request of any process, and a request
+        that is under way does not bring it back.
+
+        :param handle: which one, as :class:`~flask_sessionsql.SessionInfo` has it.
+        :param user: end it only if it is this user's. Always give it where the handle
+            comes from a browser: users may only end what is theirs.
+        :return: whether there was such a session.
+        :raises ValueError: ``user`` is given and names nobody, as ``None`` does.
+        :raises SessionStoreUnavailableError: the database cannot be reached.
+        :raises SessionStoreBusyError: on SQLite, the file is locked while this request
+            has a transaction open, and so could be waiting for itself. Commit before.
+        """
+        return _end(lambda registry, wait: registry.revoke(handle, user, wait=wait))
+
+    def revoke_user(self, user: object) -> int:
+        """End all sessions of a user, such as when the account is closed (OWASP ASVS
+        5.0, 7.4.2).
+
+        :param user: who, as for :meth:`user_sessions`.
+        :return: how many there were.
+        :raises ValueError: it names nobody.
+        :raises SessionStoreUnavailableError: as for :meth:`revoke`.
+        """
+        return _end(lambda registry, wait: registry.revoke_user(user, wait=wait))
+
+    def revoke_others(self) -> int:
+        """End all sessions of this request's user but this request's, such as after a
+        change of the password (OWASP ASVS 5.0, 7.4.3). Call :meth:`session.regenerate()
+        <flask_sessionsql.ServerSideSession.regenerate>` besides, in case that somebody
+        shares this one.
+
+        :return: how many there were.
+        :raises RuntimeError: nobody is logged in, or there is no request.
+        :raises SessionStoreUnavailableError: as for :meth:`revoke`.
+        """
+        interface = _interface()
+        user = session.get(interface.config.user_key) if has_request_context() else None
+        if user is None or user == "":
+            raise RuntimeError(
+                "revoke_others() ends the sessions of the user who is logged in, and"
+                f" session[{interface.config.user_key!r}] names nobody. Call it in a"
+                " request of a user who is logged in, or call revoke_user()."
+            )
+        keep = session.handle
+        return _end(
+            lambda registry, wait: registry.revoke_user(user, keep=keep, wait=wait)
+        )
+
+    def revoke_all(self) -> int:
+        """End all sessions of all users, with or without a login.
+
+        :return: how many there were.
+        :raises SessionStoreUnavailableError: as for :meth:`revoke`.
+        """
+        return _end(lambda registry, wait: registry.revoke_all(wait=wait))
+
+
+def _interface() -> FlaskSQLAlchemySessionInterface:
+    """The interface of the current application.
+
+    :raises RuntimeError: it has none of ours.
+    """
+    interface = current_app.extensions.get(_NAME)
+    if not isinstance(interface, FlaskSQLAlchemySessionInterface):
+        raise RuntimeError(
+            "This application has no sessions in SQL. Set SESSION_TYPE ="
+            " 'flask-sqlalchemy' in its configuration and call Session(app)."
+        )
+    return interface
+
+
+def _app() -> Flask:
+    """The current application itself, which outlives this context."""
+    return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]
+
+
+def _registry() -> SessionRegistry:
+    return _interface().registry(_app())
+
+
+def _current_handle() -> str | None:
+    return session.handle if has_request_context() else None
+
+
+def _end(work: Callable[[SessionRegistry, bool], T]) -> T:
+    """End sessions, without waiting for a lock that this very request may hold.
+
+    :param work: called with the registry, and with whether it may wait.
+    """
+    interface = _interface()
+    may_wait = not interface.holds_lock(_app())
+    try:
+        return work(interface.registry(_app()), may_wait)
+    except SessionStoreBusyError as error:
+        reason = (
+            "The SQLite file is locked, and this request has begun a transaction of its"
+            " own, which may be what locks it, so that no session was ended. Commit or"
+            " roll back before ending sessions, such as by db.session.commit()."
+        )
+        logger.error(reason)
+        raise SessionStoreBusyError(reason) from error
+
+
+class _Sessions:
     """The sessions' table and store in one application, made when they are needed.
 
     Nothing here refers to the application: the sessions go when it goes, and their
@@ -117,12 +337,18 @@ class _Database:
 
     def in_transaction(self, app: Flask) -> bool:
         """Whether the application's database session has begun a transaction in the
-        current context.
+        current context: one of the driver's, which SQLite's begins with the first
+        write. SQLAlchemy's begins with a ``SELECT``, as of every user who is logged in.
         """
         db = self._sqlalchemy(app)
         if db is None or not db.session.registry.has():
             return False
-        return db.session().in_transaction()
+        begun = db.session().get_transaction()
+        # Asking for the connections in public could check one out, and wait for it.
+        connections = getattr(begun, "_connections", None)
+        if begun is None or connections is None:
+            return begun is not None
+        return any(_writes(connection) for connection, *_ in connections.values())
 
     # The stored sessions.
 
@@ -146,7 +372,7 @@ class _Database:
         store = SessionStore(engine, table, create_table=config.create_table)
         # Not at exit: then the connections end with the process, as all others do.
         weakref.finalize(app, store.dispose).atexit = False
-        return SessionRecords(config, store, MsgpackSerializer())
+        return SessionRecords(config, store, MsgpackSerializer(), _teller(app))
 
     def _source(self, app: Flask) -> tuple[sa.Engine, Callable[[], None]]:
         """The engine to connect like, and what to do when that is settled."""
@@ -161,6 +387,34 @@ class _Database:
         stand_in.config["SQLALCHEMY_ECHO"] = self._config.echo
         engine = _engine(stand_in, SQLAlchemy(stand_in), self._config.bind_key)
         return engine, engine.dispose
+
+
+def _teller(app: Flask) -> Tell:
+    """Sends events in the name of the application, as long as there is one."""
+    there = weakref.ref(app)
+
+    def tell(event: Event) -> None:
+        sender = there()
+        if sender is None or not has_receivers(event, sender):
+            return
+        # A receiver may want the application's database, and a row that is purged
+        # after a response meets no context.
+        ours = has_app_context() and _app() is sender
+        with nullcontext() if ours else sender.app_context():
+            send(sender, event)
+
+    return tell
+
+
+def _writes(connection: sa.Connection) -> bool:
+    """Whether the driver says that it is in a transaction; a driver that does not say
+    may be.
+    """
+    if connection.closed or connection.invalidated:
+        return False
+    return bool(
+        getattr(connection.connection.driver_connection, "in_transaction", True)
+    )
 
 
 def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:

@@ -83,11 +83,34 @@ A list of configuration keys also understood by the extension:
                                   :class:`datetime.timedelta` object.
                                   Defaults to `None`: a hundredth of the
                                   lifetime.
+``SESSION_ABSOLUTE_LIFETIME``     the lifetime that use does not extend, in
+                                  seconds or as :class:`datetime.timedelta`
+                                  object.  Defaults to `None`: none.
+``SESSION_PURGE_INTERVAL``        how often each process deletes some expired
+                                  rows, in seconds or as
+                                  :class:`datetime.timedelta` object.
+                                  Defaults to 600; 0 is never.
 ``SESSION_ID_LENGTH``             the random bytes in a token, 16 to 256.
                                   Defaults to 32.
 ``SESSION_USER_KEY``              the session key that tells who is logged
                                   in.  Defaults to ``'_user_id'``, which is
                                   Flask-Login's.
+``SESSION_MAX_PER_USER``          how many sessions a user may have at once.
+                                  Defaults to `None`: any number.
+``SESSION_MAX_PER_USER_POLICY``   what a login does that is one too many:
+
+                                  - **end-oldest**: it ends the user's
+                                    oldest session (default)
+                                  - **refuse**: it is answered with 403
+``SESSION_RECORD_CLIENT``         controls if the row tells the address and
+                                  the browser that last used the session.
+                                  Defaults to `False`.
+``SESSION_MAX_BYTES``             how large a stored session may be.
+                                  Defaults to 1048576, 1 MiB.
+``SESSION_ENCRYPT``               controls if the database holds the data
+                                  encrypted: `True`, `False` (default) or
+                                  ``'required'``, which takes no row that is
+                                  not.
 ================================= =========================================
 
 Basically you only need to configure ``SESSION_TYPE``.
@@ -107,9 +130,12 @@ Built-in Session Interfaces
 
 from __future__ import annotations
 
+import logging
+import re
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NoReturn, cast
 
@@ -122,11 +148,27 @@ from werkzeug.exceptions import HTTPException
 from .config import SessionConfig
 from .exceptions import (
     NullSessionError,
+    SessionConflictError,
+    SessionError,
+    SessionLimitError,
     SessionStoreBusyError,
     SessionStoreUnavailableError,
+    SessionTooLargeError,
+    SessionValueError,
 )
-from .records import Action, SessionRecord, SessionRecords
-from .session import ServerSideSession
+from .housekeeping import Housekeeper
+from .records import (
+    Action,
+    Client,
+    Plan,
+    SessionRecord,
+    SessionRecords,
+    Stale,
+)
+from .registry import SessionRegistry
+from .sessions import ServerSideSession, SessionFacts
+from .signals import RefusedReason, SessionRefused, anybody_listens
+from .tables import MAX_ADDRESS, MAX_USER_AGENT
 from .tokens import is_token
 
 __all__ = [
@@ -134,6 +176,8 @@ __all__ = [
     "NullSession",
     "NullSessionInterface",
 ]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class NullSession(_FlaskNullSession):
@@ -147,6 +191,18 @@ class NullSession(_FlaskNullSession):
 
     def _refuse(self) -> NoReturn:
         raise NullSessionError(self._reason)
+
+    #: What a session of ours has; here there is nothing to tell.
+    handle: None = None
+    created_at: None = None
+    expires_at: None = None
+
+    def regenerate(self) -> None:
+        """Nothing is stored, so nothing moves."""
+
+    def set_expiry(self, when: datetime | timedelta | None) -> NoReturn:
+        """Always fails."""
+        self._refuse()
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
         self._refuse()
@@ -238,7 +294,15 @@ class _Opened:
     session is touched, and remembers what they were.
     """
 
-    __slots__ = ("_app", "_interface", "_request", "record")
+    __slots__ = (
+        "_app",
+        "_interface",
+        "_request",
+        "cookie",
+        "record",
+        "refused",
+        "stale",
+    )
 
     def __init__(
         self, interface: FlaskSQLAlchemySessionInterface, app: Flask, request: Request
@@ -247,14 +311,21 @@ class _Opened:
         self._app = app
         self._request = request
         self.record: SessionRecord | None = None
+        #: Sets or clears the cookie in a response as was done in the last one.
+        self.cookie: Callable[[Response], None] | None = None
+        #: Whether a save was refused, and told of.
+        self.refused = False
+        #: The cookie's token, if it opened nothing.
+        self.stale: Stale | None = None
 
     def read(self) -> dict[Any, Any]:
         token = self._request.cookies.get(self._interface.config.cookie_name)
         if token is None or not is_token(token):
             return {}
-        records = self._interface.records(self._app)
-        found = records.find(_keys(self._app), token, _now())
+        records, now = self._interface.records(self._app), _now()
+        found = records.find(secret_keys(self._app), token, now)
         if found is None:
+            self.stale = Stale(token, now)
             return {}
         self.record, data = found
         return data
@@ -262,8 +333,26 @@ class _Opened:
     def differs(self, data: Mapping[Any, Any]) -> bool:
         return self._interface.records(self._app).differs(self.record, data)
 
-    def exists(self) -> bool:
-        return self.record is not None
+    def restore(self, session: ServerSideSession) -> None:
+        """Let the session be what was read again."""
+        if self.record is None:
+            session.settle({})
+        else:
+            records = self._interface.records(self._app)
+            session.settle(records.data(self.record.row))
+
+    def facts(self) -> SessionFacts | None:
+        if self.record is None:
+            return None
+        row = self.record.row
+        return SessionFacts(row.handle, row.created_at, row.expires_at)
+
+    def client(self) -> Client:
+        """What the request came from, if that is to be recorded."""
+        if not self._interface.config.record_client:
+            return Client()
+        address, agent = self._request.remote_addr, self._request.user_agent.string
+        return Client(_storable(address, MAX_ADDRESS), _storable(agent, MAX_USER_AGENT))
 
 
 class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
@@ -288,8 +377,8 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
       change is dropped.
 
     The token changes when the value of ``SESSION_USER_KEY`` does, at login and
-    logout, and when something is written after ``session.clear()``. The old one is
-    dead at once.
+    logout, by ``session.regenerate()``, and when something is written after
+    ``session.clear()``. The old one is dead at once.
 
     What a request costs in SQL statements, each a transaction of its own, on a
     connection that is given back at once:
@@ -308,8 +397,23 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     meets another's change                     4: SELECT, UPDATE, SELECT, UPDATE
     ========================================== ===================================
 
+    A cookie that opens nothing is looked up before a session begins: SELECT, INSERT for
+    a login, and SELECT, SELECT, INSERT otherwise, since one more look tells whether its
+    token was the one before a change just now.
+
     With ``SECRET_KEY_FALLBACKS``, a token that the current key does not find costs one
-    more SELECT for each of them, and a last one under the current key.
+    more SELECT for each of them, and a last one under the current key. Where several
+    processes change to a new key one after the other, give it to all of them as a
+    fallback first: who does not know the key finds nothing that the others have
+    written.
+
+    With ``SESSION_MAX_PER_USER``, a login is one transaction: it takes its turn among
+    the logins of that user, writes the session, and looks for those that are too many.
+    If there are, and the policy is ``"refuse"``, the response is a
+    :exc:`403 <flask_sessionsql.SessionLimitError>`.
+
+    Every ``SESSION_PURGE_INTERVAL`` some expired rows are deleted in each process, when
+    the response to a request that touched its session has left.
 
     On a SQLite file, a view that has flushed and not committed holds the file's lock
     when its session is to be stored. That is then done at the end of the application
@@ -343,6 +447,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         super().__init__(config)
         self.records = records
         self._in_transaction = in_transaction
+        self._housekeeper = Housekeeper(config.purge_interval)
 
     def make_null_session(self, app: Flask) -> NullSession:
         """The empty session, whose error says that no ``SECRET_KEY`` is set."""
@@ -373,10 +478,21 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             response.vary.add("Cookie")
         if not session.loaded:
             return
+        opened = cast(_Opened, session.source)
+        if opened.cookie is not None:
+            # Saved for the second time, with another response: an error was met after
+            # the first. Its page has to carry the token that the session moved to.
+            opened.cookie(response)
         try:
             self._save(app, session, response)
+        except SessionLimitError as error:
+            # Not logged in: the page that says so finds the session as it was.
+            opened.restore(session)
+            _answer(app, response, error)
+            self._save(app, session, response)  # what the page's handler made of it
         except SessionStoreUnavailableError as error:
             _answer(app, response, error)
+        self._keep_house(app, response)
 
     def _save(self, app: Flask, session: ServerSideSession, response: Response) -> None:
         if session.failure is not None:
@@ -385,26 +501,62 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             return
         opened = cast(_Opened, session.source)
         if opened.record is None and not session:
+            if session.cleared and opened.stale is not None:
+                self._forget(app, session, opened.stale, response)
             return
-        records, keys = self.records(app), _keys(app)
-        plan = records.plan(
-            keys,
-            opened.record,
-            session.stored_form(),
-            empty=not session,
-            cleared=session.cleared,
-            now=_now(),
-        )
-        if plan.action is Action.NOTHING:
-            return
-        wait = not (records.store.locks_whole_database and self._in_transaction(app))
-        try:
-            stored = records.execute(plan, keys, wait=wait)
-        except SessionStoreBusyError:
-            # The lock is probably this request's own, and gone with its context.
-            _after_context(partial(records.execute, plan, keys))
-            stored = plan.target, plan.data
+        records, keys = self.records(app), secret_keys(app)
+        user = session.get(self.config.user_key)
+        with _told_if_refused(records, opened, user):
+            plan = records.plan(
+                keys,
+                opened.record,
+                session.stored_form(),
+                empty=not session,
+                cleared=session.cleared,
+                rotates=session.regenerated,
+                stale=opened.stale,
+                client=opened.client,
+                now=_now(),
+            )
+            if plan.action is Action.NOTHING:
+                return
+            wait = not self.holds_lock(app)
+            try:
+                stored = records.execute(plan, keys, wait=wait)
+            except SessionStoreBusyError:
+                # The lock is probably this request's own, and gone with its context.
+                late = partial(_write_late, records, opened, user, plan, keys)
+                _after_context(late)
+                stored = plan.target, plan.data
         self._settle(app, session, opened, stored, response)
+
+    def _forget(
+        self, app: Flask, session: ServerSideSession, stale: Stale, response: Response
+    ) -> None:
+        """End a session that could not be read, and so looked like none."""
+        session.settle({})
+        wait = not self.holds_lock(app)
+        if self.records(app).forget(secret_keys(app), stale.token, wait=wait):
+            self._clear_cookie(app, response)
+
+    def holds_lock(self, app: Flask) -> bool:
+        """Whether the application, in this context, may hold the lock that a session
+        waits for: on SQLite, that of the whole file.
+        """
+        store = self.records(app).store
+        return store.locks_whole_database and self._in_transaction(app)
+
+    def registry(self, app: Flask) -> SessionRegistry:
+        """The sessions of all users."""
+        records = self.records(app)
+        return SessionRegistry(self.config, records.store.database, records.tell)
+
+    def _keep_house(self, app: Flask, response: Response) -> None:
+        """Now and then, delete expired rows once the response has left."""
+        if self._housekeeper.is_due():
+            records = self.records(app)
+            run = partial(self._housekeeper.run, records.store.database, records.tell)
+            response.call_on_close(run)
 
     def _settle(
         self,
@@ -422,17 +574,19 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         if stored is None:
             return  # Ended elsewhere; the browser may have a new token already.
         if opened.record is None:
-            self._clear_cookie(app, response)
+            opened.cookie = partial(self._clear_cookie, app)
+            opened.cookie(response)
         elif (
             before is None
             or before.token != opened.record.token
             or (permanent and before.row.expires_at != opened.record.row.expires_at)
             or renewed
         ):
-            self._set_cookie(app, response, opened.record, permanent)
+            opened.cookie = partial(self._set_cookie, app, opened.record, permanent)
+            opened.cookie(response)
 
     def _set_cookie(
-        self, app: Flask, response: Response, record: SessionRecord, permanent: bool
+        self, app: Flask, record: SessionRecord, permanent: bool, response: Response
     ) -> None:
         expires = datetime.fromtimestamp(record.row.expires_at, UTC)
         response.set_cookie(
@@ -462,12 +616,28 @@ def _now() -> int:
     return int(time.time())
 
 
-def _keys(app: Flask) -> list[str | bytes]:
+def secret_keys(app: Flask) -> list[str | bytes]:
     """The current key first; the earlier ones only find what began under them."""
     fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or ()
     if isinstance(fallbacks, (str, bytes)):  # one key, where a list belongs
         fallbacks = (fallbacks,)
     return [key for key in (app.secret_key, *fallbacks) if key]
+
+
+def _write_late(
+    records: SessionRecords,
+    opened: _Opened,
+    user: object,
+    plan: Plan,
+    keys: list[str | bytes],
+) -> None:
+    """Write what could not be written before the response was made."""
+    try:
+        with _told_if_refused(records, opened, user):
+            records.execute(plan, keys)
+    except SessionLimitError as error:
+        # The token that has left opens nothing, which is what refusing comes to.
+        logger.warning("A login was refused after its response: %s", error)
 
 
 def _after_context(write: Callable[[], object]) -> None:
@@ -480,9 +650,54 @@ def _after_context(write: Callable[[], object]) -> None:
         # Contexts of other threads end too.
         if app_ctx._get_current_object() is context:  # type: ignore[attr-defined]
             appcontext_tearing_down.disconnect(run)
-            write()
+            # What a receiver begins in the context that ends would never be cleaned up.
+            with context.app.app_context() if anybody_listens() else nullcontext():
+                write()
 
     appcontext_tearing_down.connect(run, context.app, weak=False)
+
+
+#: Why a session is refused, by the error that says so.
+_REFUSED: dict[type[SessionError], RefusedReason] = {
+    SessionValueError: "value",
+    SessionTooLargeError: "size",
+    SessionLimitError: "limit",
+    SessionConflictError: "conflict",
+}
+
+
+@contextmanager
+def _told_if_refused(
+    records: SessionRecords, opened: _Opened, user: object
+) -> Iterator[None]:
+    """Tell of an error, once: the page for it is saved, too.
+
+    :param user: who is, or would be, logged in.
+    """
+    try:
+        yield
+    except tuple(_REFUSED) as error:
+        if not opened.refused:
+            opened.refused = True
+            handle = None if opened.record is None else opened.record.row.handle
+            user_id = None if user is None else str(user)
+            records.tell(SessionRefused(handle, user_id, _REFUSED[type(error)]))
+        raise
+
+
+def _storable(text: str | None, most: int) -> str | None:
+    """``text`` as it can be stored and shown: without what does not print."""
+    # Cut before and after: a header can be very long.
+    shown = "".join(filter(str.isprintable, (text or "")[: 4 * most]))
+    return shown[:most] or None
+
+
+#: Headers that speak of one response: its content, its place, its cookies, its age.
+_OF_ONE_PAGE = re.compile(
+    r"content-(?!security-policy).*|location|refresh|set-cookie|etag|last-modified"
+    r"|expires|age|cache-control|accept-ranges|allow|retry-after",
+    re.IGNORECASE,
+)
 
 
 def _answer(app: Flask, response: Response, error: HTTPException) -> None:
@@ -494,6 +709,11 @@ def _answer(app: Flask, response: Response, error: HTTPException) -> None:
     close = getattr(response.response, "close", None)
     if close is not None:
         close()
+    for name, value in response.headers:
+        # What after_request functions have set for every page stays, such as a
+        # Content-Security-Policy; what speaks of the page that was, goes.
+        if name not in instead.headers and not _OF_ONE_PAGE.fullmatch(name):
+            instead.headers.add(name, value)
     response.direct_passthrough = instead.direct_passthrough
     response.status = instead.status
     response.headers = instead.headers

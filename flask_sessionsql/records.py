@@ -9,25 +9,38 @@ what is to be written, so that a response can be made before it is.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 from .config import SessionConfig
+from .encryption import Encryption
 from .exceptions import (
     SessionConflictError,
+    SessionTooLargeError,
     SessionValueError,
     UnreadableSessionError,
 )
+from .limits import UserLimit
 from .merging import merge
 from .serializers import Serializer
-from .session import PERMANENT_KEY
+from .sessions import EXPIRY_KEY, HIDDEN_KEYS
+from .signals import (
+    EndReason,
+    SessionCreated,
+    SessionEnded,
+    SessionMerged,
+    SessionRefused,
+    SessionRotated,
+    SessionUnreadable,
+    Tell,
+)
 from .store import SessionStore, StoredSession
 from .tables import MAX_USER_ID
 from .tokens import new_handle, new_token, row_id, row_ids
 
-__all__ = ["Action", "Plan", "SessionRecord", "SessionRecords"]
+__all__ = ["Action", "Client", "Plan", "SessionRecord", "SessionRecords", "Stale"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -35,12 +48,41 @@ logger: logging.Logger = logging.getLogger(__name__)
 #: mean a fault, and must not become an endless loop.
 MAX_TRIES = 1000
 
+#: Seconds after a change of token for which a request with the one before is taken for
+#: one that was under way.
+LATE = 10
+
+#: How many of its keys the error of a session that is too large names.
+_NAMED_KEYS = 5
+
 Keys = Sequence[str | bytes]
+
+
+class Client(NamedTuple):
+    """What a session is used with, where that is recorded."""
+
+    address: str | None = None
+    user_agent: str | None = None
+
+
+class Stale(NamedTuple):
+    """A token that came with a request and opened nothing, and when that was tried, in
+    seconds since 1970.
+    """
+
+    token: str
+    at: int
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"<Stale at {self.at}>"
 
 
 @dataclass(frozen=True)
 class SessionRecord:
-    """A stored session and the token that opened it."""
+    """A stored session and the token that opens it. The row's data is not encrypted
+    here, whatever it is in the database.
+    """
 
     token: str
     row: StoredSession
@@ -72,6 +114,10 @@ class Plan:
     target: SessionRecord | None = None
     #: The application ended the old session: nothing of it is to be merged.
     replaces: bool = False
+    #: The session moves to a new token, whoever its user is.
+    rotates: bool = False
+    stale: Stale | None = None
+    client: Callable[[], Client] = Client
     now: int = 0
 
     def __repr__(self) -> str:
@@ -80,14 +126,25 @@ class Plan:
 
 
 class SessionRecords:
-    """The stored sessions of one application."""
+    """The stored sessions of one application.
+
+    :param tell: told of what happens to them.
+    """
 
     def __init__(
-        self, config: SessionConfig, store: SessionStore, serializer: Serializer
+        self,
+        config: SessionConfig,
+        store: SessionStore,
+        serializer: Serializer,
+        tell: Tell = lambda event: None,
     ) -> None:
         self._config = config
         self.store = store
         self._serializer = serializer
+        self._encryption = Encryption(
+            seals=bool(config.encrypt), required=config.encrypt == "required"
+        )
+        self.tell = tell
 
     def find(
         self, keys: Keys, token: str, now: int
@@ -98,32 +155,89 @@ class SessionRecords:
         :return: ``None`` where there is none, and where it cannot be read: then
             the log names its handle, and the row is left as it is.
         """
-        places = row_ids(keys, token)
-        if len(places) > 1:
+        keys = list(keys)
+        if len(keys) > 1:
             # Another request may have moved the row to the current key meanwhile.
-            places.append(places[0])
-        for place in places:
+            keys.append(keys[0])
+        for key, place in zip(keys, row_ids(keys, token), strict=True):
             row = self.store.load(place, now)
             if row is not None:
-                try:
-                    return SessionRecord(token, row), self._read(row)
-                except UnreadableSessionError as error:
-                    logger.warning("Session %r cannot be read: %s", row.handle, error)
-                    return None
+                return self._opened(row, token, key, now)
         return None
 
-    def _read(self, row: StoredSession) -> dict[Any, Any]:
-        numbers = (row.version, row.created_at, row.expires_at)
+    def _opened(
+        self, row: StoredSession, token: str, key: str | bytes, now: int
+    ) -> tuple[SessionRecord, dict[Any, Any]] | None:
+        try:
+            row = self.readable(row, [key])
+            data = self.data(row)
+        except UnreadableSessionError as error:
+            logger.warning("Session %r cannot be read: %s", row.handle, error)
+            self.tell(SessionUnreadable(row.handle, row.user_id))
+            return None
+        if self._outlived(row, data, now):
+            return None
+        return SessionRecord(token, row), data
+
+    def readable(self, row: StoredSession, keys: Keys) -> StoredSession:
+        """``row`` as it was loaded, with its data not encrypted.
+
+        :param keys: the keys that its data could be encrypted with.
+        :raises UnreadableSessionError: none of them opens it, or its columns are not
+            what they have to be.
+        """
+        numbers = (row.version, row.created_at, row.expires_at, row.last_used_at or 0)
         if not all(isinstance(number, int) for number in numbers):
             raise UnreadableSessionError("The row's numbers are not all integers.")
-        return self._serializer.loads(_as_bytes(row.data))
+        error = UnreadableSessionError("There is no SECRET_KEY.")
+        for key in keys:
+            try:
+                data = self._encryption.open(_as_bytes(row.data), key, row.id)
+                return row._replace(data=data)
+            except UnreadableSessionError as reason:
+                error = reason
+        raise error
+
+    def data(self, row: StoredSession) -> dict[Any, Any]:
+        """The data of a row that is readable, hidden keys included.
+
+        :raises UnreadableSessionError: it is no session's.
+        """
+        data = self._serializer.loads(row.data)
+        if not isinstance(data.get(EXPIRY_KEY, 0), int):
+            raise UnreadableSessionError("The end set for the session is no number.")
+        return data
+
+    def sizes(self, data: Mapping[Any, Any]) -> list[tuple[object, int]]:
+        """The keys of a session's data and how many bytes each takes with its value,
+        the largest first.
+        """
+        empty = len(self._serializer.dumps({}))
+        sizes = [
+            (key, len(self._serializer.dumps({key: value})) - empty)
+            for key, value in data.items()
+        ]
+        return sorted(sizes, key=lambda each: -each[1])
+
+    def _outlived(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:
+        """Whether the session has had its absolute lifetime, or the one that the
+        application has set. The row's end says so, too, unless the setting is newer.
+        """
+        longest = self._config.absolute_lifetime
+        if longest is not None and row.created_at + longest <= now:
+            return True
+        return bool(data.get(EXPIRY_KEY, now + 1) <= now)
+
+    def _sealed(self, row: StoredSession, keys: Keys) -> StoredSession:
+        """``row`` as it is to be stored."""
+        return row._replace(data=self._encryption.seal(row.data, keys[0], row.id))
 
     def differs(self, record: SessionRecord | None, data: Mapping[Any, Any]) -> bool:
         """Whether ``data`` is not what ``record`` holds."""
         if record is None:
             return bool(data)
         try:
-            return self._serializer.dumps(data) != _as_bytes(record.row.data)
+            return self._serializer.dumps(data) != record.row.data
         except SessionValueError:
             return True
 
@@ -138,91 +252,171 @@ class SessionRecords:
         empty: bool,
         cleared: bool,
         now: int,
+        rotates: bool = False,
+        stale: Stale | None = None,
+        client: Callable[[], Client] = Client,
     ) -> Plan:
         """What saving ``data`` over ``record`` comes to.
 
         :param empty: whether the application sees an empty session.
         :param cleared: whether the application ended the session that was loaded.
+        :param now: seconds since 1970, UTC.
+        :param rotates: whether the application asked for a new token.
+        :param stale: the token that came with the request and opened nothing, if any.
+        :param client: gives what the session is used with.
         :raises SessionValueError: something in ``data`` cannot be kept.
+        :raises SessionTooLargeError: ``data`` is over ``SESSION_MAX_BYTES``.
         """
+        plan = Plan(
+            Action.NOTHING, data, record, None, cleared, rotates, stale, client, now
+        )
         if empty:
-            action = Action.NOTHING if record is None else Action.DELETE
-            return Plan(action, data, record, None, cleared, now)
+            return plan if record is None else replace(plan, action=Action.DELETE)
         try:
             payload = self._serializer.dumps(data)
         except SessionValueError:
             # A row that another version or hand wrote can be read and not written.
-            if record is not None and data == self._read(record.row):
-                return Plan(Action.NOTHING, data, record, now=now)
+            if record is not None and data == self.data(record.row):
+                return plan
             raise
         if record is None:
-            target = self._new(keys, data, payload, now)
-            return Plan(Action.INSERT, data, None, target, now=now)
+            target = self._new(keys, plan, payload)
+            return replace(plan, action=Action.INSERT, target=target)
         if cleared:
-            target = self._new(keys, data, payload, now)
-            return Plan(Action.UPDATE, data, record, target, True, now)
-        expires_at = self._expiry(record.row.expires_at, now)
-        if payload != _as_bytes(record.row.data):
-            target = self._changed(keys, record, None, data, payload, expires_at)
-            return Plan(Action.UPDATE, data, record, target, now=now)
-        if self._config.refresh_each_request and expires_at > record.row.expires_at:
-            row = record.row._replace(expires_at=expires_at)
-            return Plan(Action.TOUCH, data, record, replace(record, row=row), now=now)
-        return Plan(Action.NOTHING, data, record, now=now)
+            target = self._new(keys, plan, payload)
+            row = target.row._replace(previous_id=record.row.id)
+            return replace(plan, action=Action.UPDATE, target=replace(target, row=row))
+        if rotates or payload != record.row.data:
+            target = self._changed(keys, plan, record, None, data, payload)
+            return replace(plan, action=Action.UPDATE, target=target)
+        if self._is_unmirrored(record.row, data):
+            row = record.row._replace(user_id=self._user_id_in(data))
+            row = self._used(row, plan, self._expiry(row, data, now))
+            target = self._placed(keys, row, record.token)
+            return replace(plan, action=Action.UPDATE, target=target)
+        if self._config.refresh_each_request and self._is_due(record.row, data, now):
+            until = max(record.row.expires_at, self._expiry(record.row, data, now))
+            row = self._used(record.row, plan, until)
+            target = replace(record, row=row)
+            return replace(plan, action=Action.TOUCH, target=target)
+        return plan
 
-    def _expiry(self, current: int, now: int) -> int:
-        """When a session used ``now`` expires: the current time if that is near
-        enough, so that the indexed column is not rewritten by every request.
+    def _is_unmirrored(self, row: StoredSession, data: Mapping[Any, Any]) -> bool:
+        """Whether the column names another user than the data that were stored with it:
+        ``SESSION_USER_KEY`` has changed since.
         """
-        until = now + self._config.lifetime
-        near_enough = 0 <= until - current < self._config.refresh_interval
-        return current if near_enough else until
+        return self._user_id_in(data) != row.user_id
 
-    def _new(
-        self, keys: Keys, data: Mapping[Any, Any], payload: bytes, now: int
-    ) -> SessionRecord:
+    def _end(self, created_at: int, data: Mapping[Any, Any], now: int) -> int:
+        """When a session used ``now`` ends if it is not used again."""
+        ends = [now + self._config.lifetime]
+        if self._config.absolute_lifetime is not None:
+            ends.append(created_at + self._config.absolute_lifetime)
+        if EXPIRY_KEY in data:
+            ends.append(data[EXPIRY_KEY])
+        return min(ends)
+
+    def _expiry(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> int:
+        """As :meth:`_end`; the end that ``row`` has if that is near enough, so that the
+        indexed column is not rewritten by every request.
+        """
+        until = self._end(row.created_at, data, now)
+        # What the application has set, and the absolute lifetime, hold to the second.
+        is_idle_end = until == now + self._config.lifetime
+        lag = until - row.expires_at
+        near_enough = is_idle_end and 0 <= lag < self._config.refresh_interval
+        return row.expires_at if near_enough else until
+
+    def _is_due(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:
+        """Whether the row's end or last use lag behind further than they may."""
+        if self._expiry(row, data, now) > row.expires_at:
+            return True
+        # An end that is set does not move, and the last use goes on all the same.
+        used = row.last_used_at
+        return used is not None and now - used >= max(1, self._config.refresh_interval)
+
+    def _used(self, row: StoredSession, plan: Plan, expires_at: int) -> StoredSession:
+        """``row``, used now."""
+        address, user_agent = plan.client()
+        return row._replace(
+            expires_at=expires_at,
+            last_used_at=plan.now,
+            address=address,
+            user_agent=user_agent,
+        )
+
+    def _new(self, keys: Keys, plan: Plan, payload: bytes) -> SessionRecord:
+        self._check_size(plan.data, payload, 0)
         token = new_token(self._config.id_length)
         row = StoredSession(
             id=row_id(keys[0], token),
             handle=new_handle(),
-            user_id=self._user_id(data),
+            user_id=self._user_id(plan.data),
             data=payload,
             version=1,
-            created_at=now,
-            expires_at=now + self._config.lifetime,
+            created_at=plan.now,
+            expires_at=0,
         )
-        return SessionRecord(token, row)
+        until = self._end(plan.now, plan.data, plan.now)
+        return SessionRecord(token, self._used(row, plan, until))
 
     def _changed(
         self,
         keys: Keys,
+        plan: Plan,
         record: SessionRecord,
         new: str | None,
         data: Mapping[Any, Any],
         payload: bytes,
-        expires_at: int,
     ) -> SessionRecord:
         """``record`` with ``data``: under a new token if the user is another one
-        (OWASP ASVS 5.0, 7.2.4), and always under the current key.
+        (OWASP ASVS 5.0, 7.2.4) or the application asked for it, and always under the
+        current key.
 
         :param new: the new token, if one was made already.
         """
+        self._check_size(data, payload, len(record.row.data))
         token, user_id = record.token, self._user_id(data)
-        if user_id != record.row.user_id:
+        row = record.row._replace(user_id=user_id, data=payload)
+        before = record.row.user_id
+        if before != user_id:
+            # The column may lag behind SESSION_USER_KEY; the data do not.
+            before = self._user_id_in(self.data(record.row))
+        if plan.rotates or user_id != before:
             token = new or new_token(self._config.id_length)
-        row = record.row._replace(
-            id=row_id(keys[0], token),
-            user_id=user_id,
-            data=payload,
-            expires_at=expires_at,
-        )
+        if before is None and user_id is not None:
+            # A login: the absolute lifetime asks for one now and then, so it begins
+            # with one (OWASP ASVS 5.0, 7.3.2).
+            row = row._replace(created_at=plan.now)
+        row = self._used(row, plan, self._expiry(row, data, plan.now))
+        return self._placed(keys, row, token)
+
+    def _placed(self, keys: Keys, row: StoredSession, token: str) -> SessionRecord:
+        """``row`` where it belongs by its token and the current key."""
+        place = row_id(keys[0], token)
+        if place != row.id:
+            row = row._replace(id=place, previous_id=row.id)
         return SessionRecord(token, row)
+
+    def _check_size(self, data: Mapping[Any, Any], payload: bytes, stored: int) -> None:
+        """A session that is too large already may stay so, and shrink."""
+        if len(payload) > max(self._config.max_bytes, stored):
+            shown = {key: data[key] for key in data if key not in HIDDEN_KEYS}
+            largest = self.sizes(shown)[:_NAMED_KEYS]
+            raise SessionTooLargeError(len(payload), self._config.max_bytes, largest)
+
+    def _user_id_in(self, data: Mapping[Any, Any]) -> str | None:
+        """As :meth:`_user_id`, of data that are stored already."""
+        try:
+            return self._user_id(data)
+        except SessionValueError:
+            return None  # what happens to stand there names nobody
 
     def _user_id(self, data: Mapping[Any, Any]) -> str | None:
         key = self._config.user_key
         value = data.get(key)
-        if value is None:
-            return None
+        if value is None or value is False or value == "":
+            return None  # as hand-made logins have it for nobody
         text = str(value)
         sound = text.replace("\0", "").encode(errors="ignore").decode()
         if len(text) > MAX_USER_ID or text != sound:
@@ -245,24 +439,79 @@ class SessionRecords:
         :param wait: whether to wait for a SQLite file that is locked.
         :return: the record and the data that are stored now, ``None`` for the
             record where the session is ended; ``None`` for both where another
-            request had ended it, so that nothing was written.
+            request had ended or moved it, so that nothing was written.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
+        :raises SessionLimitError: its user may have no more sessions.
+        :raises SessionConflictError: others changed it each time.
         """
         record, target = plan.record, plan.target
         if plan.action is Action.INSERT and target is not None:
-            self.store.insert(target.row, wait=wait)
-            return target, plan.data
+            return self._insert(plan, keys, target, wait)
         if plan.action is Action.DELETE and plan.replaces and record is not None:
-            gone = not self.store.delete(record.row.id, wait=wait)
-            return None if gone else (None, {})
+            return self._clear(plan, keys, record, wait)
         if plan.action is Action.TOUCH and record is not None and target is not None:
-            until = target.row.expires_at
-            moved = self.store.touch(record.row.id, until, plan.now, wait=wait)
+            moved = self.store.touch(target.row, plan.now, wait=wait)
             # Not moved: gone, or another request has moved it as far.
             return (target, plan.data) if moved else (record, plan.data)
         if plan.action in (Action.UPDATE, Action.DELETE) and record is not None:
             return self._update(plan, keys, record, target, wait)
         return record, plan.data
+
+    def _clear(
+        self, plan: Plan, keys: Keys, record: SessionRecord, wait: bool
+    ) -> tuple[None, Mapping[Any, Any]] | None:
+        """End a session, whatever became of it, as long as its token opens it."""
+        for _ in range(MAX_TRIES):
+            if self.store.delete(record.row.id, wait=wait):
+                self._tell_ended(record, "cleared")
+                return None, {}
+            # Another request may have moved it to the current key.
+            found = self.find(keys, record.token, plan.now)
+            if found is None:
+                return (None, {}) if self._follow(plan, record, None, wait) else None
+            record, _theirs = found
+        raise self._conflict(record)
+
+    def _follow(
+        self,
+        plan: Plan,
+        loaded: SessionRecord,
+        target: SessionRecord | None,
+        wait: bool,
+    ) -> bool:
+        """After the session was gone: if this request logs its user out, and another
+        one has moved it to a new token, end it there. Whether it was there.
+        """
+        user_id = loaded.row.user_id
+        left = None if target is None else target.row.user_id
+        logs_out = plan.replaces or (user_id is not None and user_id != left)
+        if not logs_out or not self.store.end(loaded.row.handle, user_id, wait=wait):
+            return False
+        self._tell_ended(loaded, "cleared")
+        return True
+
+    def forget(self, keys: Keys, token: str, *, wait: bool = True) -> bool:
+        """End what a token opens, be it readable or not. Whether there was anything."""
+        places = row_ids(keys, token)
+        return any(self.store.delete(place, wait=wait) for place in places)
+
+    def _insert(
+        self, plan: Plan, keys: Keys, target: SessionRecord, wait: bool
+    ) -> tuple[SessionRecord, Mapping[Any, Any]] | None:
+        if plan.stale is not None and target.row.user_id is None:
+            # The token may have opened the session that another request of this
+            # browser has moved just now. Were a new session begun, its cookie would
+            # take the place of the moved one's, and log the browser out. A login is
+            # no accident: the answer to the one before may have been lost.
+            ids = row_ids(keys, plan.stale.token)
+            if self.store.is_late(ids, plan.now, plan.stale.at - LATE):
+                self._drop(None, None)
+                return None
+        limit = self._limit(target, None, plan.now)
+        self.store.insert(self._sealed(target.row, keys), limit, wait=wait)
+        self.tell(SessionCreated(target.row.handle, target.row.user_id))
+        self._tell_limited(limit, target)
+        return target, plan.data
 
     def _update(
         self,
@@ -273,37 +522,73 @@ class SessionRecords:
         wait: bool,
     ) -> tuple[SessionRecord | None, Mapping[Any, Any]] | None:
         """Put ``target`` in the place of ``loaded``, or nothing if it is ``None``."""
-        base = self._serializer.loads(_as_bytes(loaded.row.data))
+        base = self.data(loaded.row)
         data: Mapping[Any, Any] = plan.data
-        for _ in range(MAX_TRIES):
+        for tries in range(MAX_TRIES):
             if target is None:
                 if self.store.delete(loaded.row.id, loaded.row.version, wait=wait):
+                    self._tell_ended(loaded, "emptied")
                     return None, {}
-            elif self.store.update(target.row, loaded.row, plan.now, wait=wait):
+            elif self._put(plan, keys, loaded, target, wait):
                 row = target.row._replace(version=loaded.row.version + 1)
+                self._tell_updated(plan, loaded, target, merged=tries > 0)
                 return replace(target, row=row), data
             found = self.find(keys, loaded.token, plan.now)
             if found is None:
-                return self._own_move(keys, loaded, target, data, plan.now)
+                own = self._own_move(keys, loaded, target, data, plan.now)
+                return own or self._elsewhere(plan, keys, loaded, target, wait)
             loaded, theirs = found
             if plan.replaces:
                 continue
             data = self._merge(base, plan.data, theirs)
-            if not data.keys() - {PERMANENT_KEY}:
+            if not data.keys() - set(HIDDEN_KEYS):
                 target = None
                 continue
             payload = self._serializer.dumps(data)
-            if payload == _as_bytes(loaded.row.data):
+            if payload == loaded.row.data and not plan.rotates:
                 return loaded, data
-            expires_at = self._expiry(loaded.row.expires_at, plan.now)
             new = None if target is None else target.token
             if new == loaded.token:
                 new = None
-            target = self._changed(keys, loaded, new, data, payload, expires_at)
-        raise SessionConflictError(
-            f"Session {loaded.row.handle!r} was changed by others at each of"
+            target = self._changed(keys, plan, loaded, new, data, payload)
+        raise self._conflict(loaded)
+
+    def _conflict(self, record: SessionRecord) -> SessionConflictError:
+        return SessionConflictError(
+            f"Session {record.row.handle!r} was changed by others at each of"
             f" {MAX_TRIES} tries to save it. It is as they left it."
         )
+
+    def _put(
+        self,
+        plan: Plan,
+        keys: Keys,
+        loaded: SessionRecord,
+        target: SessionRecord,
+        wait: bool,
+    ) -> bool:
+        """Put ``target`` in the place of ``loaded``. Whether that was still there."""
+        limit = self._limit(target, loaded, plan.now)
+        row = self._sealed(target.row, keys)
+        done = self.store.update(row, loaded.row, plan.now, limit, wait=wait)
+        self._tell_limited(limit, target)
+        return done
+
+    def _limit(
+        self, target: SessionRecord, loaded: SessionRecord | None, now: int
+    ) -> UserLimit | None:
+        """The limit for a session that becomes a user's; ``None`` for no limit."""
+        most, user_id = self._config.max_per_user, target.row.user_id
+        if most is None or user_id is None:
+            return None
+        if loaded is not None and (
+            loaded.token == target.token or loaded.row.user_id == user_id
+        ):
+            return None  # no login
+        longest = self._config.absolute_lifetime
+        outlived = None if longest is None else now - longest
+        refuses = self._config.max_per_user_policy == "refuse"
+        return UserLimit(most, refuses, now, outlived)
 
     def _own_move(
         self,
@@ -321,11 +606,27 @@ class SessionRecords:
             found = self.find(keys, target.token, now)
             if found is not None:
                 return found[0], data
-        logger.info(
-            "Session %r was ended by another request; what this one would have"
-            " stored is dropped.",
-            loaded.row.handle,
-        )
+        return None
+
+    def _elsewhere(
+        self,
+        plan: Plan,
+        keys: Keys,
+        loaded: SessionRecord,
+        target: SessionRecord | None,
+        wait: bool,
+    ) -> tuple[SessionRecord | None, Mapping[Any, Any]] | None:
+        """Another request has ended the session, or moved it to a new token."""
+        if self._follow(plan, loaded, target, wait):
+            if target is None:
+                return None, {}
+            # What this request had read and made of it, and nothing of the moved one.
+            row = target.row._replace(handle=new_handle(), version=1)
+            target = replace(target, row=row)
+            alone = replace(plan, stale=None, target=target)
+            return self._insert(alone, keys, target, wait)
+        if target is not None:  # otherwise it is as this request would have it
+            self._drop(loaded.row.handle, loaded.row.user_id)
         return None
 
     def _merge(
@@ -335,12 +636,43 @@ class SessionRecords:
         theirs: Mapping[Any, Any],
     ) -> dict[Any, Any]:
         data = merge(base, mine, theirs, self._same)
-        if PERMANENT_KEY in data:  # stands last, where the session puts it
-            data[PERMANENT_KEY] = data.pop(PERMANENT_KEY)
+        for key in HIDDEN_KEYS:  # they stand last, where the session puts them
+            if key in data:
+                data[key] = data.pop(key)
         return data
 
     def _same(self, one: Any, other: Any) -> bool:
         return self._serializer.dumps({0: one}) == self._serializer.dumps({0: other})
+
+    # Telling.
+
+    def _drop(self, handle: str | None, user_id: str | None) -> None:
+        """Nothing is written: the session is another request's to keep or to end."""
+        logger.info(
+            "Session %r was ended or moved by another request; what this one would have"
+            " stored is dropped.",
+            handle,
+        )
+        self.tell(SessionRefused(handle, user_id, "ended"))
+
+    def _tell_ended(self, record: SessionRecord, reason: EndReason) -> None:
+        self.tell(SessionEnded(record.row.handle, record.row.user_id, reason))
+
+    def _tell_limited(self, limit: UserLimit | None, target: SessionRecord) -> None:
+        for handle in () if limit is None else limit.ended:
+            self.tell(SessionEnded(handle, target.row.user_id, "limit"))
+
+    def _tell_updated(
+        self, plan: Plan, loaded: SessionRecord, target: SessionRecord, *, merged: bool
+    ) -> None:
+        handle, user_id = target.row.handle, target.row.user_id
+        if plan.replaces:
+            self._tell_ended(loaded, "cleared")
+            self.tell(SessionCreated(handle, user_id))
+        elif merged:
+            self.tell(SessionMerged(handle, user_id))
+        if not plan.replaces and target.token != loaded.token:
+            self.tell(SessionRotated(handle, user_id, loaded.row.user_id))
 
 
 def _as_bytes(data: Any) -> bytes:

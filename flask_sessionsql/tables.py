@@ -4,6 +4,124 @@ Integers rather than ``DATETIME``: no time zone, and no difference between
 drivers. Binary rather than text for the key: no collation can make two keys
 one. It is a plain :class:`sqlalchemy.schema.Table` in the metadata of the bind,
 so Alembic and Flask-Migrate see it like any table of the application.
+
+Migrations
+----------
+
+Where migrations make the tables, `Flask-Migrate`_ finds this one in the metadata, if
+the application has a ``SQLAlchemy`` object and calls ``Session(app)``. Set
+``SESSION_CREATE_TABLE = False``, so that no request creates the table, and::
+
+    $ flask db migrate -m "Sessions"
+    $ flask db upgrade
+
+The migration works as it is generated, on SQLite, PostgreSQL and MariaDB alike. What is
+to be known:
+
+- Autogenerate compares with the database that it runs on. Where the sessions have
+  created their table there already, it finds nothing to do: drop that one first, or
+  write the migration by hand.
+- For ``SESSION_SQLALCHEMY_BIND_KEY``, begin by ``flask db init --multidb``.
+- For ``SESSION_SQLALCHEMY_SCHEMA``, use ``Migrate(app, db, include_schemas=True)``; the
+  schema itself has to be there.
+
+.. _Flask-Migrate: https://flask-migrate.readthedocs.io/
+
+By hand
+~~~~~~~
+
+To write it by hand, begin with ``flask db revision -m "Sessions"``, and put this in the
+place of what the file does. The names are those of the default
+``SESSION_SQLALCHEMY_TABLE``::
+
+    import sqlalchemy as sa
+    from alembic import op
+    from sqlalchemy.dialects import mysql
+
+
+    def upgrade():
+        on = ("mysql", "mariadb")
+        key = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *on)
+        data = sa.LargeBinary().with_variant(mysql.LONGBLOB(), *on)
+        user = mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin")
+        agent = mysql.VARCHAR(255, charset="utf8mb4")
+        op.create_table(
+            "flask_sessionsql",
+            sa.Column("id", key, primary_key=True),
+            sa.Column("handle", sa.String(16), nullable=False, index=True),
+            sa.Column("user_id", sa.String(255).with_variant(user, *on), index=True),
+            sa.Column("data", data, nullable=False),
+            sa.Column("version", sa.BigInteger(), nullable=False),
+            sa.Column("created_at", sa.BigInteger(), nullable=False),
+            sa.Column("expires_at", sa.BigInteger(), nullable=False, index=True),
+            sa.Column("last_used_at", sa.BigInteger()),
+            sa.Column("address", sa.String(64)),
+            sa.Column("user_agent", sa.String(255).with_variant(agent, *on)),
+            sa.Column("previous_id", key),
+        )
+        filled = sa.text("previous_id IS NOT NULL")
+        op.create_index(
+            "ix_flask_sessionsql_previous_id",
+            "flask_sessionsql",
+            ["previous_id"],
+            postgresql_where=filled,
+            sqlite_where=filled,
+        )
+
+
+    def downgrade():
+        op.drop_table("flask_sessionsql")
+
+A column that came later
+~~~~~~~~~~~~~~~~~~~~~~~~
+
+The first form of the table ended with ``expires_at``. What a later version adds may be
+null, so adding it takes a moment however many sessions there are, and they stay.
+Run the migration first, and then replace the application: the version before goes on
+working with the new table, while the new version refuses the old table with a
+:exc:`~flask_sessionsql.SessionTableError` that names what is missing.
+
+``flask db migrate`` finds the new columns. By hand::
+
+    import sqlalchemy as sa
+    from alembic import op
+    from sqlalchemy.dialects import mysql
+
+
+    def upgrade():
+        on = ("mysql", "mariadb")
+        key = sa.LargeBinary(32).with_variant(mysql.BINARY(32), *on)
+        agent = mysql.VARCHAR(255, charset="utf8mb4")
+        for column in (
+            sa.Column("last_used_at", sa.BigInteger()),
+            sa.Column("address", sa.String(64)),
+            sa.Column("user_agent", sa.String(255).with_variant(agent, *on)),
+            sa.Column("previous_id", key),
+        ):
+            op.add_column("flask_sessionsql", column)
+        filled = sa.text("previous_id IS NOT NULL")
+        # PostgreSQL: sessions are stored while the index is made.
+        with op.get_context().autocommit_block():
+            op.create_index(
+                "ix_flask_sessionsql_previous_id",
+                "flask_sessionsql",
+                ["previous_id"],
+                postgresql_where=filled,
+                sqlite_where=filled,
+                postgresql_concurrently=True,
+            )
+
+
+    def downgrade():
+        op.drop_index(
+            "ix_flask_sessionsql_previous_id", table_name="flask_sessionsql"
+        )
+        for name in ("previous_id", "user_agent", "address", "last_used_at"):
+            op.drop_column("flask_sessionsql", name)
+
+``flask sessions check`` says whether the table is as it should be, and gives the SQL
+for what it lacks.
+
 """
 
 from __future__ import annotations
@@ -15,10 +133,13 @@ from sqlalchemy.dialects import mysql
 
 from .exceptions import SessionTableError
 
-__all__ = ["MAX_USER_ID", "sessions_table"]
+__all__ = ["MAX_ADDRESS", "MAX_USER_AGENT", "MAX_USER_ID", "sessions_table"]
 
 #: Characters that ``user_id`` holds: what every database can index.
 MAX_USER_ID = 255
+#: An IPv6 address with a zone has at most 60 characters or so.
+MAX_ADDRESS = 64
+MAX_USER_AGENT = 255
 
 _MYSQL = ("mysql", "mariadb")
 
@@ -30,8 +151,10 @@ def _columns() -> list[sa.Column[object]]:
     key: sa.types.TypeEngine[bytes] = sa.LargeBinary(32)
     data: sa.types.TypeEngine[bytes] = sa.LargeBinary()
     user_id: sa.types.TypeEngine[str] = sa.String(MAX_USER_ID)
+    user_agent: sa.types.TypeEngine[str] = sa.String(MAX_USER_AGENT)
+    id_type = key.with_variant(mysql.BINARY(32), *_MYSQL)
     return [
-        sa.Column("id", key.with_variant(mysql.BINARY(32), *_MYSQL), primary_key=True),
+        sa.Column("id", id_type, primary_key=True),
         sa.Column("handle", sa.String(16), nullable=False, index=True),
         sa.Column(
             "user_id",
@@ -47,7 +170,26 @@ def _columns() -> list[sa.Column[object]]:
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False, index=True),
+        # Columns that came later may be empty, so that adding one takes no time on a
+        # large table, and workers of the version before go on inserting.
+        sa.Column("last_used_at", sa.BigInteger()),
+        sa.Column("address", sa.String(MAX_ADDRESS)),
+        sa.Column(
+            "user_agent",
+            user_agent.with_variant(
+                mysql.VARCHAR(MAX_USER_AGENT, charset="utf8mb4"), *_MYSQL
+            ),
+        ),
+        sa.Column("previous_id", id_type),
     ]
+
+
+def _add_index(table: sa.Table) -> None:
+    """Add the index that a column cannot ask for."""
+    column = table.c.previous_id
+    # Nearly all rows have none; where the database can, they are left out.
+    filled = column.is_not(None)
+    sa.Index(None, column, postgresql_where=filled, sqlite_where=filled)
 
 
 def sessions_table(
@@ -62,8 +204,16 @@ def sessions_table(
     ``user_id``             the value of the session key ``SESSION_USER_KEY``
     ``data``                the serialized session
     ``version``             one more at every write
-    ``created_at``          seconds since 1970, UTC
-    ``expires_at``          seconds since 1970, UTC
+    ``created_at``          when it began, or its user logged in; seconds since
+                            1970, UTC
+    ``expires_at``          when it ends if it is not used; seconds since 1970, UTC
+    ``last_used_at``        seconds since 1970, UTC; null in rows that were stored
+                            before the column was there
+    ``address``             where it was last used from, if ``SESSION_RECORD_CLIENT``
+                            is on
+    ``user_agent``          what it was last used with, likewise
+    ``previous_id``         the ``id`` before the last change of token: who comes with
+                            that token is late, and not a stranger
     ======================= ===================================================
 
     :param metadata: where the table is, or is to be.
@@ -77,7 +227,9 @@ def sessions_table(
     with _LOCK:
         there = metadata.tables.get(name if schema is None else f"{schema}.{name}")
         if there is None:
-            return sa.Table(name, metadata, *columns, schema=schema)
+            table = sa.Table(name, metadata, *columns, schema=schema)
+            _add_index(table)
+            return table
     missing = [column.name for column in columns if column.name not in there.columns]
     if missing:
         raise SessionTableError(

@@ -175,7 +175,11 @@ def make_app(tmp_path: Path) -> Iterator[MakeApp]:
     ) -> Flask:
         app = Flask("shop", instance_path=str(tmp_path / "instance"))
         app.config.update(
-            TESTING=True, SECRET_KEY="a key", SESSION_TYPE="flask-sqlalchemy"
+            TESTING=True,
+            SECRET_KEY="a key",
+            SESSION_TYPE="flask-sqlalchemy",
+            # Statements that come by chance are no good where they are counted.
+            SESSION_PURGE_INTERVAL=0,
         )
         if database_uri is not None:
             app.config["SQLALCHEMY_DATABASE_URI"] = database_uri

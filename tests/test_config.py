@@ -47,9 +47,16 @@ DEFAULTS = {
     "lifetime": 31 * DAY,
     "refresh_each_request": True,
     "refresh_interval": 31 * DAY // 100,
+    "absolute_lifetime": None,
+    "purge_interval": 600,
     "permanent": True,
     "id_length": 32,
     "user_key": "_user_id",
+    "max_per_user": None,
+    "max_per_user_policy": "end-oldest",
+    "record_client": False,
+    "max_bytes": 1024**2,
+    "encrypt": False,
     "table": "flask_sessionsql",
     "schema": None,
     "bind_key": None,
@@ -97,6 +104,7 @@ GOOD: list[tuple[str, Any, str, Any]] = [
             ("SESSION_COOKIE_PARTITIONED", "cookie_partitioned"),
             ("SESSION_REFRESH_EACH_REQUEST", "refresh_each_request"),
             ("SESSION_PERMANENT", "permanent"),
+            ("SESSION_RECORD_CLIENT", "record_client"),
             ("SESSION_CREATE_TABLE", "create_table"),
         ]
         for value in (True, False)
@@ -109,7 +117,11 @@ GOOD: list[tuple[str, Any, str, Any]] = [
         ]
     ),
     *(
-        ("PERMANENT_SESSION_LIFETIME", given, "lifetime", expected)
+        (key, given, attribute, expected)
+        for key, attribute in [
+            ("PERMANENT_SESSION_LIFETIME", "lifetime"),
+            ("SESSION_ABSOLUTE_LIFETIME", "absolute_lifetime"),
+        ]
         for given, expected in [
             (1, 1),
             (3600, 3600),
@@ -131,8 +143,23 @@ GOOD: list[tuple[str, Any, str, Any]] = [
             (31 * DAY - 1, 31 * DAY - 1),
         ]
     ),
+    *(
+        ("SESSION_PURGE_INTERVAL", given, "purge_interval", expected)
+        for given, expected in [
+            *((0, 0), (1, 1), (10**6, 10**6), (timedelta(0), 0)),
+            *((timedelta(hours=1), 3600), (timedelta(microseconds=1), 1)),
+        ]
+    ),
     *(("SESSION_ID_LENGTH", n, "id_length", n) for n in (16, 32, 64, 256)),
     ("SESSION_USER_KEY", "user", "user_key", "user"),
+    *(("SESSION_MAX_PER_USER", n, "max_per_user", n) for n in (1, 2, 10**6)),
+    *(
+        ("SESSION_MAX_PER_USER_POLICY", name, "max_per_user_policy", name)
+        for name in ("end-oldest", "refuse")
+    ),
+    *(("SESSION_MAX_BYTES", n, "max_bytes", n) for n in (1, 4000, 1024**3)),
+    *(("SESSION_ENCRYPT", given, "encrypt", given) for given in (True, False)),
+    ("SESSION_ENCRYPT", "required", "encrypt", "required"),
     ("SESSION_SQLALCHEMY_TABLE", "t", "table", "t"),
     ("SESSION_SQLALCHEMY_TABLE", "t" * 63, "table", "t" * 63),
     ("SESSION_SQLALCHEMY_SCHEMA", "web", "schema", "web"),
@@ -277,6 +304,7 @@ WRONG: list[tuple[str, Any, str]] = [
             "SESSION_COOKIE_PARTITIONED",
             "SESSION_REFRESH_EACH_REQUEST",
             "SESSION_PERMANENT",
+            "SESSION_RECORD_CLIENT",
             "SESSION_CREATE_TABLE",
         )
         for given in NO_FLAGS
@@ -286,11 +314,13 @@ WRONG: list[tuple[str, Any, str]] = [
         for given in each("", "Laxe", "no", True, False, 5, b"Lax", ["Lax"])
     ),
     *(
-        ("PERMANENT_SESSION_LIFETIME", given, "a timedelta or whole seconds")
+        (key, given, "a timedelta or whole seconds")
+        for key in ("PERMANENT_SESSION_LIFETIME", "SESSION_ABSOLUTE_LIFETIME")
         for given in each("3600", "", 1.5, True, False, b"5", [], {"days": 1})
     ),
     *(
-        ("PERMANENT_SESSION_LIFETIME", given, "above 0, at most 100 years")
+        (key, given, "above 0, at most 100 years")
+        for key in ("PERMANENT_SESSION_LIFETIME", "SESSION_ABSOLUTE_LIFETIME")
         for given in each(
             *(0, -1, timedelta(0), timedelta(-1), timedelta(microseconds=-1)),
             *(366 * 100 * DAY + 1, timedelta(366 * 100, 0, 1), 10**30),
@@ -310,10 +340,31 @@ WRONG: list[tuple[str, Any, str]] = [
         for given in each(-1, 31 * DAY, timedelta(31), timedelta(-1), timedelta.max)
     ),
     *(
+        ("SESSION_PURGE_INTERVAL", given, "a timedelta or whole seconds")
+        for given in each("60", "", 1.5, True, False, [], -1, timedelta(-1))
+    ),
+    *(
+        ("SESSION_MAX_PER_USER", given, "a whole number, 1 or more, or None for no")
+        for given in each(0, -1, 1.0, "1", True, False, [], "")
+    ),
+    *(
+        ("SESSION_MAX_PER_USER_POLICY", given, "one of 'end-oldest', 'refuse'")
+        for given in each("", "oldest", "REFUSE", 5, True, [], ["refuse"], b"refuse")
+    ),
+    *(
+        ("SESSION_MAX_BYTES", given, "whole bytes, 1 to 1073741824")
+        for given in each(0, -1, 1024**3 + 1, 1e6, "1000", True, False, [1])
+    ),
+    *(
+        ("SESSION_ENCRYPT", given, "expected True, False or 'required';")
+        for given in each("", "true", "Required", 0, 1, b"required", [], b"a key")
+    ),
+    *(
         ("SESSION_ID_LENGTH", given, "whole bytes, 16 to 256")
         for given in (15, 257, 0, -32, 32.0, "32", True, [32])
     ),
     *(("SESSION_USER_KEY", given, "a text that is not empty") for given in NO_TEXTS),
+    ("SESSION_USER_KEY", "_permanent", "the session key that tells who is logged in"),
     *(
         ("SESSION_SQLALCHEMY_TABLE", given, "a table name of 1 to 63 characters")
         for given in each("", "t" * 64, 5, b"t", True, ["t"])
@@ -390,6 +441,21 @@ def test_another_type_suggests_nothing(given: Any) -> None:
     with pytest.raises(SessionConfigError) as caught:
         read(SESSION_TYPE=given)
     assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [True, "required"])
+def test_encryption_needs_its_package(
+    given: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Turning encryption on without the package is an error that says what to install;
+    leaving it off is none.
+    """
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(SessionConfigError) as caught:
+        read(SESSION_ENCRYPT=given)
+    assert "SESSION_ENCRYPT" == caught.value.key
+    assert 'pip install "Flask-SessionSql[encryption]"' in str(caught.value)
+    assert read(SESSION_ENCRYPT=False).encrypt is False
 
 
 # Database addresses.
@@ -592,18 +658,20 @@ def test_a_misspelt_key(key: str, meant: str) -> None:
 @pytest.mark.parametrize(
     ("key", "advice"),
     [
-        ("SESSION_KEY_PREFIX", "the table holds sessions only"),
-        ("SESSION_USE_SIGNER", "a token is never stored"),
-        ("SESSION_SERIALIZATION_FORMAT", "there is one format"),
-        ("SESSION_CLEANUP_N_REQUESTS", "expired sessions are never served"),
-        ("SESSION_SQLALCHEMY_SEQUENCE", "the table has no sequence"),
+        ("SESSION_KEY_PREFIX", "the table holds sessions only; remove the key."),
+        (
+            "SESSION_USE_SIGNER",
+            "a token is never stored, so it needs no signature; remove the key.",
+        ),
+        ("SESSION_SERIALIZATION_FORMAT", "there is one format; remove the key."),
+        ("SESSION_CLEANUP_N_REQUESTS", "set SESSION_PURGE_INTERVAL, in seconds."),
+        ("SESSION_SQLALCHEMY_SEQUENCE", "the table has no sequence; remove the key."),
     ],
 )
 def test_keys_of_flask_session(key: str, advice: str) -> None:
     """A key of Flask-Session is warned of with what became of it."""
     [message] = warned({key: "value", "SESSION_TYPE": "sqlalchemy"})
-    assert message.startswith(f"Flask-SessionSql does not know the key {key}: {advice}")
-    assert message.endswith("remove the key.")
+    assert f"Flask-SessionSql does not know the key {key}: {advice}" == message
 
 
 @pytest.mark.parametrize("key", ["SESSION_REDIS", "SESSION_FILE_DIR", "SESSION_X"])

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 from flask import Flask
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import Forbidden, HTTPException, ServiceUnavailable
 
 import flask_sessionsql
 from flask_sessionsql import exceptions
@@ -14,9 +14,11 @@ from flask_sessionsql.exceptions import (
     SessionConfigWarning,
     SessionConflictError,
     SessionError,
+    SessionLimitError,
     SessionStoreBusyError,
     SessionStoreUnavailableError,
     SessionTableError,
+    SessionTooLargeError,
     SessionValueError,
     UnreadableSessionError,
 )
@@ -25,9 +27,11 @@ BASES: dict[type[SessionError], type[Exception]] = {
     NullSessionError: RuntimeError,
     SessionConfigError: ValueError,
     SessionConflictError: RuntimeError,
+    SessionLimitError: Forbidden,
     SessionStoreBusyError: SessionStoreUnavailableError,
     SessionStoreUnavailableError: ServiceUnavailable,
     SessionTableError: RuntimeError,
+    SessionTooLargeError: ValueError,
     SessionValueError: TypeError,
     UnreadableSessionError: ValueError,
 }
@@ -81,6 +85,24 @@ def test_value_error() -> None:
     assert set is error.value_type
     assert "session['cart'][0]: cannot be kept" == str(error)
     assert {"key", "path", "value_type"} == set(vars(error))
+
+
+def test_too_large_error() -> None:
+    """A SessionTooLargeError has the sizes and the largest keys, and says them, with
+    what to do.
+    """
+    error = SessionTooLargeError(2000000, 1048576, [("cart", 1999000), (7, 12)])
+    found = error.size, error.limit, error.largest
+    assert (2000000, 1048576, [("cart", 1999000), (7, 12)]) == found
+    assert "'cart' (1,999,000 bytes), 7 (12 bytes). Keep large" in str(error)
+    assert "SESSION_MAX_BYTES allows 1,048,576" in str(error)
+
+
+def test_limit_error() -> None:
+    """A SessionLimitError is an HTTP error 403 with the limit, for visitors to read."""
+    error = SessionLimitError(3)
+    assert (3, 403) == (error.limit, error.code)
+    assert "Log out on one of them" in error.get_response().get_data(as_text=True)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from flask import Flask, session
 
 from flask_sessionsql import NullSessionError, NullSessionInterface, Session
+from flask_sessionsql import session as typed_session
 
 READS: list[Callable[[], object]] = [
     lambda: session.get("key"),
@@ -19,6 +20,11 @@ READS: list[Callable[[], object]] = [
     lambda: bool(session),
     lambda: session.permanent,
     lambda: session | {"key": 1},  # type: ignore[operator]
+    lambda: typed_session.new,
+    lambda: typed_session.handle,
+    lambda: typed_session.created_at,
+    lambda: typed_session.expires_at,
+    lambda: typed_session.regenerate(),
 ]
 
 
@@ -37,6 +43,7 @@ WRITES: list[Callable[[], object]] = [
     lambda: session.popitem(),
     lambda: session.clear(),
     lambda: setattr(session, "permanent", True),
+    lambda: typed_session.set_expiry(None),
     _augment,
 ]
 
@@ -64,6 +71,8 @@ def test_reading_a_null_session_sees_an_empty_one(null_app: Flask, number: int) 
         bool(empty),
         False,
         {"key": 1},
+        False,
+        *(None, None, None, None),
     ]
     with null_app.test_request_context():
         assert expected[number] == READS[number]()

@@ -9,8 +9,15 @@ import sqlalchemy as sa
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.engines import sessions_engine
 from flask_sessionsql.exceptions import UnreadableSessionError
-from flask_sessionsql.records import Action, Plan, SessionRecord, SessionRecords
+from flask_sessionsql.records import (
+    Action,
+    Plan,
+    SessionRecord,
+    SessionRecords,
+    Stale,
+)
 from flask_sessionsql.serializers import MsgpackSerializer
+from flask_sessionsql.sessions import EXPIRY_KEY
 from flask_sessionsql.store import SessionStore, StoredSession
 from flask_sessionsql.tables import sessions_table
 
@@ -189,4 +196,26 @@ def test_a_row_whose_data_cannot_be_bytes(records: SessionRecords) -> None:
     record = save(records, None, {"a": 1})
     broken = record.row._replace(data="text")  # type: ignore[arg-type]
     with pytest.raises(UnreadableSessionError, match="of type str"):
-        records._read(broken)
+        records.readable(broken, KEYS)
+
+
+def test_reprs_have_neither_token_nor_data(records: SessionRecords) -> None:
+    """They end in error reports."""
+    record = save(records, None, {"a": "secret"})
+    assert f"<StoredSession {record.row.handle!r}>" == repr(record.row)
+    assert "<Stale at 5>" == repr(Stale("token", 5))
+
+
+def test_without_a_key_nothing_is_read(records: SessionRecords) -> None:
+    """And the error says what is missing."""
+    record = save(records, None, {"a": 1})
+    with pytest.raises(UnreadableSessionError, match="SECRET_KEY"):
+        records.readable(record.row, [])
+
+
+def test_an_end_that_is_no_time_is_unreadable(records: SessionRecords) -> None:
+    """Somebody has written to the row."""
+    record = save(records, None, {"a": 1})
+    data = MsgpackSerializer().dumps({EXPIRY_KEY: "soon"})
+    with pytest.raises(UnreadableSessionError, match="no number"):
+        records.data(record.row._replace(data=data))

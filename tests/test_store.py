@@ -1,42 +1,37 @@
+"""The rows: one method, one statement."""
+
 from __future__ import annotations
 
 import logging
-import threading
-import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from flask_sessionsql import SessionStoreUnavailableError, SessionTableError
 from flask_sessionsql.engines import sessions_engine
-from flask_sessionsql.exceptions import SessionStoreBusyError
 from flask_sessionsql.store import SessionStore, StoredSession
 from flask_sessionsql.tables import sessions_table
-
-ROW = StoredSession(
-    id=b"\x00\xff" * 16,
-    handle="0123456789abcdef",
-    user_id="ann",
-    data=b"\x01\x80",
-    version=1,
-    created_at=1_000,
-    expires_at=2_000,
-)
+from tests.conftest import MakeDatabase, Servers, database_maker
+from tests.stores import KEPT, ROW, make_store, row_of
 
 
-def make_store(url: str, **options: Any) -> SessionStore:
-    source = sa.create_engine(url)
-    table = sessions_table(sa.MetaData(), "sessions")
-    return SessionStore(sessions_engine(source), table, **options)
+@pytest.fixture
+def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
+    return database_maker(servers, tmp_path, keep=KEPT)
 
 
 @pytest.fixture
 def store(database_uri: str) -> Iterator[SessionStore]:
-    store = make_store(database_uri)
+    store = make_store(database_uri, KEPT)
     yield store
     store.dispose()
+
+
+def used(until: int, at: int) -> StoredSession:
+    """The row, used at a time, and so ending at another."""
+    return ROW._replace(expires_at=until, last_used_at=at)
 
 
 @pytest.fixture
@@ -50,11 +45,78 @@ def test_a_row_comes_back_as_it_was_stored(stored: SessionStore) -> None:
     assert ROW == stored.load(ROW.id, now=1_500)
 
 
+def whole(store: SessionStore) -> list[StoredSession]:
+    """All rows, with the columns that are written and not loaded."""
+    columns = [store.table.c[name] for name in StoredSession._fields]
+    with store.engine.connect() as connection:
+        found = connection.execute(sa.select(*columns).order_by(store.table.c.id))
+        return [StoredSession(*row) for row in found]
+
+
+def test_every_column_is_written(store: SessionStore) -> None:
+    """An insert, an update, a touch and a move write what the row has, and what it was
+    used with and whose it is; only a move writes where it was before and when it began.
+    """
+    row = row_of(1, address="192.0.2.1", user_agent="Käfer/1 ☂", previous_id=b"p" * 32)
+    store.insert(row)
+    assert [row] == whole(store)
+    other = row_of(
+        2,
+        "bob",
+        data=b"new",
+        address="2001:db8::1",
+        user_agent=None,
+        previous_id=row.id,
+        expires_at=2_500,
+    )
+    assert store.update(other._replace(id=row.id), row, now=1_500) is True
+    row = other._replace(
+        id=row.id,
+        handle=row.handle,
+        user_id="bob",
+        version=2,
+        created_at=row.created_at,
+        previous_id=b"p" * 32,
+    )
+    assert [row] == whole(store)
+    used_again = row._replace(expires_at=2_600, last_used_at=1_600, address="::1")
+    assert store.touch(used_again._replace(data=b"no"), now=1_600) is True
+    assert [used_again] == whole(store)
+    assert store.update(other, used_again, now=1_600) is True
+    assert [other._replace(version=3)] == whole(store)
+
+
+def test_an_update_moves_the_end_back_only_if_it_means_to(store: SessionStore) -> None:
+    """A request that used the session later has moved its end on: that stays, unless
+    the end is to be before the one that was loaded.
+    """
+    loaded = row_of(1)
+    store.insert(loaded)
+    later = loaded._replace(expires_at=loaded.expires_at + 500, last_used_at=1_501)
+    assert store.touch(later, now=1_501) is True
+    assert store.update(loaded._replace(data=b"new"), loaded, now=1_502) is True
+    assert [later.expires_at] == [row.expires_at for row in whole(store)]
+    back = whole(store)[0]._replace(expires_at=later.expires_at - 1)
+    assert store.update(back, back._replace(expires_at=later.expires_at), now=1_503)
+    assert [back.expires_at] == [row.expires_at for row in whole(store)]
+
+
+def test_who_comes_late_is_known(store: SessionStore) -> None:
+    """A key that a live row had before its last move, if that row was used since."""
+    store.insert(row_of(1, previous_id=b"p" * 32, last_used_at=1_100))
+    late = [b"x" * 32, b"p" * 32]
+    assert store.is_late(late, 1_100, since=1_099) is True
+    assert store.is_late(late, 1_100, since=1_100) is False
+    assert store.is_late(late, 1_999, since=1_099) is True
+    assert store.is_late(late, 2_000, since=1_099) is False
+    assert store.is_late([b"x" * 32, bytes([1]) * 32], 1_100, since=0) is False
+
+
 def test_nothing_there_is_not_an_error(store: SessionStore) -> None:
     """A key without a row gives None to load and False to those that write."""
     assert store.load(ROW.id, now=0) is None
     assert store.update(ROW, ROW, now=0) is False
-    assert store.touch(ROW.id, until=3_000, now=0) is False
+    assert store.touch(used(3_000, at=0), now=0) is False
     assert store.delete(ROW.id) is False
 
 
@@ -63,7 +125,7 @@ def test_an_expired_row_is_not_there(stored: SessionStore) -> None:
     assert stored.load(ROW.id, now=1_999) is not None
     assert stored.load(ROW.id, now=2_000) is None
     assert stored.update(ROW._replace(data=b"x"), ROW, now=2_000) is False
-    assert stored.touch(ROW.id, until=9_000, now=2_000) is False
+    assert stored.touch(used(9_000, at=2_000), now=2_000) is False
 
 
 def test_an_update_counts_the_version_up(stored: SessionStore) -> None:
@@ -91,12 +153,17 @@ def test_a_row_moves_to_another_key(stored: SessionStore) -> None:
 
 
 def test_a_touch_moves_the_end_forward_only(stored: SessionStore) -> None:
-    """A touch never shortens a session, and leaves its version alone."""
-    assert stored.touch(ROW.id, until=1_900, now=1_500) is False
-    assert stored.touch(ROW.id, until=2_000, now=1_500) is False
+    """A touch shortens no session, puts back no last use, and leaves the version
+    alone.
+    """
+    assert stored.touch(used(1_900, at=1_500), now=1_500) is False
     assert ROW == stored.load(ROW.id, now=1_500)
-    assert stored.touch(ROW.id, until=2_100, now=1_500) is True
-    assert ROW._replace(expires_at=2_100) == stored.load(ROW.id, now=1_500)
+    assert stored.touch(used(2_100, at=1_500), now=1_500) is True
+    assert used(2_100, at=1_500) == stored.load(ROW.id, now=1_500)
+    assert stored.touch(used(2_200, at=1_500), now=1_500) is False
+    assert stored.touch(used(2_200, at=1_499), now=1_500) is False
+    assert stored.touch(used(2_100, at=1_501), now=1_501) is True
+    assert used(2_100, at=1_501) == stored.load(ROW.id, now=1_501)
 
 
 def test_a_delete_can_insist_on_a_version(stored: SessionStore) -> None:
@@ -131,7 +198,7 @@ def test_large_data_fits(store: SessionStore) -> None:
 
 def test_16_mib_have_room_on_mariadb(make_database: Any) -> None:
     """The column takes more than the 64 KiB of a BLOB, and more than 16 MiB."""
-    store = make_store(make_database("mariadb"))
+    store = make_store(make_database("mariadb"), KEPT)
     store.insert(ROW)
     query = (
         "SELECT character_octet_length FROM information_schema.columns"
@@ -170,312 +237,6 @@ def test_data_that_is_not_binary_is_handed_on(make_database: Any) -> None:
     store.dispose()
     assert row is not None
     assert list(row[3:5]) == ["text", "x"]
-
-
-# The table.
-
-
-def test_the_first_use_creates_the_table(
-    store: SessionStore, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Reading from a missing table creates it, with its indexes, and says so."""
-    caplog.set_level(logging.INFO)
-    assert store.load(ROW.id, now=0) is None
-    with store.engine.connect() as connection:
-        indexes = sa.inspect(connection).get_indexes("sessions")
-    columns = sorted(str(index["column_names"][0]) for index in indexes)
-    assert columns == ["expires_at", "handle", "user_id"]
-    assert "Created the table 'sessions' for sessions." in caplog.messages
-
-
-def test_a_table_that_was_dropped_is_created_again(stored: SessionStore) -> None:
-    """A table that vanishes while the application runs is made anew."""
-    stored.table.drop(stored.engine)
-    assert stored.load(ROW.id, now=1_500) is None
-    assert stored.insert(ROW) is True
-
-
-def test_many_threads_create_the_table_at_once(shared_database_uri: str) -> None:
-    """Ten that find no table, each with connections of its own, all go on."""
-    stores = [make_store(shared_database_uri) for _ in range(10)]
-    barrier = threading.Barrier(len(stores))
-    answers: list[bool] = []
-
-    def insert(number: int) -> None:
-        barrier.wait()
-        row = ROW._replace(id=bytes([number]) * 32)
-        answers.append(stores[number].insert(row))
-
-    threads = [threading.Thread(target=insert, args=[n]) for n in range(len(stores))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    loaded = [stores[0].load(bytes([n]) * 32, now=0) for n in range(len(stores))]
-    for store in stores:
-        store.dispose()
-    assert answers == [True] * len(stores)
-    assert None not in loaded
-
-
-def test_without_create_table_the_missing_table_is_an_error(database_uri: str) -> None:
-    """Who migrates is told which table is missing, and what to do."""
-    store = make_store(database_uri, create_table=False)
-    with pytest.raises(SessionTableError, match=r"'sessions'.*Run the migration"):
-        store.load(ROW.id, now=0)
-    store.dispose()
-
-
-def test_a_table_that_cannot_be_created_is_an_error(make_database: Any) -> None:
-    """The database's own reason is in the message, and what to do."""
-    source = sa.create_engine(make_database("postgresql"))
-    table = sessions_table(sa.MetaData(), "sessions", "no_such_schema")
-    store = SessionStore(sessions_engine(source), table)
-    with pytest.raises(SessionTableError, match=r"(?s)no_such_schema.*by a migration"):
-        store.load(ROW.id, now=0)
-    store.dispose()
-
-
-def test_a_foreign_table_is_an_error(store: SessionStore) -> None:
-    """A table of another program is named, with what it lacks, and left alone."""
-    with store.engine.connect() as connection:
-        connection.execute(sa.text("CREATE TABLE sessions (id INT, data INT)"))
-    expected = "lacks the columns handle, user_id, version.*SESSION_SQLALCHEMY_TABLE"
-    with pytest.raises(SessionTableError, match=expected):
-        store.load(ROW.id, now=0)
-    with store.engine.connect() as connection:
-        names = sa.inspect(connection).get_columns("sessions")
-    assert {"id", "data"} == {column["name"] for column in names}
-
-
-# Faults.
-
-
-class Flaky:
-    """Makes the next statements of a store fail as if the server had said so."""
-
-    def __init__(self, store: SessionStore, *errors: Exception | None) -> None:
-        self.errors = list(errors)
-        self.seen = 0
-        self._store = store
-        sa.event.listen(store.engine, "before_cursor_execute", self._fail)
-
-    def _fail(self, *_: Any) -> None:
-        self.seen += 1
-        error = self.errors.pop(0) if self.errors else None
-        if error is not None:
-            raise error
-
-    def stop(self) -> None:
-        sa.event.remove(self._store.engine, "before_cursor_execute", self._fail)
-
-
-def kill_connections(store: SessionStore) -> None:
-    """Let the server end the connections of the store's pool."""
-    admin = sa.create_engine(store.engine.url, isolation_level="AUTOCOMMIT")
-    with admin.connect() as connection:
-        if admin.dialect.name == "postgresql":
-            statement = (
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-            connection.execute(sa.text(statement))
-        else:
-            rows = connection.execute(
-                sa.text(
-                    "SELECT id FROM information_schema.processlist"
-                    " WHERE db = DATABASE() AND id <> CONNECTION_ID()"
-                )
-            ).all()
-            for (number,) in rows:
-                connection.execute(sa.text(f"KILL {int(number)}"))
-    admin.dispose()
-
-
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
-def test_a_lost_connection_is_made_anew(make_database: Any, backend: str) -> None:
-    """A connection that the server ended costs one more try, and no error."""
-    store = make_store(make_database(backend))
-    store.insert(ROW)
-    kill_connections(store)
-    row = store.load(ROW.id, now=1_500)
-    kill_connections(store)
-    updated = store.update(ROW._replace(data=b"x"), ROW, now=1_500)
-    store.dispose()
-    assert row == ROW
-    assert updated is True
-
-
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
-def test_there_is_one_more_try_and_no_third(make_database: Any, backend: str) -> None:
-    """A connection that is lost twice is a database that cannot be reached."""
-    store = make_store(make_database(backend))
-    store.insert(ROW)
-    tries = 0
-
-    @sa.event.listens_for(store.engine, "before_cursor_execute")
-    def lose(*_: Any) -> None:
-        nonlocal tries
-        tries += 1
-        kill_connections(store)
-
-    with pytest.raises(SessionStoreUnavailableError):
-        store.load(ROW.id, now=1_500)
-    store.dispose()
-    assert tries == 2
-
-
-def test_nothing_else_is_tried_again(stored: SessionStore) -> None:
-    """An error of the statement itself is raised at once, as it came."""
-    flaky = Flaky(stored, ZeroDivisionError())
-    with pytest.raises(ZeroDivisionError):
-        stored.load(ROW.id, now=1_500)
-    assert flaky.seen == 1
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql+psycopg://postgres@127.0.0.1:1/none",
-        "mysql+pymysql://root@127.0.0.1:1/none",
-        "sqlite:////nowhere/at/all.db",
-    ],
-)
-def test_a_database_that_cannot_be_reached(
-    url: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The error is a 503, the reason is in the log and not in the response."""
-    store = make_store(url)
-    with pytest.raises(SessionStoreUnavailableError) as caught:
-        store.load(ROW.id, now=0)
-    assert caught.value.code == 503
-    assert caught.value.reason
-    assert caught.value.reason in caplog.text
-    assert caught.value.reason not in caught.value.get_response().get_data(as_text=True)
-
-
-def test_a_database_that_goes_away_while_the_table_is_examined(
-    stored: SessionStore,
-) -> None:
-    """An error on the way to a clearer error is a 503 too."""
-    missing = sa.exc.OperationalError("SELECT", {}, Exception("no such table: s"))
-    gone = sa.exc.OperationalError("SELECT", {}, Exception("gone"))
-    Flaky(stored, missing, gone)
-    with pytest.raises(SessionStoreUnavailableError):
-        stored.load(ROW.id, now=1_500)
-
-
-@pytest.mark.parametrize("number", [1213, "40001"])
-def test_a_statement_that_was_rolled_back_is_tried_again(
-    stored: SessionStore, number: object
-) -> None:
-    """It has done nothing, so asking again is safe; for ever is too long."""
-    refusal = Exception(number)
-    if isinstance(number, str):
-        refusal.sqlstate = number  # type: ignore[attr-defined]
-    error = sa.exc.OperationalError("SELECT", {}, refusal)
-    Flaky(stored, error, error)
-    assert stored.load(ROW.id, now=1_500) == ROW
-    Flaky(stored, *[error] * 101)
-    with pytest.raises(SessionStoreUnavailableError):
-        stored.load(ROW.id, now=1_500)
-
-
-def test_no_free_connection_is_a_503(make_database: Any) -> None:
-    """Waiting for a connection ends with the pool's time-out, not in a hang."""
-    source = sa.create_engine(
-        make_database("sqlite-file"), pool_size=1, max_overflow=0, pool_timeout=0.01
-    )
-    store = SessionStore(sessions_engine(source), sessions_table(sa.MetaData(), "s"))
-    with store.engine.connect(), pytest.raises(SessionStoreUnavailableError):
-        store.load(ROW.id, now=0)
-    store.dispose()
-
-
-def test_a_locked_file_is_told_at_once_if_asked(make_database: Any) -> None:
-    """Without waiting, a lock is an error of its own, and the usual patience stays."""
-    store = make_store(make_database("sqlite-file"))
-    store.insert(ROW)
-    other = sa.create_engine(store.engine.url)
-    with other.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        with pytest.raises(SessionStoreBusyError):
-            store.update(ROW._replace(data=b"x"), ROW, now=1_500, wait=False)
-        connection.rollback()
-    other.dispose()
-    with store.engine.connect() as connection:
-        patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
-    updated = store.update(ROW._replace(data=b"x"), ROW, now=1_500, wait=False)
-    store.dispose()
-    assert patience == 5_000
-    assert updated is True
-
-
-def test_a_file_locked_for_too_long_is_a_503(make_database: Any) -> None:
-    """Waiting for a lock ends with SQLite's time-out."""
-    source = sa.create_engine(
-        make_database("sqlite-file"), connect_args={"timeout": 0.05}
-    )
-    store = SessionStore(sessions_engine(source), sessions_table(sa.MetaData(), "s"))
-    store.insert(ROW)
-    with source.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        with pytest.raises(SessionStoreUnavailableError) as caught:
-            store.delete(ROW.id)
-        assert not isinstance(caught.value, SessionStoreBusyError)
-        connection.rollback()
-    source.dispose()
-    store.dispose()
-
-
-def test_another_process_leaves_the_connections_alone(
-    shared_database_uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In a process that did not open them, pooled connections are neither used nor
-    closed; new ones are made.
-    """
-    store = make_store(shared_database_uri)
-    store.insert(ROW)
-    parent = store.engine.pool
-    with monkeypatch.context() as patch:
-        patch.setattr("os.getpid", lambda: -1)
-        assert store.load(ROW.id, now=1_500) is not None
-        assert store.engine.pool is not parent
-        store.dispose()
-    connection = parent.connect()
-    cursor = connection.cursor()
-    cursor.execute("SELECT 1")
-    assert cursor.fetchall()[0][0] == 1
-    cursor.close()
-    connection.close()
-    parent.dispose()
-    store.dispose()
-
-
-def test_threads_of_another_process_agree_on_new_connections(
-    make_database: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Threads that notice the fork at the same time make one new pool, not two."""
-    store = make_store(make_database("sqlite-file"))
-    store.insert(ROW)
-    parent = store.engine.pool
-    loaded: list[StoredSession | None] = []
-    threads = [
-        threading.Thread(target=lambda: loaded.append(store.load(ROW.id, now=1_500)))
-        for _ in range(2)
-    ]
-    with monkeypatch.context() as patch:
-        patch.setattr("os.getpid", lambda: -1)
-        with store._lock:
-            for thread in threads:
-                thread.start()
-            time.sleep(0.2)  # both have noticed, and wait
-        for thread in threads:
-            thread.join()
-        store.dispose()
-    parent.dispose()
-    assert loaded == [ROW, ROW]
-    assert store._abandoned == [parent]
 
 
 @pytest.mark.parametrize("echo", [True, "debug", False])

@@ -9,9 +9,17 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from flask_sessionsql import SessionTableError
-from flask_sessionsql.tables import MAX_USER_ID, sessions_table
+from flask_sessionsql.tables import (
+    MAX_ADDRESS,
+    MAX_USER_AGENT,
+    MAX_USER_ID,
+    sessions_table,
+)
 
-COLUMNS = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
+FIRST = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
+#: Columns that came later.
+LATER = ["last_used_at", "address", "user_agent", "previous_id"]
+INDEXED = {"handle", "user_id", "expires_at", "previous_id"}
 ROW: dict[str, object] = {
     "id": b"\x00" * 31 + b"\xff",
     "handle": "f" * 16,
@@ -20,7 +28,15 @@ ROW: dict[str, object] = {
     "version": 1,
     "created_at": 2**33,
     "expires_at": 2**33 + 60,
+    "last_used_at": 2**33 + 1,
+    "address": "fe80::ffff:ffff:ffff:ffff%enp0s31f6",
+    "user_agent": "Mozilla/5.0 (" + "x" * (MAX_USER_AGENT - 13),
+    "previous_id": b"\xff" * 31 + b"\x00",
 }
+
+
+def postgresql() -> sa.Dialect:
+    return sa.make_url("postgresql+psycopg://").get_dialect()()
 
 
 @pytest.fixture
@@ -29,22 +45,28 @@ def table() -> sa.Table:
 
 
 def test_the_columns(table: sa.Table) -> None:
-    """The table has the columns that its documentation lists; only user_id may be
-    null, and id is the key.
+    """The table has the columns that its documentation lists. The later ones may be
+    null, for rows that were there before, and so may user_id; id is the key.
     """
-    assert COLUMNS == table.columns.keys()
-    assert ["user_id"] == [column.name for column in table.c if column.nullable]
+    assert FIRST + LATER == table.columns.keys()
+    assert ["user_id", *LATER] == [c.name for c in table.c if c.nullable]
     assert ["id"] == [column.name for column in table.primary_key]
-    for name in COLUMNS:
+    for name in FIRST + LATER:
         assert f"``{name}``" in (sessions_table.__doc__ or "")
 
 
 def test_the_indexes(table: sa.Table) -> None:
-    """What lists, revokes and purges looks up has an index."""
-    indexed = {
-        column.name: column.index for column in table.c if column.index is not None
-    }
-    assert {"handle": True, "user_id": True, "expires_at": True} == indexed
+    """What lists, revokes and purges looks up has an index; that of the keys before
+    leaves out the many rows that have none, where the database can.
+    """
+    indexes = {tuple(i.columns.keys()): i for i in table.indexes}
+    assert {(name,) for name in INDEXED} == set(indexes)
+    assert not any(index.unique for index in indexes.values())
+    partial = CreateIndex(indexes[("previous_id",)])
+    for dialect in (sqlite.dialect(), postgresql()):
+        statement = str(partial.compile(dialect=dialect))
+        assert statement.endswith("WHERE previous_id IS NOT NULL")
+    assert str(partial.compile(dialect=mysql.dialect())).endswith("(previous_id)")
 
 
 def test_the_same_table_twice() -> None:
@@ -99,9 +121,7 @@ def test_the_naming_convention_of_the_metadata() -> None:
     )
     table = sessions_table(metadata, "sessions")
     assert "key_sessions" == table.primary_key.name
-    assert {"find_handle", "find_user_id", "find_expires_at"} == {
-        index.name for index in table.indexes
-    }
+    assert {f"find_{name}" for name in INDEXED} == {i.name for i in table.indexes}
 
 
 def test_a_table_of_somebody_else() -> None:
@@ -116,7 +136,8 @@ def test_a_table_of_somebody_else() -> None:
         sessions_table(metadata, "sessions")
     message = str(caught.value)
     assert "'sessions'" in message
-    assert "handle, user_id, version, created_at, expires_at" in message
+    missing = [name for name in FIRST + LATER if name not in ("id", "data")]
+    assert f"without the columns {', '.join(missing)}," in message
     assert "SESSION_SQLALCHEMY_TABLE" in message
     assert ["id", "data"] == theirs.columns.keys()
 
@@ -127,18 +148,19 @@ def test_a_table_with_more_columns() -> None:
     """
     metadata = sa.MetaData()
     extra = sa.Column("note", sa.Text)
-    theirs = sa.Table("sessions", metadata, *map(sa.Column, COLUMNS), extra)
+    theirs = sa.Table("sessions", metadata, *map(sa.Column, FIRST + LATER), extra)
     assert theirs is sessions_table(metadata, "sessions")
 
 
 @pytest.mark.parametrize(
-    ("dialect", "key", "data", "user"),
+    ("dialect", "key", "data", "user", "agent"),
     [
-        (sqlite.dialect(), "BLOB", "BLOB", "VARCHAR(255)"),
+        (sqlite.dialect(), "BLOB", "BLOB", "VARCHAR(255)", "VARCHAR(255)"),
         (
-            sa.make_url("postgresql+psycopg://").get_dialect()(),
+            postgresql(),
             "BYTEA",
             "BYTEA",
+            "VARCHAR(255)",
             "VARCHAR(255)",
         ),
         (
@@ -146,14 +168,15 @@ def test_a_table_with_more_columns() -> None:
             "BINARY(32)",
             "LONGBLOB",
             "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
+            "VARCHAR(255) CHARACTER SET utf8mb4",
         ),
     ],
     ids=["sqlite", "postgresql", "mysql"],
 )
 def test_the_types(
-    table: sa.Table, dialect: sa.Dialect, key: str, data: str, user: str
+    table: sa.Table, dialect: sa.Dialect, key: str, data: str, user: str, agent: str
 ) -> None:
-    """On each database the key is binary, the data has room for 16 MiB and more,
+    """On each database the keys are binary, the data has room for 16 MiB and more,
     and numbers have 64 bits.
     """
     statement = str(CreateTable(table).compile(dialect=dialect))
@@ -162,8 +185,11 @@ def test_the_types(
     assert f"user_id {user}" in statement
     for name in ("version", "created_at", "expires_at"):
         assert f"{name} BIGINT NOT NULL" in statement
-    assert 3 == len([CreateIndex(index) for index in table.indexes])
-    assert 255 == MAX_USER_ID
+    assert "last_used_at BIGINT," in statement
+    assert "address VARCHAR(64)," in statement
+    assert f"user_agent {agent}," in statement
+    assert f"previous_id {key}," in statement
+    assert (255, 64, 255) == (MAX_USER_ID, MAX_ADDRESS, MAX_USER_AGENT)
 
 
 def test_it_works_on_every_database(database_uri: str, table: sa.Table) -> None:
@@ -171,12 +197,15 @@ def test_it_works_on_every_database(database_uri: str, table: sa.Table) -> None:
     keys apart to the last byte.
     """
     engine = sa.create_engine(database_uri)
-    other = {**ROW, "id": b"\x00" * 31 + b"\xfe"}
+    # As a version before the later columns wrote it.
+    other = {name: ROW[name] for name in FIRST} | {"id": b"\x00" * 31 + b"\xfe"}
     big = {**ROW, "id": b"\x20" * 32, "data": bytes(range(256)) * 1024}
     try:
         with engine.begin() as connection:
             table.create(connection)
-            connection.execute(table.insert(), [ROW, other, big])
+            for row in (ROW, other, big):
+                connection.execute(table.insert(), row)
+            other |= dict.fromkeys(LATER)
             for row in (ROW, other, big):
                 where = table.c.id == row["id"]
                 [found] = connection.execute(table.select().where(where)).mappings()
@@ -185,7 +214,7 @@ def test_it_works_on_every_database(database_uri: str, table: sa.Table) -> None:
             indexes = sa.inspect(connection).get_indexes("sessions")
     finally:
         engine.dispose()
-    assert [["expires_at"], ["handle"], ["user_id"]] == sorted(
+    assert [[name] for name in sorted(INDEXED)] == sorted(
         [name for name in index["column_names"] if name] for index in indexes
     )
 

@@ -4,9 +4,11 @@ run.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
-from flask import Flask, session
+from blinker import Signal
+from flask import Flask
 
 from flask_sessionsql import (
     FlaskSQLAlchemySessionInterface,
@@ -15,12 +17,33 @@ from flask_sessionsql import (
     ServerSideSession,
     Session,
     SessionConfigError,
+    SessionConfigWarning,
+    SessionConflictError,
+    SessionCreated,
+    SessionEnded,
     SessionError,
+    SessionInfo,
+    SessionLimitError,
+    SessionMerged,
+    SessionRefused,
+    SessionRotated,
     SessionStoreUnavailableError,
+    SessionTableError,
+    SessionTooLargeError,
+    SessionUnreadable,
     SessionValueError,
+    UnreadableSessionError,
+    session,
+    session_created,
+    session_ended,
+    session_merged,
+    session_refused,
+    session_rotated,
+    session_unreadable,
 )
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.serializers import MsgpackSerializer, Serializer
+from flask_sessionsql.signals import EndReason
 
 app = Flask(__name__)
 assert_type(Session(app), Session)
@@ -39,6 +62,13 @@ def with_our_type(opened: ServerSideSession) -> None:
     assert_type(opened | {"a": 1}, dict[Any, Any])
     assert_type(opened.new, bool)
     assert_type(opened.permanent, bool)
+    assert_type(opened.handle, str | None)
+    assert_type(opened.created_at, datetime | None)
+    assert_type(opened.expires_at, datetime | None)
+    assert_type(opened.regenerate(), None)
+    opened.set_expiry(datetime.now(UTC))
+    opened.set_expiry(timedelta(hours=1))
+    opened.set_expiry(None)
     opened["key"] = ("any", "value")
     del opened["key"]
     opened.clear()
@@ -61,8 +91,62 @@ def errors() -> None:
         assert_type(error.key, str)
     except SessionStoreUnavailableError as error:
         assert_type(error.reason, str)
+    except SessionTooLargeError as error:
+        assert_type(error.size, int)
+        assert_type(error.limit, int)
+        for key, size in error.largest:
+            assert_type((key, size), tuple[object, int])
+    except SessionLimitError as error:
+        assert_type(error.limit, int)
+    except (SessionConflictError, SessionTableError, UnreadableSessionError):
+        raise
     except (NullSessionError, SessionError):
         raise
+
+
+assert_type(session, ServerSideSession)
+warning: type[UserWarning] = SessionConfigWarning
+
+
+def lists_and_ends() -> None:
+    for info in sessions.user_sessions("ann"):
+        assert_type(info, SessionInfo)
+        assert_type(info.handle, str)
+        assert_type(info.created_at, datetime)
+        assert_type(info.current, bool)
+        assert_type(sessions.revoke(info.handle), bool)
+        assert_type(sessions.revoke(info.handle, user="ann"), bool)
+    assert_type(sessions.revoke_user("ann"), int)
+    assert_type(sessions.revoke_others(), int)
+    assert_type(sessions.revoke_all(), int)
+
+
+assert_type(session_created, Signal)
+signals: tuple[Signal, ...] = (
+    *(session_rotated, session_merged, session_ended),
+    *(session_refused, session_unreadable),
+)
+
+
+@session_ended.connect_via(app)
+def note(sender: Flask, event: SessionEnded) -> None:
+    assert_type(event.handle, str | None)
+    assert_type(event.user_id, str | None)
+    assert_type(event.reason, EndReason)
+
+
+def events(
+    event: SessionCreated
+    | SessionRotated
+    | SessionMerged
+    | SessionRefused
+    | SessionUnreadable,
+) -> str | None:
+    if isinstance(event, SessionRotated):
+        assert_type(event.previous_user_id, str | None)
+    if isinstance(event, SessionRefused):
+        return event.reason
+    return event.user_id
 
 
 assert_type(SessionConfig.from_mapping(app.config), SessionConfig)

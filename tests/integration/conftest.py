@@ -20,5 +20,6 @@ def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("flask_sessionsql.interfaces.time", clock)
+    for module in ("interfaces", "sessions", "registry"):
+        monkeypatch.setattr(f"flask_sessionsql.{module}.time", clock)
     return clock

@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_sessionsql import SessionConflictError, SessionStoreUnavailableError
+from flask_sessionsql import session as typed_session
 from flask_sessionsql.store import SessionStore
 from tests.conftest import MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import add_views, cookie, rows, token, visit
@@ -611,3 +612,129 @@ def test_a_write_that_always_gives_way_is_given_up(
     monkeypatch.setattr(SessionStore, "update", lambda *_, **__: False)
     with pytest.raises(SessionConflictError, match=f"'{handle}'.* 3 tries"):
         client.get("/set/a/2")
+
+
+def test_a_logout_reaches_a_session_under_the_current_key(
+    app: Flask, client: FlaskClient
+) -> None:
+    """A request clears the session that another one moves from an earlier key to the
+    current one meanwhile: its token, which is still the same, opens nothing any more.
+    """
+    client.get("/set/_user_id/ann")
+    app.config.update(SECRET_KEY="newer", SECRET_KEY_FALLBACKS=["a key"])
+
+    def view() -> str:
+        assert session["_user_id"] == "ann"
+        same_browser(client).get("/set/a/1")
+        session.clear()
+        return "bye"
+
+    assert visit(client, view).status_code == 200
+    assert client.get_cookie("session") is None
+    assert rows(app) == []
+
+
+def test_a_logout_that_always_misses_is_given_up(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails, rather than to leave the user in the belief of being logged out."""
+    client.get("/set/_user_id/ann")
+    monkeypatch.setattr("flask_sessionsql.records.MAX_TRIES", 3)
+    monkeypatch.setattr(SessionStore, "delete", lambda *_, **__: False)
+    with pytest.raises(SessionConflictError):
+        client.get("/clear")
+
+
+def log_out_by_clear() -> str:
+    session.clear()
+    return "bye"
+
+
+def log_out_and_go_on() -> str:
+    session.clear()
+    session["flash"] = "bye"
+    return "bye"
+
+
+def log_out_as_flask_login_does() -> str:
+    session.pop("_user_id")
+    return "bye"
+
+
+def log_out_of_all_there_is() -> str:
+    for key in list(session):
+        session.pop(key)
+    return "bye"
+
+
+@pytest.mark.parametrize(
+    ("logout", "left"),
+    [
+        (log_out_by_clear, {}),
+        (log_out_and_go_on, {"flash": "bye"}),
+        (log_out_as_flask_login_does, {"basket": "tea"}),
+        (log_out_of_all_there_is, {}),
+    ],
+)
+def test_a_logout_holds_where_the_token_has_changed_meanwhile(
+    app: Flask, client: FlaskClient, logout: Callable[[], str], left: dict[str, str]
+) -> None:
+    """The user who logs out is logged out, also under the token that another request
+    has moved the session to; what that one wrote does not come along.
+    """
+    client.get("/set/basket/tea")
+    client.get("/set/_user_id/ann")
+    other = same_browser(client)
+
+    def regenerate() -> str:
+        typed_session.regenerate()
+        session["secret"] = "of the new token"
+        return "ok"
+
+    during(client, logout, lambda: visit(other, regenerate))
+    assert other.get("/all").json == {}
+    assert client.get("/all").json == left
+    assert len(rows(app)) == bool(left)
+
+
+def test_a_logout_leaves_what_has_become_somebody_elses(
+    app: Flask, client: FlaskClient
+) -> None:
+    """Another user has logged in meanwhile: that is not the session to end."""
+    client.get("/set/_user_id/ann")
+    other = same_browser(client)
+    response = during(client, log_out_by_clear, lambda: other.get("/set/_user_id/bob"))
+    assert cookie(response) is None
+    assert other.get("/all").json == {"_user_id": "bob"}
+
+
+def test_a_logout_ends_what_cannot_be_read(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A row that is unreadable here may be readable elsewhere, or tomorrow."""
+    client.get("/set/_user_id/ann")
+    store = store_of(app)
+    with store.engine.connect() as connection:
+        connection.execute(sa.update(store.table).values(data=b"?"))
+    client.get("/clear")
+    assert "cannot be read" in caplog.text
+    assert client.get_cookie("session") is None
+    assert rows(app) == []
+
+
+def test_emptying_what_another_request_has_ended(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is as this request would have it: nothing is dropped, and nothing said."""
+    caplog.set_level("INFO", "flask_sessionsql")
+    client.get("/set/a/1")
+    other = same_browser(client)
+
+    def empty() -> str:
+        session.pop("a")
+        return "ok"
+
+    response = during(client, empty, lambda: other.get("/clear"))
+    assert (response.status_code, cookie(response)) == (200, None)
+    assert "dropped" not in caplog.text
+    assert rows(app) == []

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from flask import Flask, Response, session
 from flask.testing import FlaskClient
 
 from flask_sessionsql import SessionValueError
-from tests.conftest import MakeApp
+from tests.conftest import MakeApp, MakeDatabase
 from tests.integration.helpers import Clock, add_views, cookie, rows, token, visit
 
 DAY = 24 * 3600
@@ -567,3 +567,39 @@ def test_saving_twice_stores_once(app: Flask, client: FlaskClient) -> None:
     )
     assert client.get("/all").json == {"a": 1, "b": 2}
     assert len(rows(app)) == 1
+
+
+def test_clearing_what_is_not_there_sets_no_cookie(
+    app: Flask, client: FlaskClient
+) -> None:
+    """A token that opens nothing is left alone: the browser may have a new one."""
+    client.set_cookie("session", "t" * 43)
+    response = client.get("/clear")
+    assert (response.status_code, cookie(response)) == (200, None)
+
+
+def test_an_error_page_keeps_the_headers_of_every_page(
+    make_app: MakeApp, make_database: MakeDatabase
+) -> None:
+    """What after_request functions set for every page stands on the page for a session
+    that could not be saved, too; what speaks of the page before does not.
+    """
+    config = {"SESSION_MAX_PER_USER": 1, "SESSION_MAX_PER_USER_POLICY": "refuse"}
+    app = add_views(make_app(make_database("sqlite-file"), **config))
+
+    @app.after_request
+    def protect(response: Response) -> Response:
+        response.headers["Content-Security-Policy"] = "default-src 'self'"
+        response.headers["X-Frame-Options"] = "DENY"
+        response.headers["Cache-Control"] = "public, max-age=3600"
+        response.set_cookie("remember_token", "ann")
+        return response
+
+    app.test_client().get("/set/_user_id/ann")
+    response = app.test_client().get("/set/_user_id/ann")
+    assert response.status_code == 403
+    assert response.headers["Content-Security-Policy"] == "default-src 'self'"
+    assert response.headers["X-Frame-Options"] == "DENY"
+    assert "Cache-Control" not in response.headers
+    assert "Set-Cookie" not in response.headers
+    assert len(response.headers.getlist("Content-Type")) == 1

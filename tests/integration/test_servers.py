@@ -159,4 +159,4 @@ def test_many_processes_create_the_table_at_once(
         assert connection.execute(count).scalar_one() == 4
         indexes = sa.inspect(connection).get_indexes("flask_sessionsql")
     engine.dispose()
-    assert len(indexes) == 3
+    assert len(indexes) == 4

@@ -9,6 +9,8 @@ inside a nested value is noticed like any other.
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import (
     ItemsView,
     Iterable,
@@ -17,14 +19,31 @@ from collections.abc import (
     Mapping,
     ValuesView,
 )
-from typing import Any, NoReturn, Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from flask.sessions import SessionMixin
 
-__all__ = ["ServerSideSession", "SessionSource"]
+__all__ = ["ServerSideSession", "SessionFacts", "SessionSource"]
 
 #: Where Flask keeps :attr:`~flask.sessions.SessionMixin.permanent`.
 PERMANENT_KEY = "_permanent"
+#: Where a session keeps the end that the application has set for it.
+EXPIRY_KEY = "_sessionsql_expires_at"
+#: The last second of the year 9999.
+_LAST_SECOND = 253402300799
+#: What is stored with a session's data and does not show among it, in this order.
+HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY)
+
+
+class SessionFacts(NamedTuple):
+    """What the row of a session says of it: its handle, and two times in seconds since
+    1970, UTC.
+    """
+
+    handle: str
+    created_at: int
+    expires_at: int
 
 
 class SessionSource(Protocol):
@@ -36,8 +55,8 @@ class SessionSource(Protocol):
     def differs(self, data: Mapping[Any, Any]) -> bool:
         """Whether ``data`` differs from what was read."""
 
-    def exists(self) -> bool:
-        """Whether anything was there to read."""
+    def facts(self) -> SessionFacts | None:
+        """What the row says of the session; ``None`` where nothing is stored."""
 
 
 class ServerSideSession(SessionMixin):
@@ -54,7 +73,7 @@ class ServerSideSession(SessionMixin):
     >>> class Stored:
     ...     def read(self): return {"cart": ["tea"]}
     ...     def differs(self, data): return data != self.read()
-    ...     def exists(self): return True
+    ...     def facts(self): return SessionFacts("f00d", 1000, 2000)
     >>> session = ServerSideSession(Stored())
     >>> session.modified
     False
@@ -76,7 +95,10 @@ class ServerSideSession(SessionMixin):
         self._default_permanent = permanent
         self._permanent: bool | None = None
         self._stored_permanent: bool | None = None
+        #: The end that the application has set, in seconds since 1970.
+        self._limit: int | None = None
         self._cleared = False
+        self._regenerated = False
         self._reading = False
 
     # The state that the one who saves it needs.
@@ -95,23 +117,34 @@ class ServerSideSession(SessionMixin):
         return self._cleared
 
     @property
+    def regenerated(self) -> bool:
+        """Whether :meth:`regenerate` was called."""
+        return self._regenerated
+
+    @property
     def permanent_changed(self) -> bool:
         """Whether :attr:`permanent` is not as it was read: the cookie changes."""
         return self._permanent != self._stored_permanent
 
     def stored_form(self) -> dict[Any, Any]:
-        """What is to be stored: the data, with :attr:`permanent` if it was set."""
-        if self._permanent is None:
-            return dict(self._mapping())
-        return {**self._mapping(), PERMANENT_KEY: self._permanent}
+        """What is to be stored: the data, with :attr:`permanent` and the end of the
+        session if they were set.
+        """
+        form = dict(self._mapping())
+        if self._permanent is not None:
+            form[PERMANENT_KEY] = self._permanent
+        if self._limit is not None:
+            form[EXPIRY_KEY] = self._limit
+        return form
 
     def settle(self, stored: Mapping[Any, Any]) -> None:
         """Take over what was stored, so that saving again changes nothing."""
         self._adopt(dict(stored))
-        self._cleared = False
+        self._cleared = self._regenerated = False
 
     def _adopt(self, data: dict[Any, Any]) -> dict[Any, Any]:
         self._permanent = self._stored_permanent = data.pop(PERMANENT_KEY, None)
+        self._limit = data.pop(EXPIRY_KEY, None)
         self._data = data
         return data
 
@@ -135,8 +168,7 @@ class ServerSideSession(SessionMixin):
     @property
     def new(self) -> bool:
         """Whether nothing is stored of this session yet."""
-        self._mapping()
-        return not self.source.exists()
+        return self._facts() is None
 
     @new.setter
     def new(self, value: object) -> NoReturn:
@@ -169,6 +201,66 @@ class ServerSideSession(SessionMixin):
         value = bool(value)
         self._permanent = None if value == self._default_permanent else value
 
+    # What a session of ours has besides.
+
+    def _facts(self) -> SessionFacts | None:
+        self._mapping()
+        # What is written after clear() is another session.
+        return None if self._cleared else self.source.facts()
+
+    @property
+    def handle(self) -> str | None:
+        """The session's name in lists, logs and commands, which opens nothing and may
+        be shown; ``None`` as long as it is not stored. It stays when the token changes.
+        """
+        facts = self._facts()
+        return None if facts is None else facts.handle
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was first stored, or its user logged in, in UTC; ``None`` as long as
+        it is not stored.
+        """
+        facts = self._facts()
+        return None if facts is None else as_time(facts.created_at)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When it ends if it is not used again, in UTC; ``None`` as long as it is not
+        stored. Reading it does not move it; being used does, to
+        ``PERMANENT_SESSION_LIFETIME`` from now, and never past
+        ``SESSION_ABSOLUTE_LIFETIME`` or what :meth:`set_expiry` was given.
+        """
+        facts = self._facts()
+        if facts is None:
+            return None
+        ends = [facts.expires_at] + ([] if self._limit is None else [self._limit])
+        return as_time(min(ends))
+
+    def set_expiry(self, when: datetime | timedelta | None) -> None:
+        """Let the session end at ``when`` at the latest, such as when the identity
+        provider that vouches for its user says (OWASP ASVS 5.0, 7.6.1). It can end
+        before, unused, or by ``SESSION_ABSOLUTE_LIFETIME``. It holds for this session,
+        through every change of token, until it is set again or the session is cleared.
+
+        :param when: a time with its time zone, or a time from now; ``None`` to leave
+            the end to the configuration again.
+        :raises TypeError: it is neither.
+        :raises ValueError: it is past, or has no time zone.
+        """
+        self._mapping()
+        self._limit = None if when is None else _end(when)
+
+    def regenerate(self) -> None:
+        """Move the session to a new token when it is saved. The old one is dead then;
+        the data, :attr:`handle` and :attr:`created_at` stay. That happens by itself
+        whenever the user changes; call it when a user gains rights, say, or proves
+        anew who they are (OWASP ASVS 5.0, 7.2.4). A session that is not stored has
+        nothing to move.
+        """
+        self._mapping()
+        self._regenerated = True
+
     def __repr__(self) -> str:
         """Never the data: it would end in logs and error reports."""
         state = "not loaded" if self._data is None else f"{len(self._data)} keys"
@@ -182,6 +274,11 @@ class ServerSideSession(SessionMixin):
     def __setitem__(self, key: Any, value: Any) -> None:
         if key == PERMANENT_KEY:
             self.permanent = value
+        elif key == EXPIRY_KEY:
+            raise ValueError(
+                f"session[{key!r}] is where set_expiry() keeps its time. Call"
+                " session.set_expiry(), or take another key."
+            )
         else:
             self._mapping()[key] = value
 
@@ -248,7 +345,7 @@ class ServerSideSession(SessionMixin):
         afterwards is a new session, with a new token.
         """
         self._mapping().clear()
-        self._permanent = None
+        self._permanent = self._limit = None
         self._cleared = True
 
     def copy(self) -> dict[Any, Any]:
@@ -264,3 +361,37 @@ class ServerSideSession(SessionMixin):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
         return copy.deepcopy(self._mapping(), memo)
+
+
+def as_time(seconds: int) -> datetime:
+    """A time in a row, in UTC; the nearest year that a calendar has, if the row was
+    tampered with.
+    """
+    if not isinstance(seconds, int):  # SQLite keeps anything in any column
+        seconds = 0
+    return datetime.fromtimestamp(min(max(seconds, 0), _LAST_SECOND), UTC)
+
+
+def _end(when: datetime | timedelta) -> int:
+    """``when`` in seconds since 1970, rounded up."""
+    given, now = when, datetime.fromtimestamp(time.time(), UTC)
+    if isinstance(when, timedelta):
+        # Further away than any calendar goes is as good as its last year.
+        furthest = datetime(9999, 1, 1, tzinfo=UTC) - now
+        when = now + min(max(when, timedelta(0)), furthest)
+    if not isinstance(when, datetime):
+        raise TypeError(
+            f"set_expiry() was given {given!r}. It takes a datetime with a time zone, a"
+            " timedelta, or None."
+        )
+    if when.tzinfo is None:
+        raise ValueError(
+            f"set_expiry() was given {given!r}, which has no time zone. Say which it"
+            " is, such as by datetime.now(UTC) or datetime.fromtimestamp(..., UTC)."
+        )
+    if when <= now:
+        raise ValueError(
+            f"set_expiry() was given {given!r}, which is past. To end the session, call"
+            " session.clear()."
+        )
+    return math.ceil(when.timestamp())

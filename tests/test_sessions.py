@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import collections
 import copy
+import math
+import re
 import types
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -15,8 +18,11 @@ from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
 from flask_sessionsql import ServerSideSession, SessionStoreUnavailableError
+from flask_sessionsql.sessions import EXPIRY_KEY, SessionFacts, as_time
 
 from .conftest import MakeApp
+
+FACTS = SessionFacts("f00d", 1_900_000_000, 1_900_003_600)
 
 #: Some data whose order is neither that of the keys nor that of the values.
 DATA = {"b": 1, "a": [2, {"c": 3}], 7: None, ("t", 1): {"x"}, None: "none"}
@@ -43,8 +49,8 @@ class Stored:
         # As of bytes: the order counts.
         return list(data.items()) != list(before.items())
 
-    def exists(self) -> bool:
-        return self.stored is not None
+    def facts(self) -> SessionFacts | None:
+        return None if self.stored is None else FACTS
 
 
 def session_of(
@@ -459,6 +465,11 @@ TOUCHES: dict[str, Operation] = {
     "set permanent": lambda s: setattr(s, "permanent", False),
     "set the key of permanent": lambda s: put(s, "_permanent", False),
     "stored form": lambda s: s.stored_form(),
+    "handle": lambda s: s.handle,
+    "created_at": lambda s: s.created_at,
+    "expires_at": lambda s: s.expires_at,
+    "set_expiry": lambda s: s.set_expiry(None),
+    "regenerate": lambda s: s.regenerate(),
 }
 
 NO_TOUCHES: dict[str, Operation] = {
@@ -471,6 +482,7 @@ NO_TOUCHES: dict[str, Operation] = {
     "accessed": lambda s: s.accessed,
     "set accessed": lambda s: setattr(s, "accessed", True),
     "cleared": lambda s: s.cleared,
+    "regenerated": lambda s: s.regenerated,
     "permanent changed": lambda s: s.permanent_changed,
     "failure": lambda s: s.failure,
     "isinstance": lambda s: isinstance(s, (SessionMixin, Mapping)),
@@ -773,6 +785,130 @@ def test_an_interruption_is_no_failure() -> None:
     assert session == {"a": 1}
 
 
+# What a session of ours has besides.
+
+
+def test_what_the_row_says() -> None:
+    """The handle and the times are the row's, in UTC; None where nothing is stored."""
+    session = session_of({"a": 1})
+    assert not session.new
+    assert "f00d" == session.handle
+    assert datetime(2030, 3, 17, 17, 46, 40, tzinfo=UTC) == session.created_at
+    assert datetime(2030, 3, 17, 18, 46, 40, tzinfo=UTC) == session.expires_at
+    session = session_of()
+    found = session.new, session.handle, session.created_at, session.expires_at
+    assert (True, None, None, None) == found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "year"), [(-5, 1970), (10**18, 9999), (253402300800, 9999)]
+)
+def test_times_beyond_all_calendars(seconds: int, year: int) -> None:
+    """In a row that was tampered with, they are the nearest that there is."""
+    assert year == as_time(seconds).year
+
+
+def test_new_cannot_be_set() -> None:
+    """It says whether the session is stored; setting it is an error that says so."""
+    with pytest.raises(AttributeError, match="says whether the session is stored"):
+        session_of().new = True
+
+
+def test_regenerate_is_asked_for_once() -> None:
+    """It is noted until the session is saved, and is no change of the data."""
+    session = session_of({"a": 1})
+    assert not session.regenerated
+    session.regenerate()
+    assert session.regenerated
+    assert not session.modified
+    session.settle({"a": 1})
+    assert not session.regenerated
+
+
+def test_an_end_is_stored_and_not_shown() -> None:
+    """It is kept with the data, for as long as the session is not cleared, and does not
+    show among it.
+    """
+    now = datetime.now(UTC)
+    session = session_of({"a": 1})
+    session.set_expiry(now + timedelta(hours=1))
+    assert ["a"] == list(session)
+    assert session.modified
+    stored = session.stored_form()
+    assert math.ceil((now + timedelta(hours=1)).timestamp()) == stored.pop(EXPIRY_KEY)
+    assert {"a": 1} == stored
+    session.set_expiry(None)
+    assert {"a": 1} == session.stored_form()
+    session.set_expiry(timedelta(hours=1))
+    session.clear()
+    assert {} == session.stored_form()
+
+
+def test_an_end_shows_at_once() -> None:
+    """expires_at is the earlier of what the row says and what was set."""
+    session = session_of({"a": 1})
+    session.set_expiry(datetime(2030, 3, 17, 18, tzinfo=UTC))
+    assert datetime(2030, 3, 17, 18, tzinfo=UTC) == session.expires_at
+    session.set_expiry(timedelta.max)
+    assert datetime(2030, 3, 17, 18, 46, 40, tzinfo=UTC) == session.expires_at
+
+
+@pytest.mark.parametrize("when", [5, 1.5, "tomorrow", date(2100, 1, 1), True, b""])
+def test_an_end_of_the_wrong_type(when: Any) -> None:
+    """It is an error that says what was given and what it takes."""
+    with pytest.raises(TypeError, match=re.escape(repr(when))) as caught:
+        session_of().set_expiry(when)
+    assert "It takes a datetime with a time zone, a timedelta, or None" in str(
+        caught.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("when", "why"),
+    [
+        (datetime(2100, 1, 1), "has no time zone"),
+        (datetime(1000, 1, 1, tzinfo=UTC), "is past"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=5))), "is past"),
+        (timedelta(0), "is past"),
+        (timedelta(microseconds=-1), "is past"),
+        (timedelta.min, "is past"),
+    ],
+    ids=["naive", "past", "first", "now", "a moment ago", "long ago"],
+)
+def test_an_end_that_cannot_be(when: datetime | timedelta, why: str) -> None:
+    """One without a time zone, or that is past, is an error that says so, and leaves
+    the session's as it was.
+    """
+    session = session_of({"a": 1})
+    session.set_expiry(timedelta(hours=1))
+    before = session.stored_form()
+    with pytest.raises(ValueError, match=why):
+        session.set_expiry(when)
+    assert before == session.stored_form()
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        timedelta.max,
+        datetime.max.replace(tzinfo=UTC),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))),
+    ],
+    ids=["timedelta", "datetime", "elsewhere"],
+)
+def test_an_end_in_the_farthest_future(when: datetime | timedelta) -> None:
+    """It is as good as none."""
+    session = session_of({"a": 1})
+    session.set_expiry(when)
+    assert datetime(2030, 3, 17, 18, 46, 40, tzinfo=UTC) == session.expires_at
+
+
+def test_the_place_of_the_end_cannot_be_written() -> None:
+    """The key is refused, with what to do instead."""
+    with pytest.raises(ValueError, match=r"Call session\.set_expiry\(\)"):
+        session_of()[EXPIRY_KEY] = 5
+
+
 # Behind flask.session.
 
 
@@ -821,3 +957,9 @@ def test_the_attributes_work_through_flask_session(shop: Flask) -> None:
         flask_session.permanent = False
         assert not flask_session.permanent
         assert flask_session.accessed
+
+
+@pytest.mark.parametrize("seconds", [-5, 2**60, "soon", None])
+def test_a_time_in_a_damaged_row_is_some_time(seconds: Any) -> None:
+    """SQLite keeps anything in any column, and a list has to be shown all the same."""
+    assert 1970 <= as_time(seconds).year <= 9999

@@ -1,0 +1,401 @@
+"""When sessions end: unused, at last, or when the application says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from flask_sessionsql import session
+from tests.conftest import MakeApp, MakeDatabase, store_of
+from tests.integration.helpers import Clock, add_views, cookie, rows, token, visit
+
+HOUR = 3600
+DAY = 24 * HOUR
+START = 1_900_000_000
+
+
+@pytest.fixture
+def app(app: Flask) -> Flask:
+    return add_views(app)
+
+
+@pytest.fixture
+def make_shop(make_app: MakeApp, database_uri: str) -> Callable[..., Flask]:
+    """Applications on one database, each with settings of its own."""
+
+    def make(**settings: Any) -> Flask:
+        return add_views(make_app(database_uri, **settings))
+
+    return make
+
+
+def browser(app: Flask, client: FlaskClient) -> FlaskClient:
+    """The same browser, at another application on the same database."""
+    other = app.test_client()
+    other.set_cookie("session", token(client))
+    return other
+
+
+def cookie_end(response: TestResponse) -> int:
+    """The cookie's Expires, in seconds since 1970."""
+    found = cookie(response)
+    assert found is not None
+    date = found.partition("Expires=")[2].partition(";")[0]
+    return int(parsedate_to_datetime(date).timestamp())
+
+
+def set_expiry(when: datetime | timedelta | None) -> Callable[[], str]:
+    def view() -> str:
+        session.set_expiry(when)
+        return "ok"
+
+    return view
+
+
+def regenerate() -> str:
+    session.regenerate()
+    return "ok"
+
+
+def nested(inner: Callable[[], object], key: str = "mine") -> Callable[[], str]:
+    """A view that reads, lets something else happen, and then writes ``key``, if it is
+    not empty.
+    """
+
+    def view() -> str:
+        session.get("a")
+        inner()
+        if key:
+            session[key] = "mine"
+        return "ok"
+
+    return view
+
+
+# The idle lifetime.
+
+
+def test_use_moves_the_end_once_in_an_interval(
+    make_shop: Callable[..., Flask], clock: Clock
+) -> None:
+    """However many requests there are, reading writes once in a refresh interval."""
+    app = make_shop(
+        PERMANENT_SESSION_LIFETIME=HOUR, SESSION_REFRESH_INTERVAL=timedelta(minutes=1)
+    )
+    client = app.test_client()
+    client.get("/set/a/1")
+    written = []
+
+    def note(*arguments: Any) -> None:
+        written.append(arguments[2].split()[0])
+
+    sa.event.listen(store_of(app).engine, "before_cursor_execute", note)
+    ends = set()
+    for _ in range(13):
+        client.get("/get/a")
+        [row] = rows(app)
+        ends.add(row.expires_at - START)
+        clock.now += 10
+    assert 2 == written.count("UPDATE")
+    assert {HOUR, HOUR + 60, HOUR + 120} == ends
+
+
+@pytest.mark.parametrize("second", [+30, -30], ids=["later", "earlier"])
+def test_the_end_only_moves_forward(
+    app: Flask, client: FlaskClient, clock: Clock, second: int
+) -> None:
+    """Of two requests that read at once, on hosts whose clocks differ, the later clock
+    counts, whichever is saved last.
+    """
+    client.get("/set/a/1")
+    clock.now += DAY
+    other = browser(app, client)
+
+    def meanwhile() -> None:
+        clock.now += second
+        other.get("/get/a")
+        clock.now -= second
+
+    visit(client, nested(meanwhile, ""))
+    [row] = rows(app)
+    latest = START + DAY + max(0, second)
+    assert (latest + 31 * DAY, latest) == (row.expires_at, row.last_used_at)
+
+
+# The absolute lifetime.
+
+
+def test_use_does_not_extend_the_absolute_lifetime(
+    make_shop: Callable[..., Flask], clock: Clock
+) -> None:
+    """Neither reading nor writing nor a new token: it ends to the second, and the
+    cookie says so.
+    """
+    app = make_shop(
+        PERMANENT_SESSION_LIFETIME=HOUR,
+        SESSION_REFRESH_INTERVAL=0,
+        SESSION_ABSOLUTE_LIFETIME=2 * HOUR,
+    )
+    client = app.test_client()
+    client.get("/set/a/1")
+    for _ in range(3):
+        clock.now += 1790
+        client.get("/get/a")
+        client.get(f"/set/time/{clock.now}")
+        response = visit(client, regenerate)
+    assert START + 2 * HOUR == cookie_end(response)
+    assert {START + 2 * HOUR} == {row.expires_at for row in rows(app)}
+    clock.now = START + 2 * HOUR - 1
+    assert "'1'" == client.get("/get/a").text
+    clock.now += 1
+    assert "None" == client.get("/get/a").text
+
+
+def test_the_absolute_lifetime_begins_with_the_login(
+    make_shop: Callable[..., Flask], clock: Clock
+) -> None:
+    """It begins anew when somebody logs in where nobody was; not with another user,
+    and not with a logout.
+    """
+    app = make_shop(SESSION_ABSOLUTE_LIFETIME=DAY)
+    client = app.test_client()
+
+    def began(address: str) -> int:
+        clock.now += HOUR
+        client.get(address)
+        [row] = rows(app)
+        assert row.created_at + DAY == row.expires_at
+        return int(row.created_at - START)
+
+    assert 1 * HOUR == began("/set/a/1")
+    assert 2 * HOUR == began("/set/_user_id/ann")
+    assert 2 * HOUR == began("/set/_user_id/bob")
+    assert 2 * HOUR == began("/set/_user_id/bob")
+    assert 2 * HOUR == began("/pop/_user_id")
+    assert 6 * HOUR == began("/set/_user_id/ann")
+
+
+def test_the_absolute_lifetime_holds_for_what_was_stored_before(
+    make_app: MakeApp, shared_database_uri: str, clock: Clock
+) -> None:
+    """A session that was stored before the setting was made ends, too; one that is not
+    as old is moved to its end at the next write.
+    """
+    client = add_views(make_app(shared_database_uri)).test_client()
+    client.get("/set/a/1")
+    app = add_views(make_app(shared_database_uri, SESSION_ABSOLUTE_LIFETIME=DAY))
+    again = browser(app, client)
+    clock.now += DAY - 1
+    assert "'1'" == again.get("/get/a").text
+    clock.now += 1
+    assert "None" == again.get("/get/a").text
+    again.get("/set/a/2")
+    assert token(client) != token(again)
+    assert START + 2 * DAY == max(row.created_at + DAY for row in rows(app))
+
+
+# An end that the application sets.
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        timedelta(hours=8),
+        datetime.fromtimestamp(START + 8 * HOUR, UTC),
+        datetime.fromtimestamp(START + 8 * HOUR, timezone(timedelta(hours=-5))),
+        datetime.fromtimestamp(START + 8 * HOUR - 0.5, UTC),
+    ],
+    ids=["timedelta", "UTC", "elsewhere", "rounded up"],
+)
+def test_a_session_ends_when_it_was_set_to(
+    app: Flask, client: FlaskClient, clock: Clock, when: datetime | timedelta
+) -> None:
+    """To the second; the row, the cookie and the session say so."""
+    client.get("/set/a/1")
+    response = visit(client, set_expiry(when))
+    end = START + 8 * HOUR
+    assert end == cookie_end(response)
+    assert [end] == [row.expires_at for row in rows(app)]
+    expected = str(datetime.fromtimestamp(end, UTC))
+    assert expected == visit(client, lambda: str(session.expires_at)).text
+    clock.now = end - 1
+    assert "'1'" == client.get("/get/a").text
+    clock.now = end
+    assert "None" == client.get("/get/a").text
+
+
+def test_an_end_that_is_set_stays(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """Through reading, writing, login, logout and a new token."""
+    client.get("/set/a/1")
+    visit(client, set_expiry(timedelta(hours=8)))
+    for use in ("/get/a", "/set/a/2", "/set/_user_id/ann", "/pop/_user_id"):
+        clock.now += HOUR
+        client.get(use)
+        assert [START + 8 * HOUR] == [row.expires_at for row in rows(app)]
+    assert START + 8 * HOUR == cookie_end(visit(client, regenerate))
+    assert {"a": "2"} == client.get("/all").json
+
+
+def test_an_end_that_is_set_goes(app: Flask, client: FlaskClient, clock: Clock) -> None:
+    """By None, the session lasts as the settings say again; and session.clear() begins
+    a session without it.
+    """
+    client.get("/set/a/1")
+    visit(client, set_expiry(timedelta(hours=8)))
+    response = visit(client, set_expiry(None))
+    assert START + 31 * DAY == cookie_end(response)
+    visit(client, set_expiry(timedelta(hours=8)))
+    client.get("/restart/1")
+    assert [START + 31 * DAY] == [row.expires_at for row in rows(app)]
+
+
+def test_an_end_that_is_set_is_never_past_the_others(
+    make_shop: Callable[..., Flask], clock: Clock
+) -> None:
+    """The idle and the absolute lifetime hold all the same."""
+    far = timedelta.max
+    client = make_shop().test_client()
+    visit(client, nested(set_expiry(far)))
+    assert START + 31 * DAY == cookie_end(visit(client, regenerate))
+    client = make_shop(SESSION_ABSOLUTE_LIFETIME=DAY).test_client()
+    visit(client, nested(set_expiry(far)))
+    assert START + DAY == cookie_end(visit(client, regenerate))
+
+
+def test_an_end_is_merged_with_what_others_write(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """One request sets the end and another one a key: both are kept, whoever is saved
+    last.
+    """
+    client.get("/set/a/1")
+    other = browser(app, client)
+    visit(client, nested(lambda: visit(other, set_expiry(timedelta(hours=8)))))
+    assert [START + 8 * HOUR] == [row.expires_at for row in rows(app)]
+
+    def view() -> str:
+        session.set_expiry(timedelta(hours=4))
+        other.get("/set/theirs/1")
+        return "ok"
+
+    assert START + 4 * HOUR == cookie_end(visit(client, view))
+    assert [START + 4 * HOUR] == [row.expires_at for row in rows(app)]
+    assert {"a", "mine", "theirs"} == set(client.get("/all").json or ())
+
+
+def test_a_request_under_way_does_not_undo_an_end(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """One that only read, and whose use is due to be noted, saved after the end was
+    set: the session ends as it was set.
+    """
+    client.get("/set/a/1")
+    clock.now += DAY
+    other = browser(app, client)
+
+    def meanwhile() -> None:
+        visit(other, set_expiry(timedelta(hours=8)))
+        clock.now += 2
+
+    visit(client, nested(meanwhile, ""))
+    clock.now += 8 * HOUR - 3
+    assert "'1'" == other.get("/get/a").text
+    clock.now += 1
+    assert "None" == other.get("/get/a").text
+
+
+def test_an_end_shortly_after_the_row_s_is_reached(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """An end that is less than a refresh interval away from the row's holds to the
+    second, for a session that is in use.
+    """
+    client.get("/set/a/1")
+    end = START + 31 * DAY + HOUR
+    visit(client, set_expiry(datetime.fromtimestamp(end, UTC)))
+    for _ in range(31):
+        clock.now += DAY - 1
+        assert "'1'" == client.get("/get/a").text
+    clock.now = end - 1
+    assert "'1'" == client.get("/get/a").text
+    clock.now = end
+    assert "None" == client.get("/get/a").text
+
+
+def test_the_last_use_is_noted_where_the_end_does_not_move(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """A session with an end of its own tells when it was last used as any other."""
+    client.get("/set/a/1")
+    visit(client, set_expiry(timedelta(days=2)))
+    clock.now += DAY
+    assert cookie(client.get("/get/a")) is None
+    [row] = rows(app)
+    assert (START + DAY, START + 2 * DAY) == (row.last_used_at, row.expires_at)
+
+
+def test_only_use_counts(make_shop: Callable[..., Flask], clock: Clock) -> None:
+    """Without SESSION_REFRESH_EACH_REQUEST, reading moves neither the end nor the last
+    use.
+    """
+    app = make_shop(SESSION_REFRESH_EACH_REQUEST=False)
+    client = app.test_client()
+    client.get("/set/a/1")
+    clock.now += DAY
+    client.get("/get/a")
+    [row] = rows(app)
+    assert (START, START + 31 * DAY) == (row.last_used_at, row.expires_at)
+
+
+def test_what_a_session_tells_of_itself(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """Its handle and two times, which are None and True for new while nothing is
+    stored; never its token.
+    """
+
+    def facts() -> str:
+        shown = (session.new, session.created_at, session.expires_at)
+        assert (session.handle is None) == session.new
+        told = [repr(session), str(session.handle), *map(repr, dir(session))]
+        told += map(repr, vars(session).values())
+        assert not [each for each in told if app.extensions["token"] in each]
+        return repr(shown)
+
+    app.extensions["token"] = "no token yet"
+    assert "(True, None, None)" == visit(client, facts).text
+    assert [] == rows(app)
+    client.get("/set/a/1")
+    app.extensions["token"] = token(client)
+    begun = datetime.fromtimestamp(START, UTC)
+    expected = (False, begun, begun + timedelta(days=31))
+    assert repr(expected) == visit(client, facts).text
+    [row] = rows(app)
+    assert row.handle == visit(client, lambda: session.handle).text
+
+
+def test_use_is_noted_after_the_lifetime_was_shortened(
+    make_app: MakeApp, make_database: MakeDatabase, clock: Clock
+) -> None:
+    """The end stays until the session changes, and the last use goes on."""
+    uri = make_database("sqlite-file")
+    client = add_views(make_app(uri)).test_client()
+    client.get("/set/a/1")
+    app = add_views(make_app(uri, PERMANENT_SESSION_LIFETIME=3600))
+    same = app.test_client()
+    same.set_cookie("session", token(client))
+    [before] = rows(app)
+    clock.now += 60
+    same.get("/get/a")
+    [after] = rows(app)
+    assert (before.expires_at, clock.now) == (after.expires_at, after.last_used_at)

@@ -1,0 +1,198 @@
+"""A SQLite file has one lock for all. Who holds it decides what a session waits for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask, session
+from flask_sqlalchemy import SQLAlchemy
+
+from flask_sessionsql import Session, SessionCreated, session_created
+from flask_sessionsql.exceptions import SessionStoreBusyError
+from tests.conftest import MakeApp, MakeDatabase
+from tests.integration.helpers import add_views, rows, token, visit
+
+SESSIONS = Session()
+
+
+@pytest.fixture
+def db() -> SQLAlchemy:
+    return SQLAlchemy()
+
+
+@pytest.fixture
+def app(make_app: MakeApp, make_database: MakeDatabase, db: SQLAlchemy) -> Flask:
+    return make_shop(make_app, make_database, db)
+
+
+def make_shop(
+    make_app: MakeApp, make_database: MakeDatabase, db: SQLAlchemy, **config: object
+) -> Flask:
+    app = make_app(make_database("sqlite-file"), db.init_app, **config)
+    with app.app_context():
+        db.session.execute(sa.text("CREATE TABLE note (text TEXT)"))
+        db.session.commit()
+    return add_views(app)
+
+
+def read_something(db: SQLAlchemy) -> None:
+    """As every request of a user does whom Flask-Login loads."""
+    assert db.session.scalars(sa.text("SELECT text FROM note")).all() == []
+    assert db.session().in_transaction()
+
+
+@contextmanager
+def locked_for(app: Flask, seconds: float) -> Iterator[None]:
+    """Another process writes, for a while from now on."""
+    other = sa.create_engine(app.config["SQLALCHEMY_DATABASE_URI"])
+    locked = threading.Event()
+
+    def hold() -> None:
+        with other.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            locked.set()
+            time.sleep(seconds)
+            connection.rollback()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert locked.wait(10)
+    yield
+    thread.join()
+    other.dispose()
+
+
+def test_who_has_only_read_waits_to_end_a_session(app: Flask, db: SQLAlchemy) -> None:
+    """Another's lock is no reason to refuse: this request holds none."""
+    client = app.test_client()
+    client.get("/set/_user_id/ann")
+
+    def view() -> str:
+        read_something(db)
+        return str(SESSIONS.revoke_user("ann"))
+
+    with locked_for(app, 0.3):
+        assert visit(client, view).text == "1"
+    assert rows(app) == []
+
+
+def test_who_has_only_read_waits_to_save(app: Flask, db: SQLAlchemy) -> None:
+    """The session is in the table before the response is made, and not after it."""
+    client = app.test_client()
+    stored: list[int] = []
+
+    @app.teardown_request
+    def look(error: BaseException | None) -> None:
+        stored.append(len(rows(app)))
+
+    def view() -> str:
+        read_something(db)
+        session["a"] = 1
+        return "ok"
+
+    rows(app)
+    with locked_for(app, 0.3):
+        assert visit(client, view).status_code == 200
+    assert stored == [1]
+
+
+def test_a_connection_that_is_gone_holds_no_lock(app: Flask, db: SQLAlchemy) -> None:
+    """Its transaction went with it."""
+    client = app.test_client()
+    client.get("/set/_user_id/ann")
+
+    def view() -> str:
+        db.session.execute(sa.text("INSERT INTO note VALUES ('lost')"))
+        db.session.connection().invalidate()
+        return str(SESSIONS.revoke_user("ann"))
+
+    assert visit(client, view).text == "1"
+
+
+def test_a_transaction_that_cannot_be_looked_into_may_hold_it(
+    app: Flask, db: SQLAlchemy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Should SQLAlchemy not tell what a transaction has done, nothing waits for it."""
+    client = app.test_client()
+    client.get("/set/_user_id/ann")
+    monkeypatch.setattr("sqlalchemy.orm.Session.get_transaction", lambda _: object())
+
+    def view() -> str:
+        read_something(db)
+        with pytest.raises(SessionStoreBusyError, match="503"):
+            SESSIONS.revoke_user("ann")
+        return "ok"
+
+    with locked_for(app, 0.5):
+        assert visit(client, view).text == "ok"
+    assert len(rows(app)) == 1
+
+
+def test_a_login_that_is_refused_after_its_response(
+    make_app: MakeApp,
+    make_database: MakeDatabase,
+    db: SQLAlchemy,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """If the view's own work locked the file, the refusal comes late: the token that
+    has left opens nothing, the log says so, and the view's work is kept.
+    """
+    caplog.set_level(logging.INFO, "flask_sessionsql")
+    app = make_shop(
+        make_app,
+        make_database,
+        db,
+        SESSION_MAX_PER_USER=1,
+        SESSION_MAX_PER_USER_POLICY="refuse",
+    )
+    app.test_client().get("/set/_user_id/ann")
+    client = app.test_client()
+
+    def log_in(text: str) -> str:
+        db.session.execute(sa.text("INSERT INTO note VALUES (:text)"), {"text": text})
+        session["_user_id"] = "ann"
+        return "ok"
+
+    assert visit(client, partial(log_in, "kept")).status_code == 200
+    assert "A login was refused after its response" in caplog.text
+    assert token(client) not in caplog.text
+    assert client.get("/all").json == {}
+    assert len(rows(app)) == 1
+
+
+def test_what_a_receiver_begins_after_the_response_is_cleaned_up(
+    app: Flask, db: SQLAlchemy
+) -> None:
+    """A write that was put off is told of when the application's session is removed
+    already. What the receiver then begins and leaves keeps nobody from the file.
+    """
+    told: list[SessionCreated] = []
+
+    def note(sender: Flask, event: SessionCreated) -> None:
+        told.append(event)
+        db.session.execute(sa.text("INSERT INTO note VALUES ('audit')"))
+
+    def view() -> str:
+        db.session.execute(sa.text("INSERT INTO note VALUES ('unfinished')"))
+        session["a"] = 1
+        return "ok"
+
+    with session_created.connected_to(note, app):
+        visit(app.test_client(), view)
+    assert len(told) == 1
+    other = sa.create_engine(
+        app.config["SQLALCHEMY_DATABASE_URI"], connect_args={"timeout": 0.1}
+    )
+    with other.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        notes = connection.exec_driver_sql("SELECT count(*) FROM note").scalar()
+        connection.rollback()
+    other.dispose()
+    assert notes == 0
