@@ -107,6 +107,7 @@ from flask import (
 )
 from flask_sqlalchemy import SQLAlchemy
 
+from .cli import sessions_command
 from .config import SQL_TYPES, SessionConfig
 from .engines import sessions_engine
 from .exceptions import SessionConfigError, SessionStoreBusyError
@@ -181,6 +182,9 @@ class Session:
             interface = NullSessionInterface(config)
         app.extensions[_NAME] = interface
         app.session_interface = interface
+        # An application may have commands of that name already.
+        if sessions_command.name not in app.cli.commands:
+            app.cli.add_command(sessions_command)
 
     # Who is logged in where.
 
