@@ -21,10 +21,17 @@ os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 # Many tests start processes, which would compile everything they import each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-#: More workers than cores: mostly they wait for a database.
-AT_ONCE = ["--numprocesses=4", "--dist=worksteal"]
+#: More workers than cores: mostly they wait for a database. What drives a browser has a
+#: session of its own.
+AT_ONCE = ["--numprocesses=4", "--dist=worksteal", "--ignore=tests/browser"]
 #: What the last Python runs alone: the tools, which are not part of the package.
 NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
+#: The servers take time. The last Python has them in every test, and the
+#: lowest versions of the drivers in those that are about statements.
+SQLITE = "not postgresql and not mariadb"
+NO_SERVERS = [*NO_TOOLS, "-k", SQLITE]
+STATEMENTS = "test_store or test_database or test_registry or test_concurrency"
+FEW_SERVERS = [*NO_TOOLS, "-k", f"({SQLITE}) or {STATEMENTS} or test_statements"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -61,10 +68,12 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each supported Python; the last one asks for full coverage."""
+    """The tests, on each supported Python; the last one has the servers, and asks for
+    full coverage.
+    """
     install(session, "tests")
     if session.posargs or session.python != LATEST:
-        session.run("pytest", *(session.posargs or NO_TOOLS))
+        session.run("pytest", *(session.posargs or NO_SERVERS))
         return
     env = coverage_file(session)
     session.run("pytest", *AT_ONCE, "--cov", "--cov-report=", env=env)
@@ -82,7 +91,7 @@ def tests_min(session: nox.Session) -> None:
     lowest = [requirement.replace(">=", "==") for requirement in ranges]
     tools = nox.project.dependency_groups(PROJECT, "tests")
     session.install("-e", ".", *lowest, *tools)
-    session.run("pytest", *(session.posargs or NO_TOOLS))
+    session.run("pytest", *(session.posargs or FEW_SERVERS))
 
 
 @nox.session(python=LATEST)
@@ -109,6 +118,20 @@ def quickstart(session: nox.Session) -> None:
     """The quickstart, as written, on a real server, and what a browser gets."""
     install(session)
     session.run("python", "tools/quickstart.py", *session.posargs)
+
+
+@nox.session(python=LATEST)
+def browser(session: nox.Session) -> None:
+    """The example, on a real server, visited with two profiles of a real browser."""
+    install(session, "browser")
+    session.run("pytest", *(session.posargs or ["tests/browser"]))
+
+
+@nox.session(default=False, python=LATEST)
+def benchmarks(session: nox.Session) -> None:
+    """What requests notice of a purge, measured; it takes a quarter of an hour."""
+    session.install("-e", ".[mariadb,postgresql]")
+    session.run("python", "benchmarks/purge.py", *session.posargs)
 
 
 @nox.session(python=LATEST)
