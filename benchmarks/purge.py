@@ -1,0 +1,671 @@
+"""What requests notice of a purge.
+
+Fills a table with sessions of which a part has expired, lets clients read and write
+the others, each in a process of its own, and measures how long their requests take
+while another process deletes what has expired. That process rests every few seconds,
+so that quiet times and others alternate; with --command it does not, and there is a
+quiet time before and after it. What counts is the ratio between them: all of it, the
+server included, shares the cores of one machine.
+
+A client does what a request does: it finds a session by its token, as a view that
+reads it does, and every second time changes and saves it. It never rests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import secrets
+import signal
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from ctypes import c_int, c_longlong
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from flask import Flask
+
+from flask_sessionsql import Session
+from flask_sessionsql.config import SessionConfig
+from flask_sessionsql.database import SessionDatabase
+from flask_sessionsql.engines import sessions_engine
+from flask_sessionsql.housekeeping import BATCH, PAUSE, purge
+from flask_sessionsql.records import SessionRecords
+from flask_sessionsql.serializers import MsgpackSerializer
+from flask_sessionsql.store import SessionStore
+from flask_sessionsql.tables import sessions_table
+
+#: The servers that the tests use, too.
+SERVERS = {
+    "SESSIONSQL_POSTGRESQL_URL": "postgresql+psycopg://postgres@127.0.0.1:5432/test",
+    "SESSIONSQL_MARIADB_URL": "mysql+pymysql://root@127.0.0.1:3306/test",
+}
+TABLE = SessionConfig.table
+KEY = "the key of a benchmark"
+#: Stands for a user's name in the data, before the server puts it in.
+USER = "user-0000000"
+LIFETIME = SessionConfig.lifetime
+#: Over how many seconds the ends of the sessions are spread: 30 days.
+SPREAD = 30 * 24 * 3600
+
+READ, WRITE = KINDS = ("read", "write")
+#: One client request in so many comes with the token of a session that has expired.
+EXPIRED_EVERY = 50
+#: Phases: the clients warm up, then quiet times and those of the purge alternate, all
+#: numbered: the odd ones are quiet.
+WARM_UP = 0
+STOP = -1
+
+processes = multiprocessing.get_context("spawn")
+
+
+# The table.
+
+
+def token_of(number: int) -> str:
+    """The token of the session with this number."""
+    return f"benchmark-{number:032d}"
+
+
+def has_expired(number: int, rows: int, expired: int) -> bool:
+    """Whether the session with this number has: they are spread evenly."""
+    return number * expired % rows < expired
+
+
+def new_data() -> dict[str, Any]:
+    """What a session holds: about 200 bytes."""
+    return {
+        "_user_id": USER,
+        "_fresh": True,
+        "_id": "0f" * 32,
+        "cart": [[1001, 2], [1002, 1], [1003, 5]],
+        "language": "en-GB",
+        "last_page": "/shop/books/0123456789",
+        "visits": 1,
+    }
+
+
+#: The rows come from the server itself, ``SECRET_KEY`` and all: HMAC-SHA-256 is two
+#: SHA-256, one around the other. Rows come in the order of the key, so that the table
+#: is as dense as the server makes it.
+FILL = {
+    "postgresql": """
+        INSERT INTO {table} (id, handle, user_id, data, version, created_at,
+            expires_at, last_used_at)
+        SELECT id, substr(md5(n::text), 1, 16), name,
+            CAST(:head AS bytea) || convert_to(name, 'UTF8') || CAST(:tail AS bytea),
+            1, ends - :lifetime, ends, ends - :lifetime
+        FROM (
+            SELECT n, 'user-' || lpad((n / 3)::text, 7, '0') AS name,
+                sha256(CAST(:outer AS bytea) || sha256(CAST(:inner AS bytea)
+                || convert_to('benchmark-' || lpad(n::text, 32, '0'), 'UTF8'))) AS id,
+                CASE WHEN n * :expired % :rows < :expired
+                    THEN :now - 1 - n * 7919 % :spread
+                    ELSE :now + 86400 + n * 7919 % :spread END AS ends
+            FROM generate_series(0, CAST(:rows AS bigint) - 1) AS n ORDER BY id
+        ) AS numbered
+    """,
+    "mysql": """
+        INSERT INTO {table} (id, handle, user_id, data, version, created_at,
+            expires_at, last_used_at)
+        SELECT id, substr(md5(n), 1, 16), name, concat(:head, name, :tail),
+            1, ends - :lifetime, ends, ends - :lifetime
+        FROM (
+            SELECT seq AS n, concat('user-', lpad(seq DIV 3, 7, '0')) AS name,
+                unhex(sha2(concat(:outer, unhex(sha2(concat(:inner,
+                'benchmark-', lpad(seq, 32, '0')), 256))), 256)) AS id,
+                CASE WHEN seq * :expired % :rows < :expired
+                    THEN CAST(:now AS SIGNED) - 1 - seq * 7919 % :spread
+                    ELSE :now + 86400 + seq * 7919 % :spread END AS ends
+            FROM seq_0_to_{last} ORDER BY id LIMIT {rows}
+        ) AS numbered
+    """,
+}
+
+
+def fill(engine: sa.Engine, rows: int, expired: int, now: int) -> None:
+    """Make the table with its rows, and its indexes after them, which is faster."""
+    table = sessions_table(sa.MetaData(), TABLE)
+    padded = KEY.encode().ljust(64, b"\0")
+    head, tail = MsgpackSerializer().dumps(new_data()).split(USER.encode())
+    statement = FILL[backend(engine.url)].format(table=TABLE, last=rows - 1, rows=rows)
+    parameters = {
+        "rows": rows,
+        "expired": expired,
+        "now": now,
+        "head": head,
+        "tail": tail,
+        "inner": bytes(byte ^ 0x36 for byte in padded),
+        "outer": bytes(byte ^ 0x5C for byte in padded),
+        "lifetime": LIFETIME,
+        "spread": SPREAD,
+    }
+    with engine.connect() as connection:
+        connection.execute(sa.schema.CreateTable(table))
+        connection.execute(sa.text(statement), parameters)
+        for index in table.indexes:
+            index.create(connection)
+        if backend(engine.url) == "postgresql":
+            connection.exec_driver_sql(f"VACUUM ANALYZE {TABLE}")
+            connection.exec_driver_sql("CHECKPOINT")
+        else:
+            connection.exec_driver_sql(f"ANALYZE TABLE {TABLE}").all()
+
+
+def backend(url: sa.URL) -> str:
+    """The kind of server, as SQLAlchemy calls it."""
+    name = url.get_backend_name()
+    return "mysql" if name == "mariadb" else name
+
+
+@contextmanager
+def own_database(server: sa.URL) -> Iterator[sa.URL]:
+    """A database of our own on the server, which is dropped at the end."""
+    name = f"sessionsql_benchmark_{secrets.token_hex(4)}"
+    admin = sa.create_engine(
+        server, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool
+    )
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    try:
+        yield server.set(database=name)
+    finally:
+        with admin.connect() as connection:
+            if backend(server) == "postgresql":
+                connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+            else:
+                # A statement that was interrupted here goes on there.
+                running = sa.text(
+                    "SELECT id FROM information_schema.processlist WHERE db = :name"
+                )
+                for number in connection.scalars(running, {"name": name}).all():
+                    connection.exec_driver_sql(f"KILL {number}")
+                connection.exec_driver_sql(f"DROP DATABASE {name}")
+
+
+# The clients.
+
+
+@dataclass
+class Shared:
+    """What the processes of one run have in common."""
+
+    url: str
+    rows: int
+    expired: int
+    batch: int
+    pause: float
+    command: bool
+    phase: Any = field(default_factory=lambda: processes.RawValue(c_int, 0))
+    deleted: Any = field(default_factory=lambda: processes.RawValue(c_longlong, 0))
+
+    def engine(self) -> sa.Engine:
+        """The engine that an application's sessions have."""
+        return sessions_engine(sa.create_engine(self.url))
+
+
+@dataclass
+class Measured:
+    """How long one client's requests took, in seconds, and what went wrong."""
+
+    seconds: dict[tuple[int, str], list[float]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    failures: list[str] = field(default_factory=list)
+
+
+def client(shared: Shared, seed: int, answer: Connection) -> None:
+    """A client's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    measured = Measured()
+    store = SessionStore(shared.engine(), sessions_table(sa.MetaData(), TABLE))
+    records = SessionRecords(SessionConfig(), store, MsgpackSerializer())
+    chance = random.Random(seed)
+    turn = 0
+    while (phase := shared.phase.value) != STOP:
+        turn += 1
+        number = chance.randrange(shared.rows)
+        gone = has_expired(number, shared.rows, shared.expired)
+        if gone and turn % EXPIRED_EVERY:
+            continue
+        kind = KINDS[turn % 2]
+        start = time.perf_counter()
+        try:
+            trouble = request(records, token_of(number), gone, writes=kind == WRITE)
+        except Exception as error:
+            trouble = f"{type(error).__name__}: {error}"
+        took = time.perf_counter() - start
+        if trouble:
+            measured.failures.append(f"{kind}: {trouble}")
+        elif not gone:
+            measured.seconds[phase, kind].append(took)
+    store.dispose()
+    answer.send(measured)
+
+
+def request(
+    records: SessionRecords, token: str, gone: bool, *, writes: bool
+) -> str | None:
+    """What a request does with its session. What went wrong, if anything did."""
+    now = int(time.time())
+    found = records.find([KEY], token, now)
+    if gone or found is None:
+        if gone == (found is None):
+            return None
+        return "an expired session was served" if gone else "a session was not found"
+    record, data = found
+    if data.keys() != new_data().keys():
+        return "a session was not read as it was stored"
+    if writes:
+        data["visits"] += 1
+        plan = records.plan([KEY], record, data, empty=False, cleared=False, now=now)
+        if records.execute(plan, [KEY]) is None:
+            return "a session was not saved"
+    return None
+
+
+# The purge.
+
+
+def purger(shared: Shared) -> None:
+    """The process that purges, as the command does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if shared.command:
+        run_command(shared.url)
+    database = SessionDatabase(shared.engine(), sessions_table(sa.MetaData(), TABLE))
+    now = int(time.time())
+    for deleted in purge(database, now, batch=shared.batch, pause=shared.pause):
+        shared.deleted.value += deleted
+        while shared.phase.value % 2:
+            time.sleep(0.01)
+    database.dispose()
+
+
+def run_command(url: str) -> NoReturn:
+    """Become ``flask sessions purge``, with what it does when nothing is set."""
+    sys.stderr.flush()
+    os.dup2(2, 1)
+    application = f"{Path(__file__).resolve()}:make_app"
+    arguments = [sys.executable, "-m", "flask", "--app", application]
+    env = {**os.environ, "SESSIONSQL_BENCHMARK_URL": url}
+    os.execve(sys.executable, [*arguments, "sessions", "purge"], env)
+
+
+def make_app() -> Flask:
+    """The application whose command purges, with ``--command``."""
+    app = Flask("benchmark")
+    app.config.update(
+        SECRET_KEY=KEY,
+        SESSION_TYPE="flask-sqlalchemy",
+        SQLALCHEMY_DATABASE_URI=os.environ["SESSIONSQL_BENCHMARK_URL"],
+    )
+    Session(app)
+    return app
+
+
+# A run.
+
+
+@dataclass
+class Result:
+    """What one run on one database came to. Times in milliseconds."""
+
+    database: str
+    rows: int
+    expired: int
+    clients: int
+    cores: int
+    batch: int
+    pause: float
+    command: bool
+    #: How long the purge took, in seconds, without the times when it was stopped.
+    seconds: float
+    failures: int
+    first_failures: list[str]
+    #: By kind of request: the median and the 99th percentile, in quiet times and during
+    #: the purge.
+    median: dict[str, tuple[float, float]]
+    p99: dict[str, tuple[float, float]]
+    #: Requests in a second, likewise.
+    requests: tuple[float, float]
+    #: The median of each time of the purge by those of the quiet times around it.
+    ratios: dict[str, list[float]]
+
+    def ratio(self, kind: str) -> float:
+        """How much slower requests are beside the purge, by their median. Neighbouring
+        times are compared, since whatever else the machine does changes meanwhile.
+        """
+        return statistics.median(self.ratios[kind])
+
+
+def run(url: sa.URL, options: argparse.Namespace) -> Result:
+    """Measure on one server."""
+    with own_database(url) as ours:
+        address = ours.render_as_string(hide_password=False)
+        engine = sa.create_engine(ours, isolation_level="AUTOCOMMIT")
+        name = describe(engine)
+        say(f"{name}: filling {options.rows:,} rows")
+        start = time.perf_counter()
+        fill(engine, options.rows, options.expired, int(time.time()))
+        say(f"  filled in {time.perf_counter() - start:.0f} s")
+        shared = Shared(
+            address,
+            options.rows,
+            options.expired,
+            options.batch,
+            options.pause,
+            options.command,
+        )
+        measured, lasted = phases(shared, options)
+        with engine.connect() as connection:
+            left = connection.scalar(sa.text(f"SELECT count(*) FROM {TABLE}"))
+        engine.dispose()
+    if left != options.rows - options.expired:
+        raise SystemExit(f"{left:,} rows are left, which is not what should be.")
+    return summary(name, options, measured, lasted)
+
+
+def phases(
+    shared: Shared, options: argparse.Namespace
+) -> tuple[list[Measured], list[float]]:
+    """Let the clients work, quietly and beside the purge by turns. What they measured,
+    and how many seconds each phase lasted.
+    """
+    pipes = [processes.Pipe(duplex=False) for _ in range(options.clients)]
+    clients = [
+        processes.Process(target=client, args=[shared, seed, pipe[1]], daemon=True)
+        for seed, pipe in enumerate(pipes)
+    ]
+    purge = processes.Process(target=purger, args=[shared], daemon=True)
+    lasted: list[float] = []
+
+    def phase(wait: Callable[[float], object]) -> None:
+        shared.phase.value = len(lasted)
+        start = time.perf_counter()
+        wait(options.seconds)
+        lasted.append(time.perf_counter() - start)
+
+    try:
+        for process in clients:
+            process.start()
+        phase(time.sleep)
+        phase(time.sleep)
+        purge.start()
+        while True:
+            # The command knows nothing of quiet times.
+            phase(lambda seconds: purge.join(None if shared.command else seconds))
+            if not purge.is_alive():
+                break
+            say(f"  {shared.deleted.value:,} deleted in {sum(lasted[2::2]):.0f} s")
+            phase(time.sleep)
+        if purge.exitcode:
+            raise SystemExit(f"The purge ended with exit code {purge.exitcode}.")
+        phase(time.sleep)
+        shared.phase.value = STOP
+        return list(map(receive, pipes, clients)), lasted
+    finally:
+        for process in (purge, *clients):
+            if process.is_alive():
+                process.kill()
+
+
+def receive(pipe: tuple[Connection, Connection], process: Any) -> Measured:
+    """What a client measured."""
+    while not pipe[0].poll(1):
+        if not process.is_alive():
+            raise SystemExit("A client broke down.")
+    measured = pipe[0].recv()
+    assert isinstance(measured, Measured)
+    return measured
+
+
+def summary(
+    name: str,
+    options: argparse.Namespace,
+    measured: list[Measured],
+    lasted: list[float],
+) -> Result:
+    """What all clients measured, together."""
+
+    def times(kind: str, phases: Iterable[int]) -> list[float]:
+        """Milliseconds of the requests in these phases."""
+        return [
+            1000 * second
+            for phase in phases
+            for each in measured
+            for second in each.seconds[phase, kind]
+        ]
+
+    every = range(len(lasted))
+    quiet, busy = every[1::2], every[2::2]
+
+    def both(take: Callable[[list[float]], float]) -> dict[str, tuple[float, float]]:
+        return {
+            kind: (take(times(kind, quiet)), take(times(kind, busy))) for kind in KINDS
+        }
+
+    def number(phases: range) -> float:
+        count = sum(len(times(kind, phases)) for kind in KINDS)
+        return count / sum(lasted[phase] for phase in phases)
+
+    failures = [failure for each in measured for failure in each.failures]
+    return Result(
+        database=name,
+        rows=options.rows,
+        expired=options.expired,
+        clients=options.clients,
+        cores=len(os.sched_getaffinity(0)),
+        batch=options.batch,
+        pause=options.pause,
+        command=options.command,
+        seconds=sum(lasted[phase] for phase in busy),
+        failures=len(failures),
+        first_failures=failures[:10],
+        median=both(statistics.median),
+        p99=both(lambda times: statistics.quantiles(times, n=100)[98]),
+        requests=(number(quiet), number(busy)),
+        ratios={
+            kind: [
+                statistics.median(times(kind, [phase]))
+                / statistics.median(times(kind, [phase - 1, phase + 1]))
+                for phase in busy
+                # The last one may be too short to tell.
+                if lasted[phase] > options.seconds / 2 or len(busy) == 1
+            ]
+            for kind in KINDS
+        },
+    )
+
+
+def describe(engine: sa.Engine) -> str:
+    """The name and the version of the server."""
+    with engine.connect() as connection:
+        dialect = connection.dialect
+        version = ".".join(map(str, dialect.server_version_info or ()))
+        if backend(engine.url) == "postgresql":
+            return f"PostgreSQL {version}"
+        maria = getattr(dialect, "is_mariadb", False)
+        return f"{'MariaDB' if maria else 'MySQL'} {version}"
+
+
+def show(result: Result) -> None:
+    """Print a run as a table."""
+    how = f"batches of {result.batch}, {result.pause:g} s between them"
+    if result.command:
+        how = "by 'flask sessions purge'"
+    print(
+        f"\n{result.database}: {result.expired:,} of {result.rows:,} rows deleted in"
+        f" {result.seconds:.0f} s, {result.expired / result.seconds:,.0f} in a second;"
+        f" {how}."
+    )
+    print(
+        f"{result.clients} clients, {result.failures} failures; all on"
+        f" {result.cores} cores, the server included ({platform.machine()}, Python"
+        f" {platform.python_version()}).\n"
+    )
+    print(
+        f"{'':14}{'quiet':>12}{'purge':>12}{'ratio':>8}  {'from one time to another'}"
+    )
+    for kind in KINDS:
+        for name, times in (("median", result.median), ("p99", result.p99)):
+            quiet, busy = times[kind]
+            row = f"{quiet:9.2f} ms{busy:9.2f} ms"
+            if name == "median":
+                each = result.ratios[kind]
+                row += f"{result.ratio(kind):8.2f}  {min(each):.2f} to {max(each):.2f}"
+            else:
+                row += f"{busy / quiet:8.2f}"
+            print(f"{f'{kind}, {name}':14}{row}")
+    quiet, busy = result.requests
+    print(
+        f"{'requests/s':14}{quiet:12,.0f}{busy:12,.0f}{busy / quiet:8.2f}", flush=True
+    )
+    for failure in result.first_failures:
+        print(f"  {failure}")
+
+
+# The command line.
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options.
+
+    :param arguments: instead of those of the process.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=(
+            "exit code: 0; 1 if a request failed or a median more than doubled; 2 if"
+            " the options are wrong"
+        ),
+    )
+    add = parser.add_argument
+    add(
+        "--database",
+        action="append",
+        metavar="URL",
+        type=server,
+        help="a PostgreSQL or MariaDB server where databases may be created, as a"
+        " SQLAlchemy URL; may be given more than once (default: those of"
+        f" {' and '.join(SERVERS)}, or the local ones)",
+    )
+    add(
+        "--rows",
+        type=positive,
+        default=2_000_000,
+        help="how many sessions there are (default: %(default)s)",
+    )
+    add(
+        "--expired",
+        type=positive,
+        default=1_000_000,
+        help="how many of them have expired, and are deleted (default: %(default)s)",
+    )
+    add(
+        "--clients",
+        type=positive,
+        default=4,
+        help="how many processes read and write meanwhile (default: %(default)s)",
+    )
+    add(
+        "--seconds",
+        type=positive,
+        default=10,
+        help="how long the clients warm up, and how long each quiet time and each time"
+        " of the purge lasts (default: %(default)s)",
+    )
+    add(
+        "--batch",
+        type=positive,
+        default=BATCH,
+        help="how many rows are deleted at once (default: %(default)s)",
+    )
+    add(
+        "--pause",
+        type=float,
+        default=PAUSE,
+        help="seconds between two batches (default: %(default)s)",
+    )
+    add(
+        "--command",
+        action="store_true",
+        help="let 'flask sessions purge' delete them, with its own batch and pause",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
+    options = parser.parse_args(arguments)
+    if options.expired >= options.rows:
+        parser.error("--expired has to be less than --rows: clients use the others")
+    options.database = options.database or [
+        server(os.environ.get(variable, default))
+        for variable, default in SERVERS.items()
+    ]
+    return options
+
+
+def server(text: str) -> sa.URL:
+    """A server's address, for argparse."""
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if backend(url) not in FILL:
+        raise argparse.ArgumentTypeError(f"{text!r} is no PostgreSQL or MariaDB server")
+    return url
+
+
+def positive(text: str) -> int:
+    """A number over 0, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def say(text: str) -> None:
+    """Report progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def terminate(number: int, frame: object) -> NoReturn:
+    """Clean up when told to end, as on Ctrl-C."""
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    """Measure on each server. The exit code."""
+    options = parse()
+    signal.signal(signal.SIGTERM, terminate)
+    results = []
+    try:
+        for url in options.database:
+            results.append(run(url, options))
+            show(results[-1])
+    except KeyboardInterrupt:
+        say("Interrupted; the database of the benchmark is dropped.")
+        return 130
+    if options.json:
+        options.json.write_text(
+            json.dumps([asdict(each) for each in results], indent=1)
+        )
+    return int(any(each.failures or is_slow(each) for each in results))
+
+
+def is_slow(result: Result) -> bool:
+    """Whether a median was more than doubled."""
+    return any(result.ratio(kind) > 2 for kind in KINDS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
