@@ -4,14 +4,21 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version as _version_of
+from inspect import cleandoc
+from itertools import pairwise
 from typing import Any
 
+from docutils.statemachine import StringList  # type: ignore[import-untyped]
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.intersphinx import missing_reference
+from sphinx.util.docutils import SphinxDirective
 
 # Between the last releases of two others that run on Python 3.11.
 warnings.filterwarnings("ignore", "'sphinx.*is deprecated")
@@ -31,6 +38,8 @@ extensions = [
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
+#: Stands for any type.
+nitpick_ignore = [("py:class", "flask_sessionsql.database.T")]
 
 # The reference.
 
@@ -50,6 +59,8 @@ intersphinx_timeout = 5
 intersphinx_mapping = {
     name: (address, (None, f"inventories/{name}.inv"))
     for name, address in {
+        "blinker": "https://blinker.readthedocs.io/en/stable/",
+        "click": "https://click.palletsprojects.com/en/stable/",
         "flask": "https://flask.palletsprojects.com/en/stable/",
         "flask-sqlalchemy": "https://flask-sqlalchemy.palletsprojects.com/en/stable/",
         "python": "https://docs.python.org/3/",
@@ -61,15 +72,21 @@ intersphinx_mapping = {
 #: Type hints name the module where something is written; documentation names the
 #: one where it is to be imported from.
 PUBLIC_NAMES = {
+    "blinker.base.Signal": "blinker.Signal",
     "flask.app.Flask": "flask.Flask",
     "flask.wrappers.Request": "flask.Request",
     "flask.wrappers.Response": "flask.Response",
     "flask_sqlalchemy.extension.SQLAlchemy": "flask_sqlalchemy.SQLAlchemy",
+    "sqlalchemy.engine.base.Connection": "sqlalchemy.engine.Connection",
     "sqlalchemy.engine.base.Engine": "sqlalchemy.engine.Engine",
     "sqlalchemy.engine.url.URL": "sqlalchemy.engine.URL",
+    "sqlalchemy.sql.elements.ColumnElement": "sqlalchemy.sql.expression.ColumnElement",
     "sqlalchemy.sql.schema.MetaData": "sqlalchemy.schema.MetaData",
     "sqlalchemy.sql.schema.Table": "sqlalchemy.schema.Table",
 }
+
+#: The modules whose whole docstring stands on a page of its own.
+HAVE_PAGES = ("flask_sessionsql.housekeeping", "flask_sessionsql.signals")
 
 # What the examples of the docstrings run in.
 
@@ -90,7 +107,7 @@ doctest_global_cleanup = """
 import gc as _gc
 
 _sys.modules.pop(__name__)
-for _name in ("app", "browser", "sess"):
+for _name in ("app", "browser", "laptop", "phone", "sess", "thief"):
     globals().pop(_name, None)
 _gc.collect()
 """
@@ -130,6 +147,61 @@ def resolve_public_name(
     return missing_reference(app, env, again, contnode)
 
 
+def titles(lines: Sequence[str]) -> list[int]:
+    """Where the sections of a docstring begin: the lines that are underlined."""
+    return [
+        number
+        for number, (line, below) in enumerate(pairwise(lines))
+        if line and len(below) >= len(line) and re.fullmatch("-+", below)
+    ]
+
+
+class Sections(SphinxDirective):
+    """``.. sections:: module`` is the docstring of a module from its first title on;
+    with a title as well, that section and no other. What stands before the first title
+    is in the reference.
+    """
+
+    required_arguments = 1
+    optional_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[Any]:
+        name, *wanted = self.arguments
+        module = import_module(name)
+        lines = cleandoc(module.__doc__ or "").splitlines()
+        begins = titles(lines)
+        parts = [
+            (lines[first], [*lines[first:after], ""])
+            for first, after in pairwise([*begins, len(lines)])
+        ]
+        chosen = [part for title, part in parts if not wanted or [title] == wanted]
+        if not chosen:
+            raise self.error(f"{name} has no section {' '.join(wanted)!r}")
+        self.env.note_dependency(str(module.__file__))
+        source = f"{module.__file__}:docstring of {name}"
+        found: list[Any] = []
+        # Names in it are the module's own, as autodoc has it.
+        before = self.env.ref_context.get("py:module")
+        self.env.ref_context["py:module"] = name
+        for part in chosen:
+            text = StringList(part, source=source)
+            found += self.parse_text_to_nodes(text, allow_section_headings=True)
+        self.env.ref_context["py:module"] = before
+        return found
+
+
+def leave_sections_out(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """In the reference, leave out what stands on another page: what a module's
+    docstring says from its first title on, or all but its first sentence.
+    """
+    if what == "module" and app.env.docname == "api":
+        ends = [lines.index("")] if name in HAVE_PAGES else titles(lines)
+        del lines[next(iter(ends), len(lines)) :]
+
+
 def let_keyboards_scroll(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
@@ -147,3 +219,5 @@ def setup(app: Sphinx) -> None:
     # After intersphinx, whose priority is 500.
     app.connect("missing-reference", resolve_public_name, priority=600)
     app.connect("html-page-context", let_keyboards_scroll)
+    app.add_directive("sections", Sections)
+    app.connect("autodoc-process-docstring", leave_sections_out)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
+from datetime import timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +21,7 @@ import pytest
 
 import flask_sessionsql
 from flask_sessionsql import config, interfaces
+from flask_sessionsql.cli import sessions_command
 from flask_sessionsql.config import SessionConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -79,12 +83,14 @@ def keys_of_fields() -> dict[str, str]:
     return found
 
 
-def rows_of_tables() -> dict[str, str]:
-    """Key and text of each row in the two tables of the section Configuration."""
+def rows_of_tables(text: str | None = interfaces.__doc__) -> dict[str, str]:
+    """Key and text of each row in the tables of a docstring; usually the two of the
+    section Configuration.
+    """
     rows: dict[str, str] = {}
     key = None
-    for line in (interfaces.__doc__ or "").splitlines():
-        begins = re.match(r"``([A-Z_]+)``\s\s+(.*)", line)
+    for line in (text or "").splitlines():
+        begins = re.match(r"``([A-Z_]+)``\s+(.*)", line)
         if begins:
             key = begins[1]
             assert key not in rows, f"{key} stands in the tables twice"
@@ -157,11 +163,17 @@ def test_defaults_in_words() -> None:
         "SESSION_TYPE",
         "SESSION_SQLALCHEMY",
         "SQLALCHEMY_DATABASE_URI",
+        "SESSION_MAX_PER_USER_POLICY",
+        "SESSION_ENCRYPT",
     }
     assert (
         f"**{SessionConfig().session_type}**: NullSessionInterface (default)"
         in (rows["SESSION_TYPE"])
     )
+    policies = rows["SESSION_MAX_PER_USER_POLICY"].split(" - ")
+    [usual] = [policy for policy in policies if policy.endswith(" (default)")]
+    assert usual.startswith(f"**{SessionConfig().max_per_user_policy}**: ")
+    assert f"`{SessionConfig().encrypt}` (default)" in rows["SESSION_ENCRYPT"]
     assert SessionConfig().sqlalchemy is None
     file = str(SessionConfig().database_uri).removeprefix("sqlite:///")
     assert (
@@ -170,21 +182,76 @@ def test_defaults_in_words() -> None:
     )
 
 
+def test_defaults_of_lifetimes_are_those_of_the_code() -> None:
+    """The lifetimes are documented with the defaults that the code has (OWASP ASVS 5.0,
+    7.1.1).
+    """
+    text = (config.__doc__ or "").partition("How long a session lasts\n")[2]
+    rows = rows_of_tables(text.partition("How large a session may be\n")[0])
+    field_of = {key: name for name, key in keys_of_fields().items()}
+    stated = {
+        key: re.findall("Defaults to ``([^`]+)``", text)[0]
+        for key, text in rows.items()
+    }
+    # Stands for a value that depends on another one.
+    assert stated.pop("SESSION_REFRESH_INTERVAL") == "None"
+
+    assert len(stated) == 5
+    usual = SessionConfig()
+    assert stated == {
+        key: "timedelta(days=31)"
+        if getattr(usual, field_of[key]) == timedelta(days=31).total_seconds()
+        else repr(getattr(usual, field_of[key]))
+        for key in stated
+    }
+
+
 # The names.
 
+#: They are objects, and their documentation stands in the reference.
+OBJECTS = {
+    name
+    for name in flask_sessionsql.__all__
+    if not inspect.isclass(vars(flask_sessionsql)[name])
+}
 
-@pytest.mark.parametrize("name", flask_sessionsql.__all__)
+
+@pytest.mark.parametrize("name", sorted({*flask_sessionsql.__all__} - OBJECTS))
 def test_public_names_have_docstrings(name: str) -> None:
     """Every public name has a docstring of its own, not one that it inherits."""
     assert vars(getattr(flask_sessionsql, name)).get("__doc__")
 
 
-def test_index_has_no_text_of_its_own() -> None:
-    """The first page takes every word from the docstrings."""
-    title, underline, *lines = (DOCS / "index.rst").read_text("utf-8").splitlines()
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.rst")), ids=lambda path: path.stem)
+def test_pages_have_no_text_of_their_own(path: Path) -> None:
+    """The pages are titles and directives: every word is taken from the docstrings."""
+    lines = path.read_text("utf-8").splitlines()
+    titles = {
+        number
+        for number, (line, below) in enumerate(pairwise(lines))
+        if len(line) == len(below) and set(below) in ({"="}, {"-"})
+    }
 
-    assert (title, set(underline)) == ("Flask-SessionSql", {"="})
-    assert [] == [line for line in lines if line and line[:3] not in (".. ", "   ")]
+    assert [] == [
+        line
+        for number, line in enumerate(lines)
+        if line and line[:3] not in (".. ", "   ") and not {number, number - 1} & titles
+    ]
+
+
+def sections() -> Iterator[str]:
+    """The titles in the docstrings of the modules."""
+    for module in modules():
+        lines = (sys.modules[module].__doc__ or "").splitlines()
+        for title, below in pairwise(lines):
+            if title and set(below) == {"-"} and len(title) == len(below):
+                yield title
+
+
+def modules() -> list[str]:
+    """The modules of the package."""
+    found = pkgutil.iter_modules(flask_sessionsql.__path__, "flask_sessionsql.")
+    return [module.name for module in found]
 
 
 # The pages.
@@ -196,6 +263,7 @@ class Page(HTMLParser):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.name = path.name
+        self.text = re.sub("<[^>]*>", "", path.read_text(encoding="utf-8"))
         self.ids: set[str] = set()
         #: The addresses that a browser loads by itself.
         self.loaded: list[str] = []
@@ -259,6 +327,51 @@ def test_settings_are_in_the_reference(pages: dict[str, Page]) -> None:
         for field in fields(SessionConfig)
         if f"flask_sessionsql.config.SessionConfig.{field.name}" not in entries
     }
+
+
+def test_modules_are_in_the_reference(pages: dict[str, Page]) -> None:
+    """Every module has its place in the API page, or on the first one."""
+    entries = pages["api.html"].ids | pages["index.html"].ids
+
+    assert [] == [name for name in modules() if f"module-{name}" not in entries]
+
+
+def test_sections_are_on_pages(pages: dict[str, Page]) -> None:
+    """Every titled section of a docstring stands on one page, and on no second one."""
+    ids = {
+        title: re.sub("[^a-z0-9]+", "-", title.lower()).strip("-")
+        for title in sections()
+    }
+    assert len(ids) > 10
+
+    assert dict.fromkeys(ids, 1) == {
+        title: sum(entry in page.ids for page in pages.values())
+        for title, entry in ids.items()
+    }
+
+
+def test_settings_that_are_named_exist(pages: dict[str, Page]) -> None:
+    """No page names a setting that there is not."""
+    others = {"SESSION_PROTECTION", "SESSION_USE_SIGNER"}
+    named = {
+        name
+        for page in pages.values()
+        for name in re.findall(r"\bSESSION_[A-Z_]+[A-Z]\b", page.text)
+    }
+
+    assert len(named) > 20
+    assert set() == named - {*keys_of_fields().values()} - others
+
+
+def test_commands_that_are_named_exist(pages: dict[str, Page]) -> None:
+    """No page names a command that there is not, and every command is named."""
+    named = {
+        name
+        for page in pages.values()
+        for name in re.findall(r"\bflask sessions ([a-z][a-z-]*)", page.text)
+    }
+
+    assert named == {*sessions_command.commands}
 
 
 def test_keyboards_can_scroll(pages: dict[str, Page]) -> None:
