@@ -196,6 +196,8 @@ class Session:
             ``str()`` that is.
         :return: empty where there are none.
         :raises ValueError: it names nobody.
+        :raises RuntimeError: the application has no sessions in SQL, as for all of
+            these calls.
         :raises SessionStoreUnavailableError: the database cannot be reached.
         """
         return _registry().of_user(user, current=_current_handle())

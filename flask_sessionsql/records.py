@@ -493,7 +493,10 @@ class SessionRecords:
     def forget(self, keys: Keys, token: str, *, wait: bool = True) -> bool:
         """End what a token opens, be it readable or not. Whether there was anything."""
         places = row_ids(keys, token)
-        return any(self.store.delete(place, wait=wait) for place in places)
+        gone = any(self.store.delete(place, wait=wait) for place in places)
+        if gone:
+            self.tell(SessionEnded(None, None, "cleared"))
+        return gone
 
     def _insert(
         self, plan: Plan, keys: Keys, target: SessionRecord, wait: bool

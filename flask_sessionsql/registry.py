@@ -257,9 +257,10 @@ class SessionRegistry:
     # What there is.
 
     def of_user(self, user_id: object, *, current: str | None) -> list[SessionInfo]:
-        """A user's live sessions, the one used last first.
+        """A user's live sessions, the one used last first; empty where there are none.
 
         :param current: the handle of this request's session.
+        :raises ValueError: ``user_id`` names nobody.
         """
         where = self._of_user(user_id)
         return list(self._select(where, None, current))
@@ -365,6 +366,8 @@ class SessionRegistry:
 
         :param user_id: end it only if it is this user's.
         :param wait: whether to wait for a SQLite file that is locked.
+        :raises ValueError: ``user_id`` is given and names nobody.
+        :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         """
         where = self._named(handle)
         if user_id is not ANYBODY:
@@ -378,6 +381,8 @@ class SessionRegistry:
 
         :param keep: the handle of one that stays.
         :param wait: whether to wait for a SQLite file that is locked.
+        :raises ValueError: ``user_id`` names nobody.
+        :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         """
         where = self._of_user(user_id)
         if keep is not None:

@@ -198,7 +198,7 @@ RefusedReason: TypeAlias = Literal["ended", "value", "size", "limit", "conflict"
 class SessionEvent:
     """What all events have."""
 
-    #: The session's handle; ``None`` if it was never stored.
+    #: The session's handle; ``None`` if it was never stored, or could not be read.
     handle: str | None
     #: Whose session it is; ``None`` if nobody is logged in, or it is not known.
     user_id: str | None
