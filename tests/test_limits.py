@@ -13,10 +13,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from flask_sessionsql import SessionLimitError, SessionStoreUnavailableError
+from flask_sessionsql import (
+    SessionLimitError,
+    SessionStoreUnavailableError,
+    limits,
+)
 from flask_sessionsql.limits import UserLimit, _users_turn
 from flask_sessionsql.store import SessionStore
 from tests.conftest import MakeDatabase, Servers, database_maker
+from tests.integration.helpers import at_once
 from tests.stores import (
     KEPT,
     assert_nothing_locked,
@@ -245,26 +250,6 @@ def test_a_login_waits_for_another_one_of_its_user(shared_store: SessionStore) -
     assert [1] == handles(store)
 
 
-def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
-    """Run all jobs in threads, which begin together; their results or errors."""
-    barrier = threading.Barrier(len(jobs))
-    results: list[Any] = [None] * len(jobs)
-
-    def run(number: int) -> None:
-        barrier.wait(30)
-        try:
-            results[number] = jobs[number]()
-        except Exception as error:
-            results[number] = error
-
-    threads = [threading.Thread(target=run, args=[n]) for n in range(len(jobs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return results
-
-
 @pytest.mark.parametrize("refuse", [False, True], ids=["ends", "refuses"])
 def test_12_logins_at_once_keep_the_limit(store: SessionStore, refuse: bool) -> None:
     """In threads: three of them are logged in, neither more nor less, half of them
@@ -480,3 +465,21 @@ def test_an_error_gives_the_lock_back(store: SessionStore) -> None:
         store.insert(row_of(2, **broken), ends(1))
     assert_no_lock_is_held(store)
     assert [1] == handles(store)
+
+
+def test_a_look_that_finds_nothing_is_not_the_only_one(
+    store: SessionStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that moves meanwhile can escape one look of InnoDB's: the first is
+    followed by another.
+    """
+    real, looks = limits._make_room, [0]
+
+    def miss_once(*arguments: Any) -> list[str]:
+        looks[0] += 1
+        return [] if looks[0] == 1 else real(*arguments)
+
+    monkeypatch.setattr(limits, "_make_room", miss_once)
+    store.insert(row_of(1))
+    store.insert(row_of(2), ends(1))
+    assert [2] == handles(store)

@@ -318,3 +318,22 @@ def test_ending_all_ends(
 
     assert SessionRegistry(SessionConfig(), store.database, tell).revoke_all() == 1
     assert len(begun) == 9
+
+
+def test_a_look_that_finds_nothing_is_not_the_only_one(
+    store: SessionStore, registry: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that moves meanwhile can escape one look of InnoDB's: the first is
+    followed by another.
+    """
+    real, looks = registry._look, [0]
+
+    def miss_once(where: Any, wait: bool) -> int:
+        looks[0] += 1
+        return 0 if looks[0] == 1 else real(where, wait)
+
+    monkeypatch.setattr(registry, "_look", miss_once)
+    row = row_of(1)
+    store.insert(row)
+    assert registry.revoke(row.handle) is True
+    assert [] == handles(store)

@@ -13,11 +13,16 @@ from flask import Flask, session
 from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_sessionsql import SessionConflictError, SessionStoreUnavailableError
+from flask_sessionsql import (
+    SessionConflictError,
+    SessionEnded,
+    SessionStoreUnavailableError,
+    session_ended,
+)
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.store import SessionStore
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.integration.helpers import add_views, cookie, rows, token, visit
+from tests.integration.helpers import add_views, at_once, cookie, rows, token, visit
 
 
 @pytest.fixture
@@ -30,24 +35,6 @@ def same_browser(client: FlaskClient) -> FlaskClient:
     other = client.application.test_client()
     other.set_cookie("session", token(client))
     return other
-
-
-def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
-    """Run all jobs in threads, and give their results or errors in order."""
-    results: list[Any] = [None] * len(jobs)
-
-    def run(number: int) -> None:
-        try:
-            results[number] = jobs[number]()
-        except Exception as error:
-            results[number] = error
-
-    threads = [threading.Thread(target=run, args=[n]) for n in range(len(jobs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    return results
 
 
 def during(
@@ -716,7 +703,14 @@ def test_a_logout_ends_what_cannot_be_read(
     store = store_of(app)
     with store.engine.connect() as connection:
         connection.execute(sa.update(store.table).values(data=b"?"))
-    client.get("/clear")
+    told: list[SessionEnded] = []
+
+    def note(sender: Flask, event: SessionEnded) -> None:
+        told.append(event)
+
+    with session_ended.connected_to(note, app):
+        client.get("/clear")
+    assert [SessionEnded(None, None, "cleared")] == told
     assert "cannot be read" in caplog.text
     assert client.get_cookie("session") is None
     assert rows(app) == []

@@ -24,8 +24,16 @@ from flask_sessionsql import session as typed_session
 from flask_sessionsql.records import LATE
 from flask_sessionsql.tokens import row_id
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.integration.helpers import Clock, add_views, cookie, rows, token, visit
-from tests.integration.test_concurrency import at_once, during, same_browser
+from tests.integration.helpers import (
+    Clock,
+    add_views,
+    at_once,
+    cookie,
+    rows,
+    token,
+    visit,
+)
+from tests.integration.test_concurrency import during, same_browser
 
 KEY = "a key"
 
