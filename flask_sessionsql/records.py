@@ -485,7 +485,7 @@ class SessionRecords:
         user_id = loaded.row.user_id
         left = None if target is None else target.row.user_id
         logs_out = plan.replaces or (user_id is not None and user_id != left)
-        if not logs_out or not self.store.end(loaded.row.handle, user_id, wait=wait):
+        if not logs_out or not self.store.end(loaded.row, wait=wait):
             return False
         self._tell_ended(loaded, "cleared")
         return True

@@ -223,13 +223,17 @@ class SessionStore:
             statement = self._delete_loaded
         return self._write(statement, parameters, None, None, wait) == 1
 
-    def end(self, handle: str, user_id: str | None, *, wait: bool = True) -> bool:
-        """Delete a session wherever it has moved, if it is still this user's. Whether
-        it was there.
+    def end(self, loaded: StoredSession, *, wait: bool = True) -> bool:
+        """Delete a session where it has moved to from ``loaded``, if it is still the
+        same user's. Whether it was there.
         """
         columns = self.table.c
+        moved = sa.delete(self.table).where(
+            columns.handle == loaded.handle, columns.previous_id == loaded.id
+        )
+        user_id = loaded.user_id
         theirs = columns.user_id == user_id if user_id else columns.user_id.is_(None)
-        statement = sa.delete(self.table).where(columns.handle == handle, theirs)
+        statement = moved.where(theirs)
         # InnoDB's scan can miss a row that moves meanwhile, once.
         return any(self._write(statement, {}, None, None, wait) for _ in range(2))
 

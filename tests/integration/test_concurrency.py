@@ -732,3 +732,21 @@ def test_emptying_what_another_request_has_ended(
     assert (response.status_code, cookie(response)) == (200, None)
     assert "dropped" not in caplog.text
     assert rows(app) == []
+
+
+def test_a_logout_follows_one_change_of_token_only(
+    app: Flask, client: FlaskClient
+) -> None:
+    """A visitor's session that has been somebody's meanwhile, and is nobody's again, is
+    not the one that a slow request clears.
+    """
+    client.get("/set/a/1")
+    other = same_browser(client)
+
+    def log_in_and_out() -> None:
+        other.get("/set/_user_id/ann")
+        other.get("/pop/_user_id")
+
+    response = during(client, log_out_by_clear, log_in_and_out)
+    assert cookie(response) is None
+    assert other.get("/all").json == {"a": "1"}
