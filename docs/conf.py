@@ -80,7 +80,12 @@ PUBLIC_NAMES = {
     "sqlalchemy.engine.base.Connection": "sqlalchemy.engine.Connection",
     "sqlalchemy.engine.base.Engine": "sqlalchemy.engine.Engine",
     "sqlalchemy.engine.url.URL": "sqlalchemy.engine.URL",
+    "sqlalchemy.engine.interfaces.Dialect": "sqlalchemy.engine.Dialect",
+    "sqlalchemy.sql.dml.Delete": "sqlalchemy.sql.expression.Delete",
+    "sqlalchemy.sql.dml.Insert": "sqlalchemy.sql.expression.Insert",
+    "sqlalchemy.sql.dml.Update": "sqlalchemy.sql.expression.Update",
     "sqlalchemy.sql.elements.ColumnElement": "sqlalchemy.sql.expression.ColumnElement",
+    "sqlalchemy.sql.selectable.Select": "sqlalchemy.sql.expression.Select",
     "sqlalchemy.sql.schema.MetaData": "sqlalchemy.schema.MetaData",
     "sqlalchemy.sql.schema.Table": "sqlalchemy.schema.Table",
 }

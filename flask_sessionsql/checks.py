@@ -15,7 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy import exc as sa_exc
-from sqlalchemy.dialects import mysql, postgresql
+from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateColumn, CreateIndex
 
 from .config import SessionConfig
@@ -393,21 +393,22 @@ class _TableCheck:
         missing = [c for c in self._table.columns if c.name not in there.columns]
         if missing:
             yield self._missing_columns(missing)
-        if not all(column.nullable for column in missing):
+        if not all(map(_can_come_later, missing)):
             return  # another program's: there is more, and it does not matter
         for column in self._table.columns:
             if column.name in there.columns:
                 yield from self._check_column(column, there)
         yield from self._check_others(there)
         yield from self._check_key(there)
-        for name in ("handle", "user_id", "expires_at", "previous_id"):
+        for name in _INDEXED:
             if name in there.columns:
                 yield from self._check_index(name, there)
+        yield from self._check_former_index(there)
 
     def _missing_columns(self, missing: Sequence[sa.Column[Any]]) -> Finding:
         names = ", ".join(column.name for column in missing)
         problem = f"It lacks the columns {names}: no session can be read or stored."
-        if not all(column.nullable for column in missing):
+        if not all(map(_can_come_later, missing)):
             return self._finding(
                 f"{problem} It may be another program's table.",
                 "Set SESSION_SQLALCHEMY_TABLE to a name that is free. Or, if it is"
@@ -417,8 +418,11 @@ class _TableCheck:
             f"ALTER TABLE {self._name} ADD COLUMN {self._column_ddl(column)};"
             for column in missing
         ]
-        if "previous_id" in names:
-            statements.append(f"{self._index_ddl('previous_id')};")
+        statements += [
+            f"{self._index_ddl(column.name)};"
+            for column in missing
+            if column.name in _INDEXED
+        ]
         migrate = "Run 'flask db migrate' and 'flask db upgrade'"
         if not self._migrates:
             migrate = "Run the migration that adds them"
@@ -478,7 +482,8 @@ class _TableCheck:
     def _check_collation(
         self, column: sa.Column[Any], there: Any, collation: str
     ) -> Iterator[Finding]:
-        if isinstance(there, postgresql.CITEXT):
+        # By its name: the dialect takes longer to import than all the rest.
+        if there.__visit_name__ == "CITEXT":
             collation = "CITEXT"
         # Handles are the same in every collation, and nobody looks for the others.
         folds = collation.upper() in ("CITEXT", "NOCASE") or "_ci" in collation
@@ -551,12 +556,7 @@ class _TableCheck:
         serving = [index for index in there.indexes if _serves(index, name)]
         for index in serving:
             if index["unique"] and index["column_names"] == [name] and name != "handle":
-                yield self._finding(
-                    f"The index {index['name']} on it is unique, so that a second"
-                    " session with the same value cannot be stored.",
-                    self._replace(index, name),
-                    name,
-                )
+                yield self._unique(index, name, self._replace(index, name))
         if any(index["name"] not in there.invalid for index in serving):
             return
         problem, advice = "It has no index", f"{self._index_ddl(name)};"
@@ -580,21 +580,50 @@ class _TableCheck:
             "warning",
         )
 
+    def _check_former_index(self, there: _Reflected) -> Iterator[Finding]:
+        """The index that was there before there was ``purge_at``."""
+        for index in there.indexes:
+            if index["column_names"] != ["expires_at"]:
+                continue
+            if index["unique"]:
+                yield self._unique(index, "expires_at", self._drop(index))
+                continue
+            yield self._finding(
+                f"The index {index['name']} on it is written whenever the end of a"
+                " session moves, and finds nothing that purge_at does not.",
+                self._drop(index),
+                "expires_at",
+                "warning",
+            )
+
+    def _unique(self, index: Any, column: str, advice: str) -> Finding:
+        return self._finding(
+            f"The index {index['name']} on it is unique, so that a second session with"
+            " the same value cannot be stored.",
+            advice,
+            column,
+        )
+
     def _replace(self, index: Any, column: str) -> str:
         """How to have the right index in the place of one that is there."""
+        drop = self._drop(index)
+        return drop if drop == self._anew() else f"{drop} {self._index_ddl(column)};"
+
+    def _drop(self, index: Any) -> str:
         prepare, name = self._dialect.identifier_preparer, index["name"]
         if name.startswith("sqlite_autoindex_"):  # of a constraint
             return self._anew()
         if self._kind == "mysql":
-            drop = f"ALTER TABLE {self._name} DROP INDEX {prepare.quote(name)};"
-        elif "duplicates_constraint" in index:
-            drop = f"ALTER TABLE {self._name} DROP CONSTRAINT {prepare.quote(name)};"
-        else:
-            schema = self._table.schema
-            prefix = f"{prepare.quote(schema)}." if schema else ""
-            drop = f"DROP INDEX {prefix}{prepare.quote(name)};"
-        return f"{drop} {self._index_ddl(column)};"
+            return f"ALTER TABLE {self._name} DROP INDEX {prepare.quote(name)};"
+        if "duplicates_constraint" in index:
+            return f"ALTER TABLE {self._name} DROP CONSTRAINT {prepare.quote(name)};"
+        schema = self._table.schema
+        prefix = f"{prepare.quote(schema)}." if schema else ""
+        return f"DROP INDEX {prefix}{prepare.quote(name)};"
 
+
+#: Columns by which rows are found, besides the key.
+_INDEXED = ("handle", "user_id", "previous_id", "purge_at")
 
 #: The largest that a ``MEDIUMBLOB`` holds, in bytes.
 _MEDIUM = 2**24 - 1
@@ -632,6 +661,11 @@ def _is_of_kind(expected: Any, there: Any, dialect: str) -> bool:
         return no_type or isinstance(there, _BINARY)
     kind = sa.Integer if isinstance(expected, sa.Integer) else sa.String
     return isinstance(there, kind) and not isinstance(there, sa.Enum)
+
+
+def _can_come_later(column: sa.Column[Any]) -> bool:
+    """Whether a column can be added to a table that has rows."""
+    return bool(column.nullable) or column.server_default is not None
 
 
 def _where(index: Any) -> str:

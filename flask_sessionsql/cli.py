@@ -420,7 +420,7 @@ def show_command(handle: str, values: bool, as_json: bool) -> None:
     size = len(stored)
     document = session_document(row, data, size, permanent=interface.config.permanent)
     shown = {key: data[key] for key in data if key not in HIDDEN_KEYS}
-    sizes = interface.records(app).sizes(shown)
+    sizes = interface.records(app).planner.sizes(shown)
     if as_json:
         keys = keys_document(sizes, shown if values else None)
         say_json({**document, "keys": keys})
@@ -571,18 +571,18 @@ def purge_command(
         max_seconds=max_seconds,
         tell=records.tell,
     )
-    total, last, failure = 0, batch_size, None
+    total, seen, failure = 0, batch_size, None
     with progress("Purging", lambda: count_expired(database, now)) as advance:
         try:
-            for last in batches:
-                total += last
-                advance(last)
+            for done in batches:
+                total, seen = total + done.deleted, done.seen
+                advance(done.deleted)
         except BaseException as error:  # first what was done, and then what went wrong
             failure = error
     left = None
     if failure is None:
         # What a last batch did not find, other processes are deleting.
-        left = count_expired(database, now) if last == batch_size else 0
+        left = count_expired(database, now) if seen == batch_size else 0
     _say_purged(total, left, as_json)
     if isinstance(failure, KeyboardInterrupt):
         ctx.exit(_INTERRUPTED)

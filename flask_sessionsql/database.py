@@ -19,9 +19,9 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
@@ -31,6 +31,7 @@ from .exceptions import (
     SessionStoreUnavailableError,
     SessionTableError,
 )
+from .statements import DirectWay, Statement
 
 __all__ = ["SessionDatabase", "delete_rows", "transaction"]
 
@@ -99,12 +100,38 @@ class SessionDatabase:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._abandoned: list[sa.Pool] = []
+        self._direct = DirectWay(engine)
         _DATABASES.add(self)
 
     @property
     def locks_whole_database(self) -> bool:
         """Whether one writer keeps all others out, as in SQLite."""
         return self.engine.dialect.name == "sqlite"
+
+    def first(
+        self, statement: Statement, values: Mapping[str, Any]
+    ) -> Sequence[Any] | None:
+        """The first row that a statement finds, with these values for its parameters;
+        ``None`` where there is none. It raises what :meth:`run` does.
+        """
+        if self._direct.is_open():
+            return self._insist(lambda: self._direct.first(statement, values))
+        return self.run(
+            lambda connection: connection.execute(statement.clause, values).first()
+        )
+
+    def change(
+        self, statement: Statement, values: Mapping[str, Any], *, wait: bool = True
+    ) -> int:
+        """How many rows a statement writes, with these values for its parameters. It
+        raises what :meth:`run` does.
+        """
+        if self._direct.is_open() and (wait or not self.locks_whole_database):
+            return self._insist(lambda: self._direct.change(statement, values))
+        return self.run(
+            lambda connection: connection.execute(statement.clause, values).rowcount,
+            wait=wait,
+        )
 
     def run(self, work: Callable[[sa.Connection], T], *, wait: bool = True) -> T:
         """What ``work`` returns, which is given a connection. It may be called more
@@ -115,14 +142,22 @@ class SessionDatabase:
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         :raises SessionTableError: the table is missing, or another program's.
         """
-        self._leave_other_process()
         wait = wait or not self.locks_whole_database
+
+        def attempt() -> T:
+            with self.engine.connect() as connection, _patience(connection, wait):
+                return work(connection)
+
+        return self._insist(attempt, wait)
+
+    def _insist(self, attempt: Callable[[], T], wait: bool = True) -> T:
+        """What ``attempt`` returns, which is made again where that can help."""
+        self._leave_other_process()
         reconnected = provided = False
         turned_down = 0
         while True:
             try:
-                with self.engine.connect() as connection, _patience(connection, wait):
-                    return work(connection)
+                return attempt()
             except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
                 lost = getattr(error, "connection_invalidated", False)
                 if lost and not reconnected:

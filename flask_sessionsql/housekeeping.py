@@ -5,13 +5,18 @@ in two ways, which may go on at the same time, in any number of processes: no tw
 them work on the same rows, since each skips what another has locked (PostgreSQL,
 MariaDB from 10.6, MySQL from 8.0.1) or waits its turn (SQLite).
 
-- **By themselves**, on a small site: each process deletes up to 100 of them every ten
+- **By themselves**, on a small site: each process looks at up to 100 rows every ten
   minutes (``SESSION_PURGE_INTERVAL``), when the response to a request that touched its
   session has left, so that nobody waits for it. If there were 100, it goes on after the
   next such request.
 - **By the command** ``flask sessions purge``, on a large site, from a timer; see
   :mod:`flask_sessionsql.cli`. It deletes 500 at once, and then pauses for as long as
   that took, so that the database has half of its time for others even where it is slow.
+
+A row that has expired is found by its ``purge_at``: the end that it had when it was
+stored, or when the purge last looked at it. If it has been used since and goes on, its
+``purge_at`` becomes the end that it has by then. So the index that finds expired rows
+is written once in the lifetime of a session, and not whenever its end moves.
 
 How much requests notice of the command, ``benchmarks/purge.py`` measures: four clients
 that never rest read sessions and change them, while 1,000,000 of 2,000,000 rows are
@@ -42,7 +47,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -50,11 +55,11 @@ from .database import SessionDatabase, delete_rows, transaction
 from .exceptions import SessionError
 from .signals import SessionEnded, Tell
 
-__all__ = ["Housekeeper", "count_expired", "purge", "purge_batch"]
+__all__ = ["Batch", "Housekeeper", "count_expired", "purge", "purge_batch"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Rows that are deleted at once: after a response, and by the command.
+#: Rows that are looked at at once: after a response, and by the command.
 AFTER_RESPONSE = 100
 BATCH = 500
 #: Seconds between two batches of the command, in which others have the database; at
@@ -67,28 +72,22 @@ PAUSE = 0.05
 def count_expired(database: SessionDatabase, now: int) -> int:
     """How many rows had expired at ``now``, in seconds since 1970."""
     table = database.table
-    statement = sa.select(sa.func.count()).where(table.c.expires_at <= now)
+    statement = sa.select(sa.func.count()).where(
+        table.c.purge_at <= now, table.c.expires_at <= now
+    )
     return int(database.run(lambda connection: connection.scalar(statement)) or 0)
 
 
-def purge_batch(
-    database: SessionDatabase,
-    now: int,
-    most: int,
-    tell: Tell = lambda event: None,
-    *,
-    wait: bool = True,
-) -> int:
-    """Delete rows that had expired at ``now``, the oldest first; how many.
+class Batch(NamedTuple):
+    """What one batch came to."""
 
-    Less than ``most`` means that no more were there, but for those that other
-    processes are deleting.
-
-    :param most: how many rows at most.
-    :param tell: told of each session.
-    :param wait: whether to wait for a SQLite file that is locked.
-    """
-    return len(_delete(database, now, most, tell, wait=wait))
+    #: At how many rows it looked. Fewer than it might mean that there are no more, but
+    #: for those at which other processes look.
+    seen: int
+    #: How many of them had expired, and are deleted; the others live on.
+    deleted: int
+    #: The ``purge_at`` of the last one; ``None`` where there was none.
+    last: int | None
 
 
 def purge(
@@ -99,11 +98,11 @@ def purge(
     pause: float = PAUSE,
     max_seconds: float | None = None,
     tell: Tell = lambda event: None,
-) -> Iterator[int]:
-    """Delete all rows that had expired at ``now``, in batches; gives the number of each
-    one. Whoever asks for no more of them stops it, between two batches.
+) -> Iterator[Batch]:
+    """Delete all rows that had expired at ``now``, in batches; gives each one. Whoever
+    asks for no more of them stops it, between two batches.
 
-    :param batch: how many rows at once.
+    :param batch: how many rows at once; those that turn out to live on count, too.
     :param pause: seconds between two batches, and at least as long as the last one
         took: then others have the database for half of the time, however slow it is. 0
         for none at all.
@@ -114,52 +113,70 @@ def purge(
     since = None
     while True:
         start = time.monotonic()
-        rows = _delete(database, now, batch, tell, since=since)
+        done = purge_batch(database, now, batch, tell, since=since)
         took = time.monotonic() - start
-        yield len(rows)
-        if len(rows) < batch:
+        yield done
+        if done.seen < batch:
             return
         # While somebody reads the table in one long transaction, a backup for one, the
         # database keeps what is deleted, and would go through it again in each batch.
-        since = rows[-1].expires_at
+        since = done.last
         rest = pause and max(pause, took)
         if time.monotonic() + rest >= end:
             return
         time.sleep(rest)
 
 
-def _delete(
+def purge_batch(
     database: SessionDatabase,
     now: int,
     most: int,
-    tell: Tell,
+    tell: Tell = lambda event: None,
     *,
     since: int | None = None,
     wait: bool = True,
-) -> Sequence[Any]:
-    """As :func:`purge_batch`, from those that expired at ``since``; the rows."""
+) -> Batch:
+    """Delete rows that had expired at ``now``, the oldest first.
+
+    :param most: at how many rows to look at most.
+    :param tell: told of each session that is deleted.
+    :param since: look at no row whose ``purge_at`` is before this.
+    :param wait: whether to wait for a SQLite file that is locked.
+    """
     table = database.table
     columns = table.c
-    chosen = (
-        sa.select(columns.id, columns.handle, columns.user_id, columns.expires_at)
-        .where(columns.expires_at <= now)
-        .order_by(columns.expires_at)
+    due = (
+        sa.select(
+            *(columns[name] for name in ("id", "handle", "user_id", "purge_at")),
+            # As it is once the row is locked, which a request may have moved on.
+            (columns.expires_at <= now).label("expired"),
+        )
+        .where(columns.purge_at <= now)
+        .order_by(columns.purge_at)
         .limit(most)
     )
     if since is not None:
-        chosen = chosen.where(columns.expires_at >= since)
+        due = due.where(columns.purge_at >= since)
+    note_again = sa.update(table).values(purge_at=columns.expires_at)
 
-    def work(connection: sa.Connection) -> Sequence[Any]:
+    def work(connection: sa.Connection) -> tuple[Sequence[Any], Sequence[Any]]:
         skip = _can_skip(connection.dialect)
         with transaction(connection):
-            rows = connection.execute(chosen.with_for_update(skip_locked=skip)).all()
-            delete_rows(connection, table, [row.id for row in rows])
-        return rows
+            rows = connection.execute(due.with_for_update(skip_locked=skip)).all()
+            gone = [row for row in rows if row.expired]
+            delete_rows(connection, table, [row.id for row in gone])
+            live = [row.id for row in rows if not row.expired]
+            for start in range(0, len(live), BATCH):
+                # Unlike a DELETE, an UPDATE of MariaDB's that reads the whole of a
+                # small table waits for no other row that somebody has locked.
+                part = columns.id.in_(live[start : start + BATCH])
+                connection.execute(note_again.where(part))
+        return rows, gone
 
-    rows = database.run(work, wait=wait)
-    for row in rows:
+    rows, gone = database.run(work, wait=wait)
+    for row in gone:
         tell(SessionEnded(row.handle, row.user_id, "expired"))
-    return rows
+    return Batch(len(rows), len(gone), rows[-1].purge_at if rows else None)
 
 
 def _can_skip(dialect: sa.Dialect) -> bool:
@@ -198,7 +215,7 @@ class Housekeeper:
         return time.monotonic() >= self._next
 
     def run(self, database: SessionDatabase, tell: Tell = lambda event: None) -> None:
-        """Delete up to 100 rows, unless another thread does so now. It raises nothing:
+        """Look at up to 100 rows, unless another thread does so now. It raises nothing:
         the response has left.
         """
         lock = self._lock
@@ -208,11 +225,11 @@ class Housekeeper:
             if not self.is_due():
                 return
             now = int(time.time())
-            deleted = purge_batch(database, now, AFTER_RESPONSE, tell, wait=False)
-            if deleted < AFTER_RESPONSE:
+            done = purge_batch(database, now, AFTER_RESPONSE, tell, wait=False)
+            if done.seen < AFTER_RESPONSE:
                 self._next = time.monotonic() + self._interval
-            if deleted:
-                logger.info("Deleted %d expired sessions.", deleted)
+            if done.deleted:
+                logger.info("Deleted %d expired sessions.", done.deleted)
         except SessionError as error:
             # Of a file that is locked, and of a database that is gone, others tell.
             self._next = time.monotonic() + self._interval

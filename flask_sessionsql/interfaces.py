@@ -133,8 +133,8 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NoReturn, cast
@@ -157,14 +157,8 @@ from .exceptions import (
     SessionValueError,
 )
 from .housekeeping import Housekeeper
-from .records import (
-    Action,
-    Client,
-    Plan,
-    SessionRecord,
-    SessionRecords,
-    Stale,
-)
+from .planning import Action, Client, Plan, SessionRecord, Stale
+from .records import SessionRecords
 from .registry import SessionRegistry
 from .sessions import ServerSideSession, SessionFacts
 from .signals import RefusedReason, SessionRefused, anybody_listens
@@ -299,6 +293,7 @@ class _Opened:
         "_interface",
         "_request",
         "cookie",
+        "keys",
         "record",
         "refused",
         "stale",
@@ -307,6 +302,7 @@ class _Opened:
     def __init__(
         self, interface: FlaskSQLAlchemySessionInterface, app: Flask, request: Request
     ) -> None:
+        self.keys = secret_keys(app)
         self._interface = interface
         self._app = app
         self._request = request
@@ -322,8 +318,8 @@ class _Opened:
         token = self._request.cookies.get(self._interface.config.cookie_name)
         if token is None or not is_token(token):
             return {}
-        records, now = self._interface.records(self._app), _now()
-        found = records.find(secret_keys(self._app), token, now)
+        now = _now()
+        found = self._interface.records(self._app).find(self.keys, token, now)
         if found is None:
             self.stale = Stale(token, now)
             return {}
@@ -475,7 +471,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         """
         session = cast(ServerSideSession, session)
         if session.accessed or session.loaded:
-            response.vary.add("Cookie")
+            _vary_by_cookie(response)
         if not session.loaded:
             return
         opened = cast(_Opened, session.source)
@@ -504,10 +500,10 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             if session.cleared and opened.stale is not None:
                 self._forget(app, session, opened.stale, response)
             return
-        records, keys = self.records(app), secret_keys(app)
+        records, keys = self.records(app), opened.keys
         user = session.get(self.config.user_key)
-        with _told_if_refused(records, opened, user):
-            plan = records.plan(
+        try:
+            plan = records.planner.plan(
                 keys,
                 opened.record,
                 session.stored_form(),
@@ -528,6 +524,9 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 late = partial(_write_late, records, opened, user, plan, keys)
                 _after_context(late)
                 stored = plan.target, plan.data
+        except tuple(_REFUSED) as error:
+            _tell_refused(records, opened, user, error)
+            raise
         self._settle(app, session, opened, stored, response)
 
     def _forget(
@@ -612,6 +611,16 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         }
 
 
+def _vary_by_cookie(response: Response) -> None:
+    """Add ``Cookie`` to the response's ``Vary``: where there is none yet,
+    without parsing the header, which takes longer than the session's own work.
+    """
+    if any(name.lower() == "vary" for name, _ in response.headers):
+        response.vary.add("Cookie")
+    else:
+        response.headers.add("Vary", "Cookie")
+
+
 def _now() -> int:
     return int(time.time())
 
@@ -633,9 +642,11 @@ def _write_late(
 ) -> None:
     """Write what could not be written before the response was made."""
     try:
-        with _told_if_refused(records, opened, user):
-            records.execute(plan, keys)
-    except SessionLimitError as error:
+        records.execute(plan, keys)
+    except tuple(_REFUSED) as error:
+        _tell_refused(records, opened, user, error)
+        if not isinstance(error, SessionLimitError):
+            raise
         # The token that has left opens nothing, which is what refusing comes to.
         logger.warning("A login was refused after its response: %s", error)
 
@@ -666,23 +677,18 @@ _REFUSED: dict[type[SessionError], RefusedReason] = {
 }
 
 
-@contextmanager
-def _told_if_refused(
-    records: SessionRecords, opened: _Opened, user: object
-) -> Iterator[None]:
+def _tell_refused(
+    records: SessionRecords, opened: _Opened, user: object, error: SessionError
+) -> None:
     """Tell of an error, once: the page for it is saved, too.
 
     :param user: who is, or would be, logged in.
     """
-    try:
-        yield
-    except tuple(_REFUSED) as error:
-        if not opened.refused:
-            opened.refused = True
-            handle = None if opened.record is None else opened.record.row.handle
-            user_id = None if user is None else str(user)
-            records.tell(SessionRefused(handle, user_id, _REFUSED[type(error)]))
-        raise
+    if not opened.refused:
+        opened.refused = True
+        handle = None if opened.record is None else opened.record.row.handle
+        user_id = None if user is None else str(user)
+        records.tell(SessionRefused(handle, user_id, _REFUSED[type(error)]))
 
 
 def _storable(text: str | None, most: int) -> str | None:

@@ -1,29 +1,26 @@
 """One session's row, as one request knows it: found by its token, saved with the
-version it had.
+version it had, against whatever other requests do meanwhile.
 
-Saving has two steps. :meth:`SessionRecords.plan` decides, without the database,
-what is to be written, so that a response can be made before it is.
-:meth:`SessionRecords.execute` writes it, against whatever other requests do.
+Saving has two steps. The :class:`~flask_sessionsql.planning.Planner` decides what is to
+be written, without the database; :meth:`SessionRecords.execute` writes it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum, auto
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from .config import SessionConfig
 from .encryption import Encryption
 from .exceptions import (
     SessionConflictError,
-    SessionTooLargeError,
     SessionValueError,
     UnreadableSessionError,
 )
 from .limits import UserLimit
 from .merging import merge
+from .planning import Action, Keys, Plan, Planner, SessionRecord
 from .serializers import Serializer
 from .sessions import EXPIRY_KEY, HIDDEN_KEYS
 from .signals import (
@@ -37,10 +34,9 @@ from .signals import (
     Tell,
 )
 from .store import SessionStore, StoredSession
-from .tables import MAX_USER_ID
-from .tokens import new_handle, new_token, row_id, row_ids
+from .tokens import new_handle, row_id, row_ids
 
-__all__ = ["Action", "Client", "Plan", "SessionRecord", "SessionRecords", "Stale"]
+__all__ = ["SessionRecords"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -52,77 +48,7 @@ MAX_TRIES = 1000
 #: one that was under way.
 LATE = 10
 
-#: How many of its keys the error of a session that is too large names.
-_NAMED_KEYS = 5
-
-Keys = Sequence[str | bytes]
-
-
-class Client(NamedTuple):
-    """What a session is used with, where that is recorded."""
-
-    address: str | None = None
-    user_agent: str | None = None
-
-
-class Stale(NamedTuple):
-    """A token that came with a request and opened nothing, and when that was tried, in
-    seconds since 1970.
-    """
-
-    token: str
-    at: int
-
-    def __repr__(self) -> str:
-        """Without the token."""
-        return f"<Stale at {self.at}>"
-
-
-@dataclass(frozen=True)
-class SessionRecord:
-    """A stored session and the token that opens it. The row's data is not encrypted
-    here, whatever it is in the database.
-    """
-
-    token: str
-    row: StoredSession
-
-    def __repr__(self) -> str:
-        """Without the token and the data."""
-        return f"<SessionRecord {self.row.handle!r}>"
-
-
-class Action(Enum):
-    """What saving a session comes to."""
-
-    NOTHING = auto()
-    INSERT = auto()
-    UPDATE = auto()
-    TOUCH = auto()
-    DELETE = auto()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is to be written."""
-
-    action: Action
-    data: Mapping[Any, Any]
-    #: What was loaded, if anything was.
-    record: SessionRecord | None = None
-    #: What is to be stored.
-    target: SessionRecord | None = None
-    #: The application ended the old session: nothing of it is to be merged.
-    replaces: bool = False
-    #: The session moves to a new token, whoever its user is.
-    rotates: bool = False
-    stale: Stale | None = None
-    client: Callable[[], Client] = Client
-    now: int = 0
-
-    def __repr__(self) -> str:
-        """Without the data."""
-        return f"<Plan {self.action.name}>"
+_INTEGER = frozenset({int})
 
 
 class SessionRecords:
@@ -141,6 +67,7 @@ class SessionRecords:
         self._config = config
         self.store = store
         self._serializer = serializer
+        self.planner: Planner = Planner(config, serializer)
         self._encryption = Encryption(
             seals=bool(config.encrypt), required=config.encrypt == "required"
         )
@@ -155,18 +82,21 @@ class SessionRecords:
         :return: ``None`` where there is none, and where it cannot be read: then
             the log names its handle, and the row is left as it is.
         """
-        keys = list(keys)
-        if len(keys) > 1:
-            # Another request may have moved the row to the current key meanwhile.
-            keys.append(keys[0])
-        for key, place in zip(keys, row_ids(keys, token), strict=True):
-            row = self.store.load(place, now)
+        # The current key once more at the end, where there are others: another request
+        # may have moved the row to it meanwhile.
+        for key in keys if len(keys) == 1 else (*keys, keys[0]):
+            row = self.store.load(row_id(key, token), now)
             if row is not None:
-                return self._opened(row, token, key, now)
+                return self._opened(row, token, key, key == keys[0], now)
         return None
 
     def _opened(
-        self, row: StoredSession, token: str, key: str | bytes, now: int
+        self,
+        row: StoredSession,
+        token: str,
+        key: str | bytes,
+        is_current: bool,
+        now: int,
     ) -> tuple[SessionRecord, dict[Any, Any]] | None:
         try:
             row = self.readable(row, [key])
@@ -177,7 +107,7 @@ class SessionRecords:
             return None
         if self._outlived(row, data, now):
             return None
-        return SessionRecord(token, row), data
+        return SessionRecord(token, row, is_current), data
 
     def readable(self, row: StoredSession, keys: Keys) -> StoredSession:
         """``row`` as it was loaded, with its data not encrypted.
@@ -187,13 +117,13 @@ class SessionRecords:
             what they have to be.
         """
         numbers = (row.version, row.created_at, row.expires_at, row.last_used_at or 0)
-        if not all(isinstance(number, int) for number in numbers):
+        if not _INTEGER.issuperset(map(type, numbers)):
             raise UnreadableSessionError("The row's numbers are not all integers.")
         error = UnreadableSessionError("There is no SECRET_KEY.")
         for key in keys:
             try:
                 data = self._encryption.open(_as_bytes(row.data), key, row.id)
-                return row._replace(data=data)
+                return row if data is row.data else row._replace(data=data)
             except UnreadableSessionError as reason:
                 error = reason
         raise error
@@ -230,7 +160,8 @@ class SessionRecords:
 
     def _sealed(self, row: StoredSession, keys: Keys) -> StoredSession:
         """``row`` as it is to be stored."""
-        return row._replace(data=self._encryption.seal(row.data, keys[0], row.id))
+        data = self._encryption.seal(row.data, keys[0], row.id)
+        return row if data is row.data else row._replace(data=data)
 
     def differs(self, record: SessionRecord | None, data: Mapping[Any, Any]) -> bool:
         """Whether ``data`` is not what ``record`` holds."""
@@ -240,194 +171,6 @@ class SessionRecords:
             return self._serializer.dumps(data) != record.row.data
         except SessionValueError:
             return True
-
-    # Deciding.
-
-    def plan(
-        self,
-        keys: Keys,
-        record: SessionRecord | None,
-        data: Mapping[Any, Any],
-        *,
-        empty: bool,
-        cleared: bool,
-        now: int,
-        rotates: bool = False,
-        stale: Stale | None = None,
-        client: Callable[[], Client] = Client,
-    ) -> Plan:
-        """What saving ``data`` over ``record`` comes to.
-
-        :param empty: whether the application sees an empty session.
-        :param cleared: whether the application ended the session that was loaded.
-        :param now: seconds since 1970, UTC.
-        :param rotates: whether the application asked for a new token.
-        :param stale: the token that came with the request and opened nothing, if any.
-        :param client: gives what the session is used with.
-        :raises SessionValueError: something in ``data`` cannot be kept.
-        :raises SessionTooLargeError: ``data`` is over ``SESSION_MAX_BYTES``.
-        """
-        plan = Plan(
-            Action.NOTHING, data, record, None, cleared, rotates, stale, client, now
-        )
-        if empty:
-            return plan if record is None else replace(plan, action=Action.DELETE)
-        try:
-            payload = self._serializer.dumps(data)
-        except SessionValueError:
-            # A row that another version or hand wrote can be read and not written.
-            if record is not None and data == self.data(record.row):
-                return plan
-            raise
-        if record is None:
-            target = self._new(keys, plan, payload)
-            return replace(plan, action=Action.INSERT, target=target)
-        if cleared:
-            target = self._new(keys, plan, payload)
-            row = target.row._replace(previous_id=record.row.id)
-            return replace(plan, action=Action.UPDATE, target=replace(target, row=row))
-        if rotates or payload != record.row.data:
-            target = self._changed(keys, plan, record, None, data, payload)
-            return replace(plan, action=Action.UPDATE, target=target)
-        if self._is_unmirrored(record.row, data):
-            row = record.row._replace(user_id=self._user_id_in(data))
-            row = self._used(row, plan, self._expiry(row, data, now))
-            target = self._placed(keys, row, record.token)
-            return replace(plan, action=Action.UPDATE, target=target)
-        if self._config.refresh_each_request and self._is_due(record.row, data, now):
-            until = max(record.row.expires_at, self._expiry(record.row, data, now))
-            row = self._used(record.row, plan, until)
-            target = replace(record, row=row)
-            return replace(plan, action=Action.TOUCH, target=target)
-        return plan
-
-    def _is_unmirrored(self, row: StoredSession, data: Mapping[Any, Any]) -> bool:
-        """Whether the column names another user than the data that were stored with it:
-        ``SESSION_USER_KEY`` has changed since.
-        """
-        return self._user_id_in(data) != row.user_id
-
-    def _end(self, created_at: int, data: Mapping[Any, Any], now: int) -> int:
-        """When a session used ``now`` ends if it is not used again."""
-        ends = [now + self._config.lifetime]
-        if self._config.absolute_lifetime is not None:
-            ends.append(created_at + self._config.absolute_lifetime)
-        if EXPIRY_KEY in data:
-            ends.append(data[EXPIRY_KEY])
-        return min(ends)
-
-    def _expiry(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> int:
-        """As :meth:`_end`; the end that ``row`` has if that is near enough, so that the
-        indexed column is not rewritten by every request.
-        """
-        until = self._end(row.created_at, data, now)
-        # What the application has set, and the absolute lifetime, hold to the second.
-        is_idle_end = until == now + self._config.lifetime
-        lag = until - row.expires_at
-        near_enough = is_idle_end and 0 <= lag < self._config.refresh_interval
-        return row.expires_at if near_enough else until
-
-    def _is_due(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:
-        """Whether the row's end or last use lag behind further than they may."""
-        if self._expiry(row, data, now) > row.expires_at:
-            return True
-        # An end that is set does not move, and the last use goes on all the same.
-        used = row.last_used_at
-        return used is not None and now - used >= max(1, self._config.refresh_interval)
-
-    def _used(self, row: StoredSession, plan: Plan, expires_at: int) -> StoredSession:
-        """``row``, used now."""
-        address, user_agent = plan.client()
-        return row._replace(
-            expires_at=expires_at,
-            last_used_at=plan.now,
-            address=address,
-            user_agent=user_agent,
-        )
-
-    def _new(self, keys: Keys, plan: Plan, payload: bytes) -> SessionRecord:
-        self._check_size(plan.data, payload, 0)
-        token = new_token(self._config.id_length)
-        row = StoredSession(
-            id=row_id(keys[0], token),
-            handle=new_handle(),
-            user_id=self._user_id(plan.data),
-            data=payload,
-            version=1,
-            created_at=plan.now,
-            expires_at=0,
-        )
-        until = self._end(plan.now, plan.data, plan.now)
-        return SessionRecord(token, self._used(row, plan, until))
-
-    def _changed(
-        self,
-        keys: Keys,
-        plan: Plan,
-        record: SessionRecord,
-        new: str | None,
-        data: Mapping[Any, Any],
-        payload: bytes,
-    ) -> SessionRecord:
-        """``record`` with ``data``: under a new token if the user is another one
-        (OWASP ASVS 5.0, 7.2.4) or the application asked for it, and always under the
-        current key.
-
-        :param new: the new token, if one was made already.
-        """
-        self._check_size(data, payload, len(record.row.data))
-        token, user_id = record.token, self._user_id(data)
-        row = record.row._replace(user_id=user_id, data=payload)
-        before = record.row.user_id
-        if before != user_id:
-            # The column may lag behind SESSION_USER_KEY; the data do not.
-            before = self._user_id_in(self.data(record.row))
-        if plan.rotates or user_id != before:
-            token = new or new_token(self._config.id_length)
-        if before is None and user_id is not None:
-            # A login: the absolute lifetime asks for one now and then, so it begins
-            # with one (OWASP ASVS 5.0, 7.3.2).
-            row = row._replace(created_at=plan.now)
-        row = self._used(row, plan, self._expiry(row, data, plan.now))
-        return self._placed(keys, row, token)
-
-    def _placed(self, keys: Keys, row: StoredSession, token: str) -> SessionRecord:
-        """``row`` where it belongs by its token and the current key."""
-        place = row_id(keys[0], token)
-        if place != row.id:
-            row = row._replace(id=place, previous_id=row.id)
-        return SessionRecord(token, row)
-
-    def _check_size(self, data: Mapping[Any, Any], payload: bytes, stored: int) -> None:
-        """A session that is too large already may stay so, and shrink."""
-        if len(payload) > max(self._config.max_bytes, stored):
-            shown = {key: data[key] for key in data if key not in HIDDEN_KEYS}
-            largest = self.sizes(shown)[:_NAMED_KEYS]
-            raise SessionTooLargeError(len(payload), self._config.max_bytes, largest)
-
-    def _user_id_in(self, data: Mapping[Any, Any]) -> str | None:
-        """As :meth:`_user_id`, of data that are stored already."""
-        try:
-            return self._user_id(data)
-        except SessionValueError:
-            return None  # what happens to stand there names nobody
-
-    def _user_id(self, data: Mapping[Any, Any]) -> str | None:
-        key = self._config.user_key
-        value = data.get(key)
-        if value is None or value is False or value == "":
-            return None  # as hand-made logins have it for nobody
-        text = str(value)
-        sound = text.replace("\0", "").encode(errors="ignore").decode()
-        if len(text) > MAX_USER_ID or text != sound:
-            raise SessionValueError(
-                key,
-                f"session[{key!r}]",
-                type(value),
-                f"tells who is logged in (SESSION_USER_KEY), so it has to be at most"
-                f" {MAX_USER_ID} characters of text without NUL; it has {len(text)}.",
-            )
-        return text
 
     # Writing.
 
@@ -525,7 +268,7 @@ class SessionRecords:
         wait: bool,
     ) -> tuple[SessionRecord | None, Mapping[Any, Any]] | None:
         """Put ``target`` in the place of ``loaded``, or nothing if it is ``None``."""
-        base = self.data(loaded.row)
+        base = loaded.row
         data: Mapping[Any, Any] = plan.data
         for tries in range(MAX_TRIES):
             if target is None:
@@ -533,9 +276,8 @@ class SessionRecords:
                     self._tell_ended(loaded, "emptied")
                     return None, {}
             elif self._put(plan, keys, loaded, target, wait):
-                row = target.row._replace(version=loaded.row.version + 1)
                 self._tell_updated(plan, loaded, target, merged=tries > 0)
-                return replace(target, row=row), data
+                return _following(target, loaded), data
             found = self.find(keys, loaded.token, plan.now)
             if found is None:
                 own = self._own_move(keys, loaded, target, data, plan.now)
@@ -543,7 +285,7 @@ class SessionRecords:
             loaded, theirs = found
             if plan.replaces:
                 continue
-            data = self._merge(base, plan.data, theirs)
+            data = self._merge(self.data(base), plan.data, theirs)
             if not data.keys() - set(HIDDEN_KEYS):
                 target = None
                 continue
@@ -553,7 +295,7 @@ class SessionRecords:
             new = None if target is None else target.token
             if new == loaded.token:
                 new = None
-            target = self._changed(keys, plan, loaded, new, data, payload)
+            target = self.planner.changed(keys, plan, loaded, data, payload, new)
         raise self._conflict(loaded)
 
     def _conflict(self, record: SessionRecord) -> SessionConflictError:
@@ -624,9 +366,8 @@ class SessionRecords:
             if target is None:
                 return None, {}
             # What this request had read and made of it, and nothing of the moved one.
-            row = target.row._replace(handle=new_handle(), version=1)
-            target = replace(target, row=row)
-            alone = replace(plan, stale=None, target=target)
+            target = _with(target, handle=new_handle(), version=1)
+            alone = plan._replace(stale=None, target=target)
             return self._insert(alone, keys, target, wait)
         if target is not None:  # otherwise it is as this request would have it
             self._drop(loaded.row.handle, loaded.row.user_id)
@@ -676,6 +417,18 @@ class SessionRecords:
             self.tell(SessionMerged(handle, user_id))
         if not plan.replaces and target.token != loaded.token:
             self.tell(SessionRotated(handle, user_id, loaded.row.user_id))
+
+
+def _with(record: SessionRecord, **columns: Any) -> SessionRecord:
+    """``record`` with other values in some columns of its row."""
+    return record._replace(row=record.row._replace(**columns))
+
+
+def _following(target: SessionRecord, loaded: SessionRecord) -> SessionRecord:
+    """``target`` with the version that it has in the place of ``loaded``."""
+    version = loaded.row.version + 1
+    # A new session that takes an old one's row goes on counting where that was.
+    return target if target.row.version == version else _with(target, version=version)
 
 
 def _as_bytes(data: Any) -> bytes:

@@ -277,7 +277,7 @@ class SessionRegistry:
     ) -> Iterator[SessionInfo]:
         columns = self._database.table.c
         last_used = sa.func.coalesce(columns.last_used_at, columns.created_at)
-        # Of all sessions, in an order that an index has: there can be millions.
+        # All sessions are for an operator, who can wait; no index has their order.
         order = (columns.expires_at if where is None else last_used).desc()
         statement = (
             sa.select(

@@ -98,6 +98,11 @@ class MsgpackSerializer:
           ...
         flask_sessionsql.exceptions.SessionValueError: session['cart'][1]: ...
         """
+        if type(data) is dict and _is_plain(data, 0):
+            try:
+                return _FORMAT + _encode(data)
+            except (UnicodeEncodeError, OverflowError):
+                pass  # half of a surrogate pair; a number of more than 64 bits
         try:
             return _FORMAT + _encode(_pack_dict(data, 0))
         except _RefusedError as error:
@@ -135,6 +140,10 @@ class MsgpackSerializer:
 
 _encode: Callable[[Any], bytes] = Encoder().encode
 _AS_IT_IS = frozenset({type(None), bool, float, bytes})
+#: What msgspec writes as it is, but for what it cannot write at all.
+_PLAIN = _AS_IT_IS | {str, int}
+_NESTED = frozenset({dict, list})
+_PLAIN_OR_NESTED = _PLAIN | _NESTED
 _INT_RANGE = range(-(2**63), 2**64)
 
 
@@ -149,6 +158,26 @@ class _RefusedError(Exception):
     def stands_at(self, key: object, step: str) -> None:
         self.key = key
         self.steps.append(step)
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether a dictionary or a list needs no wrapping anywhere, as most sessions do
+    not. It is asked in each request that reads its session, so it looks at the types
+    of many values in one call.
+    """
+    values = value
+    if type(value) is dict:
+        if not _PLAIN.issuperset(map(type, value)):
+            return False
+        values = value.values()
+    if _PLAIN.issuperset(map(type, values)):
+        return depth < MAX_DEPTH
+    if depth >= MAX_DEPTH or not _PLAIN_OR_NESTED.issuperset(map(type, values)):
+        return False
+    for each in values:
+        if type(each) in _NESTED and not _is_plain(each, depth + 1):
+            return False
+    return True
 
 
 def _pack(value: Any, depth: int) -> Any:

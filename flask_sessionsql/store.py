@@ -8,7 +8,8 @@ is told in :mod:`flask_sessionsql.database`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -16,13 +17,31 @@ from sqlalchemy import exc as sa_exc
 
 from .database import SessionDatabase
 from .limits import UserLimit, within_limit
+from .statements import Statement
 
 __all__ = ["SessionStore", "StoredSession"]
 
-#: What every write changes, a change of the session besides, and one to another key.
-_USED = ("expires_at", "last_used_at", "address", "user_agent")
-_CHANGED = ("data", "user_id", *_USED)
-_MOVED = ("id", "handle", "created_at", "previous_id")
+#: What every change of a session writes, and what a change of its key does besides.
+_USED = ("last_used_at", "address", "user_agent")
+_CHANGED = ("data", *_USED)
+_MOVED = ("id", "handle", "user_id", "created_at", "previous_id")
+_LOADED = (
+    "handle",
+    "user_id",
+    "data",
+    "version",
+    "created_at",
+    "expires_at",
+    "last_used_at",
+)
+
+
+class _End(Enum):
+    """What becomes of the end of a session when it is changed."""
+
+    STAYS = auto()
+    MOVES_ON = auto()
+    MOVES_BACK = auto()
 
 
 class StoredSession(NamedTuple):
@@ -48,6 +67,10 @@ class StoredSession(NamedTuple):
     def __repr__(self) -> str:
         """Without the data: it would end in error reports."""
         return f"<StoredSession {self.handle!r}>"
+
+
+#: A column's new value, as a parameter.
+_NEW = {name: f"new_{name}" for name in StoredSession._fields}
 
 
 class SessionStore:
@@ -87,49 +110,39 @@ class SessionStore:
             columns.id == sa.bindparam("at"),
             columns.expires_at > sa.bindparam("now"),
         )
-        as_loaded = sa.and_(live, columns.version == sa.bindparam("loaded"))
+        self._as_loaded = sa.and_(live, columns.version == sa.bindparam("loaded"))
         # A column of the wrong type, in a row that was tampered with, must not
         # fail while the row is fetched: the data is taken as the driver gives it.
-        self._load = sa.select(
-            *(columns[name] for name in ("id", "handle", "user_id")),
-            sa.type_coerce(columns.data, sa.types.NullType()).label("data"),
-            *(columns[name] for name in ("version", "created_at", "expires_at")),
-            columns.last_used_at,
-        ).where(live)
-        self._insert = sa.insert(table)
-        counted = {"version": columns.version + 1}
-        update = sa.update(table).where(as_loaded)
-        used: sa.BindParameter[int] = sa.bindparam("new_last_used_at")
+        driver_data = sa.type_coerce(columns.data, sa.types.NullType()).label("data")
+        self._load = Statement(
+            sa.select(
+                *(driver_data if name == "data" else columns[name] for name in _LOADED)
+            ).where(live)
+        )
+        # The purge looks at a row first when it would end if it were not used.
+        self._insert = Statement(
+            sa.insert(table).values(
+                {name: sa.bindparam(name) for name in StoredSession._fields}
+                | {"purge_at": sa.bindparam("expires_at")}
+            )
+        )
+        self._updates: dict[tuple[Sequence[str], _End], Statement] = {}
         until: sa.BindParameter[int] = sa.bindparam("new_expires_at")
-        # Forward only: another request may have used the session later than this one.
-        onward = {
-            "expires_at": sa.case(
-                (columns.expires_at < until, until), else_=columns.expires_at
-            )
-        }
-        #: By whether the row moves, and whether its end moves back.
-        self._updates: dict[tuple[bool, bool], sa.Update] = {
-            (moves, back): update.values(
-                _bound(_CHANGED + _MOVED if moves else _CHANGED)
-                | counted
-                | ({} if back else onward)
-            )
-            for moves in (False, True)
-            for back in (False, True)
-        }
-        self._touch = (
+        used: sa.BindParameter[int] = sa.bindparam("new_last_used_at")
+        self._touch = Statement(
             sa.update(table)
-            .where(as_loaded, columns.expires_at <= until)
+            .where(self._as_loaded, columns.expires_at <= until)
             .where(sa.or_(columns.last_used_at.is_(None), columns.last_used_at < used))
-            .values(_bound(_USED))
+            .values(_bound(_USED) | {"expires_at": until})
         )
         self._late = sa.select(sa.literal(1)).where(
             columns.last_used_at > sa.bindparam("since"),
             columns.expires_at > sa.bindparam("now"),
         )
-        self._delete = sa.delete(table).where(columns.id == sa.bindparam("at"))
-        self._delete_loaded = self._delete.where(
-            columns.version == sa.bindparam("loaded")
+        delete = sa.delete(table).where(columns.id == sa.bindparam("at"))
+        self._delete = Statement(delete)
+        self._delete_loaded = Statement(
+            delete.where(columns.version == sa.bindparam("loaded"))
         )
 
     @property
@@ -143,12 +156,8 @@ class SessionStore:
 
         The columns' values are those of the database, checked by nobody yet.
         """
-        row = self.database.run(
-            lambda connection: connection.execute(
-                self._load, {"at": id, "now": now}
-            ).first()
-        )
-        return None if row is None else StoredSession(*row)
+        row = self.database.first(self._load, {"at": id, "now": now})
+        return None if row is None else StoredSession(id, *row)
 
     def is_late(self, ids: Iterable[bytes], now: int, since: int) -> bool:
         """Whether a live row that was used after ``since`` had one of these keys
@@ -196,32 +205,56 @@ class SessionStore:
         :raises SessionLimitError: there are as many already, and the limit refuses
             another one.
         """
-        moves = row.id != loaded.id
-        names = _CHANGED + _MOVED if moves else _CHANGED
-        parameters = _new(row, names)
-        parameters |= {"at": loaded.id, "loaded": loaded.version, "now": now}
-        statement = self._updates[moves, row.expires_at < loaded.expires_at]
-        return self._write(statement, parameters, row, limit, wait) == 1
+        names: tuple[str, ...] = _CHANGED
+        if row.id != loaded.id:
+            names += _MOVED
+        elif row.user_id != loaded.user_id:
+            names += ("user_id",)
+        end = _End.STAYS
+        if row.expires_at != loaded.expires_at:
+            later = row.expires_at > loaded.expires_at
+            end = _End.MOVES_ON if later else _End.MOVES_BACK
+            names += ("expires_at",)
+        values = _new(row, names)
+        values |= {"at": loaded.id, "loaded": loaded.version, "now": now}
+        statement = self._updates.get((names, end)) or self._update(names, end)
+        return self._write(statement, values, row, limit, wait) == 1
+
+    def _update(self, names: Sequence[str], end: _End) -> Statement:
+        """The statement that writes these columns, and no other: SQLite touches the
+        index of each column that is named, changed or not.
+        """
+        columns = self.table.c
+        new = _bound(names) | {"version": columns.version + sa.literal_column("1")}
+        if end is _End.MOVES_ON:
+            # Another request may have used the session later than this one.
+            until = new["expires_at"]
+            later = columns.expires_at < until
+            new["expires_at"] = sa.case((later, until), else_=columns.expires_at)
+        elif end is _End.MOVES_BACK:
+            # The purge must not look at the row later than that.
+            new["purge_at"] = new["expires_at"]
+        update = sa.update(self.table).where(self._as_loaded).values(new)
+        statement = self._updates[names, end] = Statement(update)
+        return statement
 
     def touch(self, row: StoredSession, now: int, *, wait: bool = True) -> bool:
         """Note the use of a live row, as ``row`` has it, unless it has changed: its use
         is noted then, and its end may be another one. Its end and its last use only
         ever move forward.
         """
-        parameters = _new(row, _USED)
-        parameters |= {"at": row.id, "loaded": row.version, "now": now}
-        return self._write(self._touch, parameters, row, None, wait) == 1
+        values = _new(row, (*_USED, "expires_at"))
+        values |= {"at": row.id, "loaded": row.version, "now": now}
+        return self.database.change(self._touch, values, wait=wait) == 1
 
     def delete(
         self, id: bytes, version: int | None = None, *, wait: bool = True
     ) -> bool:
         """Delete a row: whatever became of it, or only as loaded in ``version``."""
-        statement, parameters = self._delete, {"at": id, "loaded": version}
         if version is None:
-            del parameters["loaded"]
-        else:
-            statement = self._delete_loaded
-        return self._write(statement, parameters, None, None, wait) == 1
+            return self.database.change(self._delete, {"at": id}, wait=wait) == 1
+        values = {"at": id, "loaded": version}
+        return self.database.change(self._delete_loaded, values, wait=wait) == 1
 
     def end(self, loaded: StoredSession, *, wait: bool = True) -> bool:
         """Delete a session where it has moved to from ``loaded``, if it is still the
@@ -234,8 +267,12 @@ class SessionStore:
         user_id = loaded.user_id
         theirs = columns.user_id == user_id if user_id else columns.user_id.is_(None)
         statement = moved.where(theirs)
+
+        def write(connection: sa.Connection) -> int:
+            return connection.execute(statement).rowcount
+
         # InnoDB's scan can miss a row that moves meanwhile, once.
-        return any(self._write(statement, {}, None, None, wait) for _ in range(2))
+        return any(self.database.run(write, wait=wait) for _ in range(2))
 
     def dispose(self) -> None:
         """Close the connections, except those that another process opened."""
@@ -243,28 +280,28 @@ class SessionStore:
 
     def _write(
         self,
-        statement: sa.Insert | sa.Update | sa.Delete,
-        parameters: dict[str, Any],
-        row: StoredSession | None,
+        statement: Statement,
+        values: dict[str, Any],
+        row: StoredSession,
         limit: UserLimit | None,
         wait: bool,
     ) -> int:
-        """How many rows a statement wrote."""
+        """How many rows a statement wrote, under the limit of the row's user."""
+        if limit is None or row.user_id is None:
+            return self.database.change(statement, values, wait=wait)
 
         def write(connection: sa.Connection) -> int:
-            return connection.execute(statement, parameters).rowcount
+            return connection.execute(statement.clause, values).rowcount
 
-        if limit is None or row is None or row.user_id is None:
-            return self.database.run(write, wait=wait)
         work = within_limit(write, self.table, limit, row.id, row.user_id)
         return self.database.run(work, wait=wait)
 
 
 def _bound(names: Iterable[str]) -> dict[str, Any]:
     """A parameter for each of these columns' new values."""
-    return {name: sa.bindparam(f"new_{name}") for name in names}
+    return {name: sa.bindparam(_NEW[name]) for name in names}
 
 
 def _new(row: StoredSession, names: Iterable[str]) -> dict[str, Any]:
     """The values for :func:`_bound`."""
-    return {f"new_{name}": getattr(row, name) for name in names}
+    return {_NEW[name]: getattr(row, name) for name in names}

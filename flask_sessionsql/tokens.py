@@ -14,6 +14,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
+from functools import lru_cache
 
 __all__ = ["MAX_BYTES", "MIN_BYTES", "is_token", "new_handle", "new_token", "row_id"]
 
@@ -46,8 +47,17 @@ def new_handle() -> str:
 
 def row_id(key: str | bytes, token: str) -> bytes:
     """The primary key of the token's row: 32 bytes."""
-    secret = key.encode() if isinstance(key, str) else key
-    return hmac.digest(secret, token.encode("ascii"), "sha256")
+    keyed = _keyed(key).copy()
+    keyed.update(token.encode("ascii"))
+    return keyed.digest()
+
+
+@lru_cache(maxsize=16)
+def _keyed(key: str | bytes) -> hmac.HMAC:
+    """The hash after the key and before the token: setting it up takes three times as
+    long as the rest.
+    """
+    return hmac.new(key.encode() if isinstance(key, str) else key, digestmod="sha256")
 
 
 def row_ids(keys: Iterable[str | bytes], token: str) -> list[bytes]:

@@ -20,7 +20,7 @@ from tests.conftest import MakeApp, MakeDatabase, store_of
 
 #: Not the name that other tests use: they would find a damaged table.
 TABLE = "damaged"
-INDEXED = ("handle", "user_id", "expires_at", "previous_id")
+INDEXED = ("handle", "user_id", "previous_id", "purge_at")
 ALL_INDEXES = tuple(f"{column} ({column})" for column in INDEXED)
 
 #: Settings of which nothing is to be said.
@@ -157,7 +157,7 @@ def test_a_table_by_hand(shared_database_uri: str, make_sound: MakeSound) -> Non
     indexes = (
         f"UNIQUE one ({handle})",
         f"two (user_id, expires_at){where}",
-        "three (expires_at)",
+        "three (purge_at)",
         "four (previous_id)",
     )
     create(app, kinds, indexes=indexes)
@@ -229,15 +229,17 @@ def test_a_table_of_an_earlier_version(
     kind: str, migrates: bool, make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
     """A table that has not been migrated is an error that names the columns, and gives
-    the SQL that adds them; of their index nothing is said besides.
+    the SQL that adds them; of their indexes nothing is said besides. The index on the
+    end can go.
     """
     app = make_sound(make_database(kind))
     if migrates:
         app.extensions["migrate"] = object()
-    later = ("last_used_at", "address", "user_agent", "previous_id")
-    first = tuple(f"{name} ({name})" for name in INDEXED[:3])
-    create(app, dict.fromkeys(later), indexes=first)
-    [finding] = found = check(app)
+    later = ("last_used_at", "address", "user_agent", "previous_id", "purge_at")
+    indexes = [f"{name} ({name})" for name in ("handle", "user_id", "expires_at")]
+    create(app, dict.fromkeys(later), indexes=tuple(indexes))
+    [finding, hint] = found = check(app)
+    assert ("warning", f"{TABLE}.expires_at") == (hint.level, hint.subject)
     assert ("error", TABLE) == (finding.level, finding.subject)
     assert f"lacks the columns {', '.join(later)}" in finding.problem
     assert "not been migrated" in finding.problem
@@ -253,6 +255,47 @@ def test_a_table_that_lacks_an_index_column(make_sound: MakeSound) -> None:
     [finding] = found = check(app)
     assert "lacks the columns address:" in finding.problem
     assert "INDEX" not in finding.advice
+    follow(app, found)
+    assert [] == check(app)
+
+
+def test_an_index_of_the_version_before(
+    shared_database_uri: str, make_sound: MakeSound
+) -> None:
+    """The index on the end, which each use of a session moves on, is a warning, with
+    the SQL that drops it.
+    """
+    app = make_sound(shared_database_uri)
+    create(app, indexes=(*ALL_INDEXES, "expires_at (expires_at)"))
+    [finding] = found = check(app)
+    assert ("warning", f"{TABLE}.expires_at") == (finding.level, finding.subject)
+    assert f"index ix_{TABLE}_expires_at on it is written whenever" in finding.problem
+    follow(app, found)
+    assert [] == check(app)
+
+
+def test_a_unique_index_on_the_end(
+    shared_database_uri: str, make_sound: MakeSound
+) -> None:
+    """Two sessions may end in one second, so that a unique one is an error."""
+    app = make_sound(shared_database_uri)
+    create(app, indexes=(*ALL_INDEXES, "UNIQUE expires_at (expires_at)"))
+    [finding] = found = check(app)
+    assert ("error", f"{TABLE}.expires_at") == (finding.level, finding.subject)
+    assert f"index ix_{TABLE}_expires_at on it is unique" in finding.problem
+    follow(app, found)
+    assert [] == check(app)
+
+
+@pytest.mark.parametrize("kind", ["sqlite-file", "postgresql"])
+def test_a_unique_constraint_on_the_end(
+    kind: str, make_database: MakeDatabase, make_sound: MakeSound
+) -> None:
+    """So is a constraint, which no ``DROP INDEX`` drops."""
+    app = make_sound(make_database(kind))
+    create(app, {"expires_at": "BIGINT NOT NULL UNIQUE"})
+    [finding] = found = check(app)
+    assert ("error", f"{TABLE}.expires_at") == (finding.level, finding.subject)
     follow(app, found)
     assert [] == check(app)
 
@@ -285,6 +328,7 @@ def test_columns_that_are_too_small(
         "version": "INTEGER NOT NULL",
         "created_at": "INTEGER NOT NULL",
         "expires_at": "INTEGER NOT NULL",
+        "purge_at": "INTEGER NOT NULL DEFAULT 0",
         "last_used_at": "INTEGER",
         "address": "VARCHAR(15)",
         "user_agent": "VARCHAR(100)",
@@ -295,6 +339,7 @@ def test_columns_that_are_too_small(
         "version": "INTEGER, which does not hold 64 bits; expected is BIGINT",
         "created_at": "2038",
         "expires_at": "2038",
+        "purge_at": "2038",
         "last_used_at": "2038",
         "address": "holds 15 characters, and has to hold 64",
         "user_agent": "holds 100 characters, and has to hold 255",
@@ -516,7 +561,7 @@ def test_indexes_that_are_wrong(
     indexes = (
         "handle (created_at)",
         "UNIQUE user_id (user_id)",
-        "other (version, expires_at)",
+        "other (version, purge_at)",
         "previous_id (handle, previous_id)",
     )
     create(app, indexes=indexes)
@@ -527,7 +572,7 @@ def test_indexes_that_are_wrong(
     assert f"index {name}_user_id on it is unique" in found[f"{TABLE}.user_id"][1]
     for column, part in {
         # The index of previous_id begins with the handle, so that it serves here.
-        "expires_at": f"index {name}_other is on (version, expires_at), so",
+        "purge_at": f"index {name}_other is on (version, purge_at), so",
         "previous_id": f"index {name}_previous_id is on (handle, previous_id), so",
     }.items():
         assert part in found[f"{TABLE}.{column}"][1]
@@ -565,7 +610,7 @@ def test_an_index_of_some_rows(
     indexes = (
         "handle (handle) WHERE version > 1",
         "lower (lower(user_id))",
-        "expires_at (expires_at)",
+        "purge_at (purge_at)",
         "previous_id (previous_id) WHERE (previous_id IS NOT NULL)",
     )
     create(app, indexes=indexes)

@@ -641,6 +641,28 @@ def test_time_over_and_nothing_left(make_app: MakeApp) -> None:
     assert (0, "Deleted 2 expired sessions.\n") == (result.exit_code, result.stdout)
 
 
+def test_time_over_behind_sessions_that_live(make_app: MakeApp) -> None:
+    """If the last batch is full of sessions that were used on, what is behind them is
+    left, and told.
+    """
+    app = make_app("sqlite://")
+    put_expired(app, 2)
+    store = store_of(app)
+    used_on = sa.update(store.table).values(expires_at=NOW + 1000, purge_at=1)
+    with store.engine.connect() as connection:
+        connection.execute(used_on)
+    put_expired(app, 2, first=3)
+    stopping = ("--batch-size", "2", "--pause", "9", "--max-seconds", "8")
+
+    first, second = (run(app, "purge", *stopping) for _ in range(2))
+
+    assert (3, "Deleted 0 expired sessions. 2 are left.\n") == (
+        first.exit_code,
+        first.stdout,
+    )
+    assert (0, "Deleted 2 expired sessions.\n") == (second.exit_code, second.stdout)
+
+
 def test_time_is_enough(make_app: MakeApp) -> None:
     """With time enough all batches are deleted."""
     app = make_app("sqlite://")

@@ -56,7 +56,7 @@ def test_the_first_use_creates_the_table(
     with store.engine.connect() as connection:
         indexes = sa.inspect(connection).get_indexes("sessions")
     columns = sorted(str(index["column_names"][0]) for index in indexes)
-    assert columns == ["expires_at", "handle", "previous_id", "user_id"]
+    assert columns == ["handle", "previous_id", "purge_at", "user_id"]
     assert "Created the table 'sessions' for sessions." in caplog.messages
 
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from flask_sessionsql import housekeeping
 from flask_sessionsql.database import transaction
 from flask_sessionsql.engines import sessions_engine
 from flask_sessionsql.housekeeping import (
+    Batch,
     Housekeeper,
     count_expired,
     purge,
@@ -76,7 +78,10 @@ def server_uri(request: pytest.FixtureRequest, make_database: MakeDatabase) -> s
 
 def fill(store: SessionStore, *ends: int) -> None:
     """Store sessions that expire at these times, numbered from 0."""
-    rows = [session(number, end)._asdict() for number, end in enumerate(ends)]
+    rows = [
+        {**session(number, end)._asdict(), "purge_at": end}
+        for number, end in enumerate(ends)
+    ]
     store.database.run(
         lambda connection: connection.execute(sa.insert(store.table), rows)
     )
@@ -88,6 +93,27 @@ def left(store: SessionStore) -> list[int]:
     return store.database.run(
         lambda connection: [int(handle) for handle in connection.scalars(handles)]
     )
+
+
+def move_on(store: SessionStore, *which: int, end: int = NOW + 900) -> None:
+    """Move the end of these sessions, as requests do that use them."""
+    keys = [session(number, 0).id for number in which]
+    moved = sa.update(store.table).where(store.table.c.id.in_(keys))
+    store.database.run(
+        lambda connection: connection.execute(moved.values(expires_at=end))
+    )
+
+
+def looks(store: SessionStore) -> list[int]:
+    """When the purge looks at the sessions that are in the table."""
+    columns = store.table.c
+    times = sa.select(columns.purge_at).order_by(columns.handle)
+    return store.database.run(lambda connection: list(connection.scalars(times)))
+
+
+def deleted(batches: Iterable[Batch]) -> list[int]:
+    """How many rows each batch deleted."""
+    return [batch.deleted for batch in batches]
 
 
 def numbers(events: list[Event]) -> list[int]:
@@ -147,11 +173,11 @@ def test_what_has_expired_is_counted(store: SessionStore) -> None:
 def test_a_batch_takes_the_oldest_expired_rows(store: SessionStore) -> None:
     """A batch deletes so many expired rows, the oldest first, and never a live one."""
     fill(store, NOW + 1, NOW, NOW - 3, NOW - 1, NOW + 900, NOW - 2)
-    assert purge_batch(store.database, NOW, 2) == 2
+    assert purge_batch(store.database, NOW, 2) == Batch(2, 2, NOW - 2)
     assert left(store) == [0, 1, 3, 4]
-    assert purge_batch(store.database, NOW, 10) == 2
+    assert purge_batch(store.database, NOW, 10) == Batch(2, 2, NOW)
     assert left(store) == [0, 4]
-    assert purge_batch(store.database, NOW, 10) == 0
+    assert purge_batch(store.database, NOW, 10) == Batch(0, 0, None)
 
 
 def test_who_is_told_learns_of_each_row(store: SessionStore) -> None:
@@ -167,8 +193,9 @@ def test_purging_goes_batch_by_batch(store: SessionStore) -> None:
     """All expired rows go, also of one second, and each batch gives its number."""
     fill(store, *[NOW - 5] * 7, *range(NOW - 4, NOW + 3), -1)
     events: list[Event] = []
-    deleted = purge(store.database, NOW, batch=3, pause=0, tell=events.append)
-    assert [3, 3, 3, 3, 1] == list(deleted)
+    assert [3, 3, 3, 3, 1] == deleted(
+        purge(store.database, NOW, batch=3, pause=0, tell=events.append)
+    )
     assert left(store) == [12, 13]
     assert sorted(numbers(events)) == [*range(12), 14]
 
@@ -177,17 +204,17 @@ def test_a_purge_stops_between_two_batches(store: SessionStore) -> None:
     """Who asks for no more leaves the rest as it is."""
     fill(store, *range(1_000, 1_010))
     batches = purge(store.database, NOW, batch=4, pause=0)
-    assert next(batches) == 4
-    assert next(batches) == 4
+    assert next(batches).deleted == 4
+    assert next(batches).deleted == 4
     assert left(store) == [8, 9]
 
 
 def test_others_have_the_database_between_two_batches(store: SessionStore) -> None:
     """A purge pauses after each batch but the last one."""
-    assert [0] == list(purge(store.database, NOW, batch=2, pause=60))
+    assert [0] == deleted(purge(store.database, NOW, batch=2, pause=60))
     fill(store, *range(1_000, 1_005))
     start = time.monotonic()
-    assert [2, 2, 1] == list(purge(store.database, NOW, batch=2, pause=0.1))
+    assert [2, 2, 1] == deleted(purge(store.database, NOW, batch=2, pause=0.1))
     assert 0.2 <= time.monotonic() - start
 
 
@@ -205,6 +232,94 @@ def test_a_slow_database_has_longer_pauses(
     assert [rests, rests] == clock.slept
 
 
+# Sessions that live longer than they were to.
+
+
+def test_a_session_that_is_used_on_is_looked_at_again(store: SessionStore) -> None:
+    """A row whose end has moved on stays, nobody is told of it, and the purge looks at
+    it at its new end; then it goes, if it was not used on again.
+    """
+    fill(store, NOW - 2, NOW - 1, NOW)
+    move_on(store, 0, 2)
+    events: list[Event] = []
+    assert count_expired(store.database, NOW) == 1
+    batch = purge_batch(store.database, NOW, 10, events.append)
+    assert Batch(seen=3, deleted=1, last=NOW) == batch
+    assert [1] == numbers(events)
+    assert left(store) == [0, 2]
+    assert looks(store) == [NOW + 900, NOW + 900]
+    assert purge_batch(store.database, NOW + 899, 10).seen == 0
+    move_on(store, 2, end=NOW + 1_800)
+    assert purge_batch(store.database, NOW + 900, 10, events.append).deleted == 1
+    assert [1, 0] == numbers(events)
+    assert looks(store) == [NOW + 1_800]
+
+
+def test_a_purge_goes_on_behind_sessions_that_live(store: SessionStore) -> None:
+    """Batches in which nothing had expired are not the last ones, and none of them
+    comes twice.
+    """
+    fill(store, *range(1_000, 1_010))
+    move_on(store, *range(7))
+    assert [0, 0, 2, 1] == deleted(purge(store.database, NOW, batch=3, pause=0))
+    assert left(store) == list(range(7))
+    assert [0] == deleted(purge(store.database, NOW, batch=3, pause=0))
+
+
+def test_a_purge_rests_after_sessions_that_live(
+    clock: Clock, memory: SessionStore
+) -> None:
+    """Looking is work for the database, too."""
+    fill(memory, *range(1_000, 1_005))
+    move_on(memory, *range(5))
+    assert [0, 0, 0] == deleted(purge(memory.database, NOW, batch=2, pause=7))
+    assert [7, 7] == clock.slept
+
+
+def test_rows_of_the_version_before_are_looked_at(store: SessionStore) -> None:
+    """A row that was stored without purge_at goes when it has expired, and otherwise
+    gets one, however many there are.
+    """
+    old = [
+        session(number, NOW + number % 2)._asdict() | {"previous_id": None}
+        for number in range(10)
+    ]
+    store.database.run(
+        lambda connection: connection.execute(sa.insert(store.table), old)
+    )
+    assert count_expired(store.database, NOW) == 5
+    assert 5 == sum(deleted(purge(store.database, NOW, batch=3, pause=0)))
+    assert left(store) == [1, 3, 5, 7, 9]
+    assert looks(store) == [NOW + 1] * 5
+
+
+def test_an_end_that_is_no_time_stops_no_purge(memory: SessionStore) -> None:
+    """SQLite keeps anything in any column: such a row stays, and the others go."""
+    fill(memory, 1_000, 1_001)
+    broken = sa.text("UPDATE sessions SET expires_at = 'never' WHERE purge_at = 1000")
+    memory.database.run(lambda connection: connection.execute(broken))
+    assert purge_batch(memory.database, NOW, 10) == Batch(2, 1, 1_001)
+    assert purge_batch(memory.database, NOW, 10).seen == 0
+    assert left(memory) == [0]
+
+
+def test_rows_are_found_by_the_index(memory: SessionStore) -> None:
+    """Neither purging nor counting reads the table as a whole."""
+    plans: list[str] = []
+
+    def note(connection: Any, cursor: Any, text: str, values: Any, *rest: Any) -> None:
+        if text.startswith("SELECT"):
+            cursor.execute(f"EXPLAIN QUERY PLAN {text}", values)
+            plans.append(str(cursor.fetchall()))
+
+    fill(memory, 1_000)
+    sa.event.listen(memory.engine, "before_cursor_execute", note)
+    count_expired(memory.database, NOW)
+    purge_batch(memory.database, NOW, 10, since=1_000)
+    assert 2 == len(plans)
+    assert all("USING INDEX ix_sessions_purge_at" in plan for plan in plans)
+
+
 # With others.
 
 
@@ -218,11 +333,11 @@ def test_rows_that_others_delete_are_skipped(
     fill(store, *range(1_000, 1_006))
     with locked(other, 0, 1, 3):
         start = time.monotonic()
-        assert purge_batch(store.database, NOW, 2) == 2
-        assert [1] == list(purge(store.database, NOW, batch=2))
+        assert purge_batch(store.database, NOW, 2).deleted == 2
+        assert [1] == deleted(purge(store.database, NOW, batch=2))
         assert 2 > time.monotonic() - start
     assert left(store) == [0, 1, 3]
-    assert purge_batch(store.database, NOW, 10) == 3
+    assert purge_batch(store.database, NOW, 10).deleted == 3
 
 
 def test_no_two_purges_delete_the_same_row(
@@ -234,19 +349,19 @@ def test_no_two_purges_delete_the_same_row(
     stores = [make_store(shared_database_uri) for _ in range(4)]
     fill(stores[0], *(1_000 + number % 7 for number in range(count)))
     together = threading.Barrier(len(stores))
-    deleted: list[int] = []
+    numbers_deleted: list[int] = []
 
     def work(store: SessionStore) -> None:
         together.wait()
-        while number := purge_batch(store.database, NOW, 5, told.append):
-            deleted.append(number)
+        while number := purge_batch(store.database, NOW, 5, told.append).deleted:
+            numbers_deleted.append(number)
 
     threads = [threading.Thread(target=work, args=[store]) for store in stores]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(deleted) == count
+    assert sum(numbers_deleted) == count
     assert sorted(numbers(told)) == list(range(count))
     assert left(stores[0]) == []
 
@@ -281,8 +396,8 @@ def test_a_row_that_is_refreshed_is_not_purged(
     moved = sa.update(other.table).values(expires_at=NOW + 900)
     with locked(other, 0) as connection:
         connection.execute(moved.where(other.table.c.id == session(0, 0).id))
-        assert purge_batch(store.database, NOW, 10) == 1
-    assert purge_batch(store.database, NOW, 10) == 0
+        assert purge_batch(store.database, NOW, 10) == Batch(1, 1, NOW)
+    assert purge_batch(store.database, NOW, 10) == Batch(1, 0, NOW)
     assert left(store) == [0]
 
 
@@ -321,9 +436,53 @@ def test_what_is_locked_delays_no_purge(
     fill(store, 1_000, NOW + 900, *range(1_001, 1_001 + others))
     with locked(other, 0, 1):
         start = time.monotonic()
-        assert purge_batch(store.database, NOW, 100) == others
+        assert purge_batch(store.database, NOW, 100).deleted == others
         assert 2 > time.monotonic() - start
     assert left(store) == [0, 1]
+
+
+@pytest.mark.parametrize("others", [3, 60])
+def test_nobody_waits_for_what_lives_on(
+    server_uri: str, make_store: MakeStore, others: int
+) -> None:
+    """The rows of a batch that live on are noted by one statement, however many: who
+    uses one of them waits for no more. Nor does it wait for rows that others have
+    locked, are changing or have just stored, in a table of any size.
+    """
+    store, other = make_store(server_uri), make_store(server_uri)
+    fill(store, *range(1_000, 1_002 + others))
+    which = range(2, 2 + others)
+    move_on(store, *which)
+    written: list[object] = []
+
+    def note(connection: Any, cursor: Any, text: str, *rest: Any) -> None:
+        if text.startswith("UPDATE"):
+            written.append(rest[-1])
+
+    sa.event.listen(store.engine, "before_cursor_execute", note)
+    columns, new = other.table.c, session(999, NOW + 900)
+    with locked(other, 0, 1) as connection:
+        changed = sa.update(other.table).where(columns.id == session(1, 0).id)
+        connection.execute(changed.values(expires_at=NOW + 900))
+        connection.execute(sa.insert(other.table), {**new._asdict(), "purge_at": NOW})
+        start = time.monotonic()
+        assert purge_batch(store.database, NOW, 100)[:2] == (others, 0)
+        assert 2 > time.monotonic() - start
+    assert written == [False]  # not many at once
+    assert looks(store) == [1_000, 1_001, *[NOW + 900] * others, NOW]
+
+
+def test_a_large_batch_is_noted_in_parts(store: SessionStore) -> None:
+    """More rows than one statement takes get their time all the same, each its own, and
+    no other row does.
+    """
+    count = 2 * housekeeping.BATCH + 1
+    ends = range(900, 901 + count)
+    fill(store, *ends)
+    later = sa.update(store.table).values(expires_at=store.table.c.purge_at + 5_000)
+    store.database.run(lambda connection: connection.execute(later))
+    assert purge_batch(store.database, NOW, count).seen == count
+    assert looks(store) == [*(end + 5_000 for end in ends[:-1]), ends[-1]]
 
 
 # Now and then.
@@ -390,6 +549,22 @@ def test_it_goes_on_while_there_are_more(
     assert not housekeeper.is_due()
     found = [r.getMessage() for r in caplog.records if r.name == housekeeping.__name__]
     assert [f"Deleted {n} expired sessions." for n in (100, 100, 30)] == found
+
+
+def test_it_goes_on_behind_sessions_that_live(
+    clock: Clock, memory: SessionStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hundred at which it looked in vain are not the last ones, and no news."""
+    housekeeper = due(clock)
+    fill(memory, *range(1_000, 1_101))
+    move_on(memory, *range(100))
+    with caplog.at_level(logging.INFO):
+        housekeeper.run(memory.database)
+        assert [] == [r for r in caplog.records if r.name == housekeeping.__name__]
+    assert housekeeper.is_due()
+    housekeeper.run(memory.database)
+    assert not housekeeper.is_due()
+    assert left(memory) == list(range(100))
 
 
 def test_one_thread_at_a_time(clock: Clock, memory: SessionStore) -> None:

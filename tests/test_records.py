@@ -9,13 +9,8 @@ import sqlalchemy as sa
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.engines import sessions_engine
 from flask_sessionsql.exceptions import UnreadableSessionError
-from flask_sessionsql.records import (
-    Action,
-    Plan,
-    SessionRecord,
-    SessionRecords,
-    Stale,
-)
+from flask_sessionsql.planning import Action, Plan, SessionRecord, Stale
+from flask_sessionsql.records import SessionRecords
 from flask_sessionsql.serializers import MsgpackSerializer
 from flask_sessionsql.sessions import EXPIRY_KEY
 from flask_sessionsql.store import SessionStore, StoredSession
@@ -40,7 +35,9 @@ def plan(
     now: int = NOW,
     cleared: bool = False,
 ) -> Plan:
-    return records.plan(KEYS, record, data, empty=not data, cleared=cleared, now=now)
+    return records.planner.plan(
+        KEYS, record, data, empty=not data, cleared=cleared, now=now
+    )
 
 
 def save(

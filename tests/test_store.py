@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from flask_sessionsql.engines import sessions_engine
+from flask_sessionsql.housekeeping import purge_batch
 from flask_sessionsql.store import SessionStore, StoredSession
 from flask_sessionsql.tables import sessions_table
 from tests.conftest import MakeDatabase, Servers, database_maker
@@ -99,6 +102,109 @@ def test_an_update_moves_the_end_back_only_if_it_means_to(store: SessionStore) -
     back = whole(store)[0]._replace(expires_at=later.expires_at - 1)
     assert store.update(back, back._replace(expires_at=later.expires_at), now=1_503)
     assert [back.expires_at] == [row.expires_at for row in whole(store)]
+
+
+def looks(store: SessionStore) -> list[int]:
+    """When the purge looks at the rows."""
+    with store.engine.connect() as connection:
+        return list(connection.scalars(sa.select(store.table.c.purge_at)))
+
+
+def test_the_purge_looks_at_a_row_at_its_first_end(store: SessionStore) -> None:
+    """An insert says when; no use of the session, change or move of it does, as long as
+    its end moves on.
+    """
+    row = row_of(1)
+    store.insert(row)
+    assert looks(store) == [2_000]
+    used = row._replace(expires_at=2_500, last_used_at=1_500)
+    assert store.touch(used, now=1_500) is True
+    for changed in (
+        used._replace(data=b"new", version=2),
+        used._replace(expires_at=2_600, version=3),
+        used._replace(expires_at=2_700, user_id="bob", version=4),
+        used._replace(expires_at=2_800, id=b"n" * 32, version=5),
+    ):
+        assert store.update(changed, used, now=1_600) is True
+        used = changed
+        assert looks(store) == [2_000]
+
+
+def test_an_end_that_moves_back_is_the_purges(store: SessionStore) -> None:
+    """A session that is to end sooner is purged when it ends, and not when it would
+    have ended.
+    """
+    row = row_of(1)
+    store.insert(row)
+    assert store.update(row._replace(expires_at=1_700), row, now=1_500) is True
+    assert looks(store) == [1_700]
+    assert purge_batch(store.database, 1_699, 10).seen == 0
+    assert purge_batch(store.database, 1_700, 10).deleted == 1
+    assert whole(store) == []
+
+
+def test_usual_writes_name_no_column_with_an_index(store: SessionStore) -> None:
+    """SQLite writes an index whenever a statement names its column."""
+    row = row_of(1)
+    store.insert(row)
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, text: str, *rest: Any) -> None:
+        statements.append(text)
+
+    sa.event.listen(store.engine, "before_cursor_execute", note)
+    later = row._replace(expires_at=2_500, last_used_at=1_500)
+    assert store.touch(later, now=1_500) is True
+    assert store.update(later._replace(data=b"new"), later, now=1_500) is True
+    back = later._replace(version=2)
+    assert store.update(later._replace(expires_at=2_600), back, now=1_500) is True
+    sa.event.remove(store.engine, "before_cursor_execute", note)
+    named = {
+        name
+        for text in statements
+        for name in re.findall(r"(\w+)\s*=", text.partition(" WHERE ")[0])
+    }
+    assert len(statements) == 3
+    assert {"data", "expires_at"} <= named
+    indexed = {column.name for i in store.table.indexes for column in i.columns}
+    assert not named & {"id", *indexed}
+
+
+def test_usual_writes_write_no_index_on_postgresql(make_database: MakeDatabase) -> None:
+    """Where the end of a session moves, too, the new row stays in the page and in the
+    indexes of the old one: a heap-only tuple.
+    """
+    store = make_store(make_database("postgresql"), KEPT)
+
+    def updates() -> tuple[int, int]:
+        with store.engine.connect() as connection:
+            found = connection.execute(
+                sa.text(
+                    "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables"
+                    " WHERE relname = :name"
+                ),
+                {"name": KEPT},
+            ).one()
+            return found[0], found[1]
+
+    row = row_of(1)
+    store.insert(row)
+    all_before, hot_before = updates()
+    for number in range(1, 9):
+        later = row._replace(expires_at=row.expires_at + 100, last_used_at=number)
+        if number % 2:
+            assert store.update(later, row, now=1_500) is True
+            row = later._replace(version=row.version + 1)
+        else:
+            row = later._replace(last_used_at=1_500 + number)
+            assert store.touch(row, now=1_500) is True
+    end = time.monotonic() + 10
+    # The server counts with a delay of a second.
+    while updates()[0] - all_before < 8 and time.monotonic() < end:
+        time.sleep(0.1)
+    found = updates()
+    store.dispose()
+    assert (8, 8) == (found[0] - all_before, found[1] - hot_before)
 
 
 def test_who_comes_late_is_known(store: SessionStore) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 import threading
 
@@ -9,17 +10,19 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from flask_sessionsql import SessionTableError
+from flask_sessionsql.limits import of_user
 from flask_sessionsql.tables import (
     MAX_ADDRESS,
     MAX_USER_AGENT,
     MAX_USER_ID,
     sessions_table,
 )
+from tests.conftest import MakeDatabase
 
 FIRST = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
 #: Columns that came later.
-LATER = ["last_used_at", "address", "user_agent", "previous_id"]
-INDEXED = {"handle", "user_id", "expires_at", "previous_id"}
+LATER = ["last_used_at", "address", "user_agent", "previous_id", "purge_at"]
+INDEXED = {"handle", "user_id", "previous_id", "purge_at"}
 ROW: dict[str, object] = {
     "id": b"\x00" * 31 + b"\xff",
     "handle": "f" * 16,
@@ -32,6 +35,7 @@ ROW: dict[str, object] = {
     "address": "fe80::ffff:ffff:ffff:ffff%enp0s31f6",
     "user_agent": "Mozilla/5.0 (" + "x" * (MAX_USER_AGENT - 13),
     "previous_id": b"\xff" * 31 + b"\x00",
+    "purge_at": 2**33 + 60,
 }
 
 
@@ -46,27 +50,31 @@ def table() -> sa.Table:
 
 def test_the_columns(table: sa.Table) -> None:
     """The table has the columns that its documentation lists. The later ones may be
-    null, for rows that were there before, and so may user_id; id is the key.
+    null or have a default, for rows that were there before, and user_id may be null; id
+    is the key.
     """
     assert FIRST + LATER == table.columns.keys()
-    assert ["user_id", *LATER] == [c.name for c in table.c if c.nullable]
+    assert ["user_id", *LATER[:-1]] == [c.name for c in table.c if c.nullable]
+    assert ["purge_at"] == [c.name for c in table.c if c.server_default is not None]
     assert ["id"] == [column.name for column in table.primary_key]
     for name in FIRST + LATER:
         assert f"``{name}``" in (sessions_table.__doc__ or "")
 
 
 def test_the_indexes(table: sa.Table) -> None:
-    """What lists, revokes and purges looks up has an index; that of the keys before
-    leaves out the many rows that have none, where the database can.
+    """What lists, revokes and purges looks up has an index; those of users and of the
+    keys before leave out the many rows that have none, where the database can. What
+    requests change has none.
     """
     indexes = {tuple(i.columns.keys()): i for i in table.indexes}
     assert {(name,) for name in INDEXED} == set(indexes)
     assert not any(index.unique for index in indexes.values())
-    partial = CreateIndex(indexes[("previous_id",)])
-    for dialect in (sqlite.dialect(), postgresql()):
-        statement = str(partial.compile(dialect=dialect))
-        assert statement.endswith("WHERE previous_id IS NOT NULL")
-    assert str(partial.compile(dialect=mysql.dialect())).endswith("(previous_id)")
+    for name in ("user_id", "previous_id"):
+        partial = CreateIndex(indexes[(name,)])
+        for dialect in (sqlite.dialect(), postgresql()):
+            statement = str(partial.compile(dialect=dialect))
+            assert statement.endswith(f"WHERE {name} IS NOT NULL")
+        assert str(partial.compile(dialect=mysql.dialect())).endswith(f"({name})")
 
 
 def test_the_same_table_twice() -> None:
@@ -189,6 +197,9 @@ def test_the_types(
     assert "address VARCHAR(64)," in statement
     assert f"user_agent {agent}," in statement
     assert f"previous_id {key}," in statement
+    assert re.search(
+        r"purge_at BIGINT (DEFAULT '0' NOT NULL|NOT NULL DEFAULT '0'),", statement
+    )
     assert (255, 64, 255) == (MAX_USER_ID, MAX_ADDRESS, MAX_USER_AGENT)
 
 
@@ -205,7 +216,7 @@ def test_it_works_on_every_database(database_uri: str, table: sa.Table) -> None:
             table.create(connection)
             for row in (ROW, other, big):
                 connection.execute(table.insert(), row)
-            other |= dict.fromkeys(LATER)
+            other |= dict.fromkeys(LATER) | {"purge_at": 0}
             for row in (ROW, other, big):
                 where = table.c.id == row["id"]
                 [found] = connection.execute(table.select().where(where)).mappings()
@@ -217,6 +228,29 @@ def test_it_works_on_every_database(database_uri: str, table: sa.Table) -> None:
     assert [[name] for name in sorted(INDEXED)] == sorted(
         [name for name in index["column_names"] if name] for index in indexes
     )
+
+
+@pytest.mark.parametrize("kind", ["sqlite-file", "postgresql"])
+def test_users_are_found_by_their_index(kind: str, make_database: MakeDatabase) -> None:
+    """The index of users serves though it leaves out the rows that have none."""
+    engine = sa.create_engine(make_database(kind))
+    table = sessions_table(sa.MetaData(), "sessions")
+    explain = {"sqlite": "EXPLAIN QUERY PLAN ", "postgresql": "EXPLAIN "}
+    theirs = sa.select(table.c.handle).where(of_user(table, "ann"))
+    statement = str(
+        theirs.compile(engine, compile_kwargs={"literal_binds": True})
+    ).replace("%%", "%")
+    try:
+        with engine.begin() as connection:
+            table.create(connection)
+            if kind == "postgresql":  # It would read a table this small as a whole.
+                connection.exec_driver_sql("SET enable_seqscan = off")
+            explained = connection.exec_driver_sql(
+                explain[engine.dialect.name] + statement
+            )
+            assert "ix_sessions_user_id" in str(explained.all())
+    finally:
+        engine.dispose()
 
 
 def test_user_names_are_told_apart(database_uri: str, table: sa.Table) -> None:

@@ -6,6 +6,7 @@ import http.client
 import logging
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +17,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from flask_sessionsql import session
 from flask_sessionsql.database import transaction
+from flask_sessionsql.housekeeping import purge_batch
 from flask_sessionsql.signals import SessionEnded, session_ended
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.integration.helpers import add_views, rows
+from tests.integration.helpers import add_views, rows, visit
 from tests.integration.test_servers import gunicorn
 
 MakeShop = Callable[..., Flask]
@@ -73,6 +76,7 @@ def expire(app: Flask, *numbers: int) -> None:
             "version": 1,
             "created_at": 1_000,
             "expires_at": 2_000 + number,
+            "purge_at": 2_000 + number,
         }
         for number in numbers
     ]
@@ -196,6 +200,26 @@ def test_once_in_an_interval(shop: Flask, passing: Passing) -> None:
     passing.now += 0.1
     get(client, "/get/key")
     assert expired(shop) == []
+
+
+def test_a_session_that_is_to_end_sooner_goes_then(
+    make_app: MakeApp, make_database: MakeDatabase
+) -> None:
+    """Its row is there until the end that ``set_expiry()`` gave it, and no longer."""
+    app = add_views(make_app(make_database("sqlite-file")))
+    client = app.test_client()
+    get(client, "/set/key/value")
+    end = int(time.time()) + 600
+
+    def view() -> str:
+        session.set_expiry(datetime.fromtimestamp(end, UTC))
+        return "ok"
+
+    visit(client, view)
+    database = store_of(app).database
+    assert purge_batch(database, end - 1, 10).seen == 0
+    assert purge_batch(database, end, 10).deleted == 1
+    assert rows(app) == []
 
 
 def test_many_rows_take_many_requests(

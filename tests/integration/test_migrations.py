@@ -16,6 +16,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface, SessionTableError, tables
 from flask_sessionsql.checks import check_all
+from flask_sessionsql.housekeeping import purge_batch
 from flask_sessionsql.serializers import MsgpackSerializer
 from flask_sessionsql.tables import sessions_table
 from flask_sessionsql.tokens import row_id
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 TABLE = "flask_sessionsql"
 FIRST = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
-LATER = ["last_used_at", "address", "user_agent", "previous_id"]
+LATER = ["last_used_at", "address", "user_agent", "previous_id", "purge_at"]
 
 #: Makes an application with Flask-Migrate, and its folder of migrations.
 MakeMigrated = Callable[..., Flask]
@@ -129,7 +130,7 @@ def test_generated(database: str, make_migrated: MakeMigrated) -> None:
 
     assert finds_nothing_to_migrate(app)
     assert keeps_sessions(app)
-    assert [["expires_at"], ["handle"], ["previous_id"], ["user_id"]] == sorted(
+    assert [["handle"], ["previous_id"], ["purge_at"], ["user_id"]] == sorted(
         index["column_names"] for index in inspect(app).get_indexes(TABLE)
     )
 
@@ -204,12 +205,14 @@ class FirstForm:
         full = sessions_table(sa.MetaData(), TABLE)
         columns = [full.columns[name]._copy() for name in FIRST]
         self.table = sa.Table(TABLE, sa.MetaData(), *columns)
+        for name in ("user_id", "expires_at"):
+            sa.Index(f"ix_{TABLE}_{name}", self.table.columns[name])
 
     def create(self) -> None:
         with self.engine.begin() as connection:
             self.table.create(connection)
 
-    def store(self, number: int) -> str:
+    def store(self, number: int, expires_at: int = 2**33) -> str:
         """A session of somebody; its token."""
         token = f"{number:043}"
         row = {
@@ -219,7 +222,7 @@ class FirstForm:
             "data": MsgpackSerializer().dumps({"number": number}),
             "version": 1,
             "created_at": 1_700_000_000,
-            "expires_at": 2**33,
+            "expires_at": expires_at,
         }
         with self.engine.begin() as connection:
             connection.execute(self.table.insert(), row)
@@ -243,7 +246,11 @@ def number_in(app: Flask, token: str) -> object:
 
 @pytest.mark.parametrize(
     ("database", "by_hand"),
-    [*((backend, True) for backend in SHARED_BACKENDS), ("mariadb", False)],
+    [
+        *((backend, True) for backend in SHARED_BACKENDS),
+        ("mariadb", False),
+        ("postgresql", False),
+    ],
     indirect=["database"],
 )
 def test_later_columns(
@@ -271,11 +278,15 @@ def test_later_columns(
     for number, token in enumerate(tokens, 1):
         assert [(number, "yes")] == number_in(app, token)
     assert finds_nothing_to_migrate(app)
+    tokens.append(first.store(7))
+    first.store(8, expires_at=1_700_000_001)
+    batch = purge_batch(store_of(app).database, 1_700_000_001, 100)
+    assert (2, 1) == (batch.seen, batch.deleted)
 
     run(app, flask_migrate.downgrade)
     columns = [column["name"] for column in inspect(app).get_columns(TABLE)]
     assert FIRST == columns
-    tokens.append(first.store(7))
+    tokens.append(first.store(9))
     with first.engine.connect() as connection:
         rows = connection.execute(sa.select(first.table.c.handle)).all()
     assert len(tokens) == len(rows)

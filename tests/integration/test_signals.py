@@ -404,7 +404,7 @@ def test_a_receiver_has_the_application_after_a_response(
     client.get("/set/a/1").close()
     store = store_of(app)
     with store.engine.connect() as connection:
-        expired = sa.update(store.table).values(expires_at=1)
+        expired = sa.update(store.table).values(expires_at=1, purge_at=1)
         connection.execute(expired)
     noted: list[Any] = []
 

@@ -484,7 +484,8 @@ def test_another_user_key_reaches_sessions_that_are_only_read(
     if database_uri == "sqlite://":  # which no two applications share
         after = before
         records = after.session_interface.records(after)  # type: ignore[attr-defined]
-        records._config = replace(records._config, user_key="user", max_per_user=1)
+        changed = replace(records._config, user_key="user", max_per_user=1)
+        records._config = records.planner._config = changed
     else:
         after = add_views(make_app(database_uri, SESSION_USER_KEY="user", **settings))
     clock.now += 5
