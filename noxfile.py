@@ -127,11 +127,37 @@ def browser(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["tests/browser"]))
 
 
+#: The benchmarks whose figures the documentation shows, in the order of its page.
+BENCHMARKS = ["cost", "growth", "server", "startup"]
+
+
 @nox.session(default=False, python=LATEST)
 def benchmarks(session: nox.Session) -> None:
-    """What requests notice of a purge, measured; it takes a quarter of an hour."""
-    session.install("-e", ".[mariadb,postgresql]")
-    session.run("python", "benchmarks/purge.py", *session.posargs)
+    """What sessions cost, beside what others' do: ``-- cost --help``. Without an
+    argument, all that the documentation shows, which takes three quarters of an hour on
+    a machine that does nothing else.
+    """
+    install(session, "benchmarks")
+    if session.posargs:
+        session.run("python", "-m", "benchmarks", *session.posargs)
+        return
+    for name in BENCHMARKS:
+        results = f"benchmarks/results/{name}.json"
+        session.run("python", "-m", "benchmarks", name, "--json", results)
+    session.run("python", "-m", "benchmarks", "figures")
+
+
+@nox.session(python=LATEST)
+def benchmarks_quick(session: nox.Session) -> None:
+    """Each benchmark for a few seconds: it runs, and its peers do what is compared."""
+    if not os.environ.get("SESSIONSQL_REQUIRE_SERVERS"):
+        session.skip(
+            "It needs PostgreSQL, MariaDB and Redis. Start them, and set"
+            " SESSIONSQL_REQUIRE_SERVERS=1."
+        )
+    install(session, "benchmarks")
+    for name in BENCHMARKS:
+        session.run("python", "-m", "benchmarks", name, "--quick")
 
 
 @nox.session(python=LATEST)

@@ -19,14 +19,12 @@ import multiprocessing
 import os
 import platform
 import random
-import secrets
 import signal
 import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from ctypes import c_int, c_longlong
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
@@ -36,6 +34,7 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 from flask import Flask
 
+from benchmarks.commands import positive, say, terminate
 from flask_sessionsql import Session
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.database import SessionDatabase
@@ -46,18 +45,19 @@ from flask_sessionsql.serializers import MsgpackSerializer
 from flask_sessionsql.store import SessionStore
 from flask_sessionsql.tables import sessions_table
 
-#: The servers that the tests use, too.
-SERVERS = {
-    "SESSIONSQL_POSTGRESQL_URL": "postgresql+psycopg://postgres@127.0.0.1:5432/test",
-    "SESSIONSQL_MARIADB_URL": "mysql+pymysql://root@127.0.0.1:3306/test",
-}
-TABLE = SessionConfig.table
-KEY = "the key of a benchmark"
-#: Stands for a user's name in the data, before the server puts it in.
-USER = "user-0000000"
-LIFETIME = SessionConfig.lifetime
-#: Over how many seconds the ends of the sessions are spread: 30 days.
-SPREAD = 30 * 24 * 3600
+from .databases import (
+    KEY,
+    SERVERS,
+    TABLE,
+    backend,
+    describe,
+    fill,
+    has_expired,
+    new_data,
+    own_database,
+    server_urls,
+    token_of,
+)
 
 READ, WRITE = KINDS = ("read", "write")
 #: One client request in so many comes with the token of a session that has expired.
@@ -68,130 +68,6 @@ WARM_UP = 0
 STOP = -1
 
 processes = multiprocessing.get_context("spawn")
-
-
-# The table.
-
-
-def token_of(number: int) -> str:
-    """The token of the session with this number."""
-    return f"benchmark-{number:032d}"
-
-
-def has_expired(number: int, rows: int, expired: int) -> bool:
-    """Whether the session with this number has: they are spread evenly."""
-    return number * expired % rows < expired
-
-
-def new_data() -> dict[str, Any]:
-    """What a session holds: about 200 bytes."""
-    return {
-        "_user_id": USER,
-        "_fresh": True,
-        "_id": "0f" * 32,
-        "cart": [[1001, 2], [1002, 1], [1003, 5]],
-        "language": "en-GB",
-        "last_page": "/shop/books/0123456789",
-        "visits": 1,
-    }
-
-
-#: The rows come from the server itself, ``SECRET_KEY`` and all: HMAC-SHA-256 is two
-#: SHA-256, one around the other. Rows come in the order of the key, so that the table
-#: is as dense as the server makes it.
-FILL = {
-    "postgresql": """
-        INSERT INTO {table} (id, handle, user_id, data, version, created_at,
-            expires_at, last_used_at)
-        SELECT id, substr(md5(n::text), 1, 16), name,
-            CAST(:head AS bytea) || convert_to(name, 'UTF8') || CAST(:tail AS bytea),
-            1, ends - :lifetime, ends, ends - :lifetime
-        FROM (
-            SELECT n, 'user-' || lpad((n / 3)::text, 7, '0') AS name,
-                sha256(CAST(:outer AS bytea) || sha256(CAST(:inner AS bytea)
-                || convert_to('benchmark-' || lpad(n::text, 32, '0'), 'UTF8'))) AS id,
-                CASE WHEN n * :expired % :rows < :expired
-                    THEN :now - 1 - n * 7919 % :spread
-                    ELSE :now + 86400 + n * 7919 % :spread END AS ends
-            FROM generate_series(0, CAST(:rows AS bigint) - 1) AS n ORDER BY id
-        ) AS numbered
-    """,
-    "mysql": """
-        INSERT INTO {table} (id, handle, user_id, data, version, created_at,
-            expires_at, last_used_at)
-        SELECT id, substr(md5(n), 1, 16), name, concat(:head, name, :tail),
-            1, ends - :lifetime, ends, ends - :lifetime
-        FROM (
-            SELECT seq AS n, concat('user-', lpad(seq DIV 3, 7, '0')) AS name,
-                unhex(sha2(concat(:outer, unhex(sha2(concat(:inner,
-                'benchmark-', lpad(seq, 32, '0')), 256))), 256)) AS id,
-                CASE WHEN seq * :expired % :rows < :expired
-                    THEN CAST(:now AS SIGNED) - 1 - seq * 7919 % :spread
-                    ELSE :now + 86400 + seq * 7919 % :spread END AS ends
-            FROM seq_0_to_{last} ORDER BY id LIMIT {rows}
-        ) AS numbered
-    """,
-}
-
-
-def fill(engine: sa.Engine, rows: int, expired: int, now: int) -> None:
-    """Make the table with its rows, and its indexes after them, which is faster."""
-    table = sessions_table(sa.MetaData(), TABLE)
-    padded = KEY.encode().ljust(64, b"\0")
-    head, tail = MsgpackSerializer().dumps(new_data()).split(USER.encode())
-    statement = FILL[backend(engine.url)].format(table=TABLE, last=rows - 1, rows=rows)
-    parameters = {
-        "rows": rows,
-        "expired": expired,
-        "now": now,
-        "head": head,
-        "tail": tail,
-        "inner": bytes(byte ^ 0x36 for byte in padded),
-        "outer": bytes(byte ^ 0x5C for byte in padded),
-        "lifetime": LIFETIME,
-        "spread": SPREAD,
-    }
-    with engine.connect() as connection:
-        connection.execute(sa.schema.CreateTable(table))
-        connection.execute(sa.text(statement), parameters)
-        for index in table.indexes:
-            index.create(connection)
-        if backend(engine.url) == "postgresql":
-            connection.exec_driver_sql(f"VACUUM ANALYZE {TABLE}")
-            connection.exec_driver_sql("CHECKPOINT")
-        else:
-            connection.exec_driver_sql(f"ANALYZE TABLE {TABLE}").all()
-
-
-def backend(url: sa.URL) -> str:
-    """The kind of server, as SQLAlchemy calls it."""
-    name = url.get_backend_name()
-    return "mysql" if name == "mariadb" else name
-
-
-@contextmanager
-def own_database(server: sa.URL) -> Iterator[sa.URL]:
-    """A database of our own on the server, which is dropped at the end."""
-    name = f"sessionsql_benchmark_{secrets.token_hex(4)}"
-    admin = sa.create_engine(
-        server, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool
-    )
-    with admin.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-    try:
-        yield server.set(database=name)
-    finally:
-        with admin.connect() as connection:
-            if backend(server) == "postgresql":
-                connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-            else:
-                # A statement that was interrupted here goes on there.
-                running = sa.text(
-                    "SELECT id FROM information_schema.processlist WHERE db = :name"
-                )
-                for number in connection.scalars(running, {"name": name}).all():
-                    connection.exec_driver_sql(f"KILL {number}")
-                connection.exec_driver_sql(f"DROP DATABASE {name}")
 
 
 # The clients.
@@ -269,7 +145,9 @@ def request(
         return "a session was not read as it was stored"
     if writes:
         data["visits"] += 1
-        plan = records.plan([KEY], record, data, empty=False, cleared=False, now=now)
+        plan = records.planner.plan(
+            [KEY], record, data, empty=False, cleared=False, now=now
+        )
         if records.execute(plan, [KEY]) is None:
             return "a session was not saved"
     return None
@@ -285,8 +163,8 @@ def purger(shared: Shared) -> None:
         run_command(shared.url)
     database = SessionDatabase(shared.engine(), sessions_table(sa.MetaData(), TABLE))
     now = int(time.time())
-    for deleted in purge(database, now, batch=shared.batch, pause=shared.pause):
-        shared.deleted.value += deleted
+    for done in purge(database, now, batch=shared.batch, pause=shared.pause):
+        shared.deleted.value += done.deleted
         while shared.phase.value % 2:
             time.sleep(0.01)
     database.dispose()
@@ -296,7 +174,7 @@ def run_command(url: str) -> NoReturn:
     """Become ``flask sessions purge``, with what it does when nothing is set."""
     sys.stderr.flush()
     os.dup2(2, 1)
-    application = f"{Path(__file__).resolve()}:make_app"
+    application = "benchmarks.purge:make_app"
     arguments = [sys.executable, "-m", "flask", "--app", application]
     env = {**os.environ, "SESSIONSQL_BENCHMARK_URL": url}
     os.execve(sys.executable, [*arguments, "sessions", "purge"], env)
@@ -488,17 +366,6 @@ def summary(
     )
 
 
-def describe(engine: sa.Engine) -> str:
-    """The name and the version of the server."""
-    with engine.connect() as connection:
-        dialect = connection.dialect
-        version = ".".join(map(str, dialect.server_version_info or ()))
-        if backend(engine.url) == "postgresql":
-            return f"PostgreSQL {version}"
-        maria = getattr(dialect, "is_mariadb", False)
-        return f"{'MariaDB' if maria else 'MySQL'} {version}"
-
-
 def show(result: Result) -> None:
     """Print a run as a table."""
     how = f"batches of {result.batch}, {result.pause:g} s between them"
@@ -607,10 +474,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.expired >= options.rows:
         parser.error("--expired has to be less than --rows: clients use the others")
-    options.database = options.database or [
-        server(os.environ.get(variable, default))
-        for variable, default in SERVERS.items()
-    ]
+    options.database = options.database or server_urls()
     return options
 
 
@@ -620,32 +484,17 @@ def server(text: str) -> sa.URL:
         url = sa.make_url(text)
     except sa.exc.ArgumentError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if backend(url) not in FILL:
+    if backend(url) not in ("postgresql", "mysql"):
         raise argparse.ArgumentTypeError(f"{text!r} is no PostgreSQL or MariaDB server")
     return url
 
 
-def positive(text: str) -> int:
-    """A number over 0, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+def main(arguments: list[str] | None = None) -> int:
+    """Measure on each server. The exit code.
 
-
-def say(text: str) -> None:
-    """Report progress."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def terminate(number: int, frame: object) -> NoReturn:
-    """Clean up when told to end, as on Ctrl-C."""
-    raise SystemExit(128 + number)
-
-
-def main() -> int:
-    """Measure on each server. The exit code."""
-    options = parse()
+    :param arguments: instead of those of the process.
+    """
+    options = parse(arguments)
     signal.signal(signal.SIGTERM, terminate)
     results = []
     try:

@@ -82,7 +82,8 @@ the next request of any process. One of the three has to be given.
 **flask sessions purge** deletes the rows of expired sessions: see `Purging from a
 timer`_.
 
---batch-size ROWS      Rows deleted by one statement, 500 unless given; 10,000 at most.
+--batch-size ROWS      Rows that one transaction looks at, 500 unless given; 10,000 at
+                       most.
 --pause SECONDS        At least so long from one batch to the next, and as long as
                        the last one took; 0.05 unless given, 0 for none.
 --max-seconds SECONDS  Begin no batch after that time, and make no pause beyond it.
@@ -523,7 +524,7 @@ def revoke_command(
     type=click.IntRange(1, _LARGEST_BATCH),
     default=BATCH,
     show_default=True,
-    help="How many rows one statement deletes.",
+    help="At how many rows one transaction looks.",
 )
 @click.option(
     "--pause",

@@ -1,0 +1,228 @@
+"""The floor: sessions on the raw driver, written by hand.
+
+The least that a careful programmer would write for one application on one database: a
+random token in the cookie, a keyed hash of it as the primary key, msgspec, one
+connection a thread that is kept open in autocommit, the driver's plain ``execute``. The
+row is read when the session is touched, and written when a key was assigned; a login
+moves it to a new token. Row and cookie are renewed when a hundredth of the lifetime has
+gone, as ours are. A request that does not touch its session costs nothing.
+
+What it leaves out, and what has to be paid for beyond it: changes inside nested values
+and requests at once are not noticed, nothing reconnects, there are no lists of
+sessions, no purge, no events, no types beyond msgspec's.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import psycopg
+import pymysql
+import sqlalchemy as sa
+from flask import Flask, Request, Response
+from flask.sessions import SessionInterface, SessionMixin
+
+#: Runs one statement; what is returned can be asked for a row.
+Execute = Callable[[str, tuple[Any, ...]], Any]
+
+USER = "_user_id"
+TABLE = "floor"
+#: The types of the key, of the data and of the expiry.
+TYPES = {
+    "sqlite": ("BLOB", "BLOB", "INTEGER"),
+    "postgresql": ("BYTEA", "BYTEA", "BIGINT"),
+    "mysql": ("BINARY(32)", "LONGBLOB", "BIGINT"),
+}
+
+
+class FloorSession(SessionMixin):
+    """A mapping that is read at the first touch."""
+
+    def __init__(self, load: Callable[[FloorSession], dict[str, Any] | None]) -> None:
+        self._load = load
+        self._data: dict[str, Any] | None = None
+        self.modified = False
+        self.exists = False
+        self.token = ""
+        self.expires = 0
+        self.user: object = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it was touched."""
+        return self._data is not None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What it holds."""
+        if self._data is None:
+            found = self._load(self)
+            self.exists = found is not None
+            self._data = found or {}
+            self.user = self._data.get(USER)
+        return self._data
+
+    def __getitem__(self, key: str) -> Any:
+        return self.data[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.data[key] = value
+        self.modified = True
+
+    def __delitem__(self, key: str) -> None:
+        del self.data[key]
+        self.modified = True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+class FloorInterface(SessionInterface):
+    """The session interface.
+
+    :param url: the database. The table is created at once.
+    """
+
+    def __init__(self, url: sa.URL) -> None:
+        self._url = url
+        self._local = threading.local()
+        self._connections: list[Any] = []
+        mark = "?" if url.get_backend_name() == "sqlite" else "%s"
+        self._select = (
+            f"SELECT data, expires FROM {TABLE} WHERE id = {mark} AND expires > {mark}"
+        )
+        self._insert = f"INSERT INTO {TABLE} VALUES ({mark}, {mark}, {mark})"
+        self._update = (
+            f"UPDATE {TABLE} SET id = {mark}, data = {mark}, expires = {mark}"
+            f" WHERE id = {mark}"
+        )
+        self._save = (
+            f"UPDATE {TABLE} SET data = {mark}, expires = {mark} WHERE id = {mark}"
+        )
+        self._delete = f"DELETE FROM {TABLE} WHERE id = {mark}"
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
+        key, data, expires = TYPES[url.get_backend_name()]
+        self.execute(
+            f"CREATE TABLE IF NOT EXISTS {TABLE} (id {key} NOT NULL PRIMARY KEY,"
+            f" data {data} NOT NULL, expires {expires} NOT NULL)",
+            (),
+        )
+
+    def open_session(self, app: Flask, request: Request) -> FloorSession:
+        """A session that is not read yet."""
+
+        def load(session: FloorSession) -> dict[str, Any] | None:
+            token = request.cookies.get("session")
+            if token is None:
+                return None
+            session.token = token
+            key = self._row_id(app, token)
+            row = self.execute(self._select, (key, int(time.time()))).fetchone()
+            if row is None:
+                return None
+            session.expires = row[1]
+            return self._decode(row[0])
+
+        return FloorSession(load)
+
+    def save_session(
+        self, app: Flask, session: SessionMixin, response: Response
+    ) -> None:
+        """Store it if a key was assigned, and now and then to renew it."""
+        assert isinstance(session, FloorSession)
+        if not session.loaded:
+            return
+        response.vary.add("Cookie")
+        lifetime = int(app.permanent_session_lifetime.total_seconds())
+        expires = int(time.time()) + lifetime
+        renewed = expires - session.expires >= lifetime // 100
+        if not renewed:
+            expires = session.expires
+        if not session.modified and not (session.exists and renewed):
+            return
+        token = session.token
+        if not session:
+            if session.exists:
+                self.execute(self._delete, (self._row_id(app, token),))
+                response.delete_cookie("session", httponly=True)
+            return
+        data = self._encode(session.data)
+        if not session.exists:
+            token = secrets.token_urlsafe(32)
+            self.execute(self._insert, (self._row_id(app, token), data, expires))
+        elif session.get(USER) != session.user:
+            renewed = True
+            before, token = token, secrets.token_urlsafe(32)
+            keys = self._row_id(app, token), self._row_id(app, before)
+            self.execute(self._update, (keys[0], data, expires, keys[1]))
+        else:
+            self.execute(self._save, (data, expires, self._row_id(app, token)))
+        if renewed:
+            response.set_cookie(
+                "session",
+                token,
+                expires=datetime.fromtimestamp(expires, UTC),
+                httponly=True,
+            )
+
+    def _row_id(self, app: Flask, token: str) -> bytes:
+        assert isinstance(app.secret_key, str)
+        return hmac.digest(app.secret_key.encode(), token.encode(), "sha256")
+
+    def execute(self, statement: str, parameters: tuple[Any, ...]) -> Any:
+        """Run one statement on this thread's connection."""
+        try:
+            execute: Execute = self._local.execute
+        except AttributeError:
+            execute = self._local.execute = self._connect()
+        return execute(statement, parameters)
+
+    def _connect(self) -> Execute:
+        """A new connection's way to run a statement."""
+        kind, url = self._url.get_backend_name(), self._url
+        if kind == "sqlite":
+            assert url.database is not None
+            lite = sqlite3.connect(
+                url.database, isolation_level=None, check_same_thread=False
+            )
+            lite.execute("PRAGMA journal_mode = WAL")
+            lite.execute("PRAGMA synchronous = NORMAL")
+            self._connections.append(lite)
+            return lite.execute
+        address: dict[str, Any] = {
+            "host": url.host,
+            "port": url.port,
+            "user": url.username,
+            "password": url.password,
+        }
+        address = {name: value for name, value in address.items() if value is not None}
+        if kind == "postgresql":
+            post = psycopg.connect(dbname=url.database, autocommit=True, **address)
+            self._connections.append(post)
+            return post.execute
+        maria = pymysql.connect(database=url.database, autocommit=True, **address)
+        self._connections.append(maria)
+        cursor = maria.cursor()
+
+        def execute(statement: str, parameters: tuple[Any, ...]) -> Any:
+            cursor.execute(statement, parameters)
+            return cursor
+
+        return execute
+
+    def close(self) -> None:
+        """Close every thread's connection."""
+        while self._connections:
+            self._connections.pop().close()

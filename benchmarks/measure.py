@@ -1,0 +1,251 @@
+"""How the cost of a request is measured: batch by batch, in turn.
+
+The application is called as a server calls it. A round gives every contender one batch
+of each request, in an order that changes from round to round, so that whatever else the
+machine does meets all alike. A batch begins with the garbage collected and with some
+requests that are not timed, and every answer is checked when the clock has stopped.
+
+The requests of a batch have different sessions, all of them begun in this run.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import re
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from werkzeug.test import EnvironBuilder
+
+from benchmarks.peers import (
+    ANONYMOUS,
+    COOKIE,
+    DJANGO_NOTHING,
+    LOGIN,
+    NEW,
+    NOTHING,
+    READ,
+    REQUESTS,
+    UNTOUCHED,
+    WRITE,
+    Peer,
+    WSGIApplication,
+)
+
+#: Blocks of sessions, one a round, one after the other.
+BLOCKS = 8
+#: Requests of a batch that are not timed: after the others, caches are cold.
+WARM_UP = 3
+_COOKIE = re.compile(r"session=([^;]*)")
+Environ = dict[str, Any]
+ENVIRONS: dict[str, Environ] = {
+    request: EnvironBuilder(f"/{request}").get_environ() for request in REQUESTS
+}
+
+
+class BrokenError(Exception):
+    """A contender answered something else than it should."""
+
+
+@dataclass
+class Answer:
+    """What an application answered."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    body: bytes = b""
+
+    @property
+    def cookie(self) -> str | None:
+        """The session's new cookie, if it is set."""
+        for name, value in self.headers:
+            if name.lower() == "set-cookie" and (found := _COOKIE.match(value)):
+                return found[1]
+        return None
+
+
+def call_all(wsgi: WSGIApplication, environs: Iterable[Environ]) -> list[Answer]:
+    """Send requests one after the other. The answers."""
+    answers: list[Answer] = []
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], error: object = None
+    ) -> None:
+        answers.append(Answer(status, headers))
+
+    for environ in environs:
+        content: Any = wsgi(environ, start_response)
+        answers[-1].body = b"".join(content)
+        content.close()
+    return answers
+
+
+@dataclass
+class Client:
+    """A browser with a live session."""
+
+    cookie: str | None
+    visits: int = 1
+
+    def environ(self, request: str) -> Environ:
+        """What the server gives to the application."""
+        environ = ENVIRONS[request].copy()
+        if self.cookie is not None and request not in {ANONYMOUS, NEW}:
+            environ["HTTP_COOKIE"] = f"session={self.cookie}"
+        return environ
+
+
+class Contender:
+    """One application and its clients.
+
+    :param peer: the application.
+    :param batch: how many requests are timed together.
+    """
+
+    def __init__(self, peer: Peer, batch: int) -> None:
+        self.peer = peer
+        self.batch = batch
+        self.keeps = peer.name not in {NOTHING, DJANGO_NOTHING}
+        self.blocks: list[list[Client]] = []
+
+    def begin_sessions(self, number: int) -> list[Client]:
+        """New sessions with the payload."""
+        environs = [ENVIRONS[NEW].copy() for _ in range(number)]
+        answers = call_all(self.peer.wsgi, environs)
+        if self.keeps and not all(answer.cookie for answer in answers):
+            raise BrokenError(f"{self.peer.name}: a new session has no cookie")
+        # One with no session of its own gets a cookie all the same.
+        return [Client(answer.cookie or "x" * 43) for answer in answers]
+
+    def prepare(self, turn: int, requests: Sequence[str]) -> None:
+        """Have the sessions of this round ready."""
+        while len(self.blocks) < BLOCKS:
+            self.blocks.append(self.begin_sessions(WARM_UP + self.batch))
+        self.block = self.blocks[turn % BLOCKS]
+        if LOGIN in requests:
+            self.fresh = self.begin_sessions(WARM_UP + self.batch)
+
+    def time(self, request: str) -> float:
+        """Microseconds that a request of a batch took."""
+        clients = self.fresh if request == LOGIN else self.block
+        environs = [client.environ(request) for client in clients]
+        gc.collect()
+        first = call_all(self.peer.wsgi, environs[:WARM_UP])
+        rest = environs[WARM_UP:]
+        start = time.perf_counter_ns()
+        answers = call_all(self.peer.wsgi, rest)
+        took = time.perf_counter_ns() - start
+        for client, answer in zip(clients, first + answers, strict=True):
+            self.check(request, client, answer)
+        self.check_kept(request, random.choice(clients), answers[-1])
+        return took / 1000 / len(rest)
+
+    def check(self, request: str, client: Client, answer: Answer) -> None:
+        """Whether the answer is right."""
+        expected, is_new = "ok", False
+        if request == READ:
+            expected = f"Ann Example {client.visits}" if self.keeps else "None None"
+        elif request == WRITE:
+            expected = str(client.visits + 1 if self.keeps else 1)
+        elif request in {NEW, LOGIN}:
+            is_new = self.keeps
+        if answer.status != "200 OK" or answer.body.decode() != expected:
+            raise BrokenError(
+                f"{self.peer.name} answered /{request} with {answer.status} and"
+                f" {answer.body[:80]!r} instead of {expected!r}"
+            )
+        # Two of Flask's own cookies of one second with the same content are the same.
+        same = answer.cookie == client.cookie and self.peer.name != COOKIE
+        if is_new and (answer.cookie is None or same):
+            raise BrokenError(f"{self.peer.name}: /{request} set no new cookie")
+        if request == WRITE:
+            client.visits += self.keeps
+        if request == LOGIN or (request == WRITE and self.peer.name == COOKIE):
+            client.cookie = answer.cookie
+
+    def check_kept(self, request: str, client: Client, last: Answer) -> None:
+        """Whether what was stored is there."""
+        if request in {ANONYMOUS, UNTOUCHED, READ} or not self.keeps:
+            return
+        if request == NEW:
+            client = Client(last.cookie)
+        answer = call_all(self.peer.wsgi, [client.environ(READ)])[0]
+        self.check(READ, client, answer)
+
+
+#: By the request's and the contender's names: microseconds a request in each round.
+Times = dict[tuple[str, str], list[float]]
+
+
+def measure(
+    contenders: Sequence[Contender],
+    requests: Sequence[str],
+    seconds: float,
+    least: int,
+    said: Callable[[str], object],
+) -> Times:
+    """Time all contenders in turn.
+
+    :param seconds: for how long, with all that is not timed.
+    :param least: how many rounds there are at least.
+    :param said: called with what to tell about the progress.
+    """
+    times: Times = defaultdict(list)
+    turn = 0
+    # What is there stays, and costs the collections between batches nothing.
+    gc.collect()
+    gc.freeze()
+    # A first round that does not count: pools, caches and prepared statements fill.
+    take_turn(contenders, requests, turn)
+    gc.collect()
+    gc.freeze()
+    begun = time.monotonic()
+    try:
+        while turn < least or time.monotonic() - begun < seconds:
+            turn += 1
+            for key, took in take_turn(contenders, requests, turn).items():
+                times[key].append(took)
+    finally:
+        gc.unfreeze()
+    said(f"{turn} rounds in {time.monotonic() - begun:.0f} s")
+    return times
+
+
+def take_turn(
+    contenders: Sequence[Contender], requests: Sequence[str], turn: int
+) -> Mapping[tuple[str, str], float]:
+    """One round. Microseconds by request and contender."""
+    for contender in contenders:
+        contender.prepare(turn, requests)
+    took = {}
+    for request in random.sample(requests, len(requests)):
+        for contender in random.sample(contenders, len(contenders)):
+            took[request, contender.peer.name] = contender.time(request)
+    return took
+
+
+@dataclass
+class Cost:
+    """What a request costs, in microseconds."""
+
+    median: float
+    #: Over the application that does nothing: the median of the rounds' differences.
+    overhead: float
+    #: The quartiles of these differences.
+    quartiles: tuple[float, float]
+    rounds: int
+
+
+def cost(times: Sequence[float], baseline: Sequence[float]) -> Cost:
+    """What the rounds come to."""
+    over = [mine - nothing for mine, nothing in zip(times, baseline, strict=True)]
+    # Nanoseconds are more than can be told.
+    low, middle, high = (
+        round(each, 3) for each in statistics.quantiles(over, n=4, method="inclusive")
+    )
+    return Cost(round(statistics.median(times), 3), middle, (low, high), len(over))
