@@ -20,7 +20,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
@@ -75,10 +75,18 @@ def _renew_locks() -> None:  # pragma: no cover -- not in this process
     """In a child process: the thread that held a lock at the fork is not in it."""
     for database in list(_DATABASES):
         database._lock = threading.Lock()
+        database._turn = _turns(database.engine.pool)
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
     os.register_at_fork(after_in_child=_renew_locks)
+
+
+def _turns(pool: sa.Pool) -> AbstractContextManager[object]:
+    """What statements wait for: for each other, where a ``StaticPool`` gives all
+    threads one connection. Two at once on SQLite's could take each other's rows.
+    """
+    return threading.Lock() if isinstance(pool, sa.StaticPool) else nullcontext()
 
 
 class SessionDatabase:
@@ -101,6 +109,7 @@ class SessionDatabase:
         self._lock = threading.Lock()
         self._abandoned: list[sa.Pool] = []
         self._direct = DirectWay(engine)
+        self._turn = _turns(engine.pool)
         _DATABASES.add(self)
 
     @property
@@ -157,7 +166,8 @@ class SessionDatabase:
         turned_down = 0
         while True:
             try:
-                return attempt()
+                with self._turn:
+                    return attempt()
             except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
                 lost = getattr(error, "connection_invalidated", False)
                 if lost and not reconnected:

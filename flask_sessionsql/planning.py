@@ -8,6 +8,7 @@ loaded, and says what is to be written, so that a response can be made before it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -27,6 +28,9 @@ _NAMED_KEYS = 5
 #: ``SECRET_KEY`` and its fallbacks.
 Keys = Sequence[str | bytes]
 
+# What holds a token is no tuple: reporters of errors take sequences apart, whatever
+# their repr says.
+
 
 class Client(NamedTuple):
     """What a session is used with, where that is recorded."""
@@ -35,7 +39,8 @@ class Client(NamedTuple):
     user_agent: str | None = None
 
 
-class Stale(NamedTuple):
+@dataclass(slots=True)
+class Stale:
     """A token that came with a request and opened nothing, and when that was tried, in
     seconds since 1970.
     """
@@ -48,7 +53,8 @@ class Stale(NamedTuple):
         return f"<Stale at {self.at}>"
 
 
-class SessionRecord(NamedTuple):
+@dataclass(slots=True)
+class SessionRecord:
     """A stored session and the token that opens it. The row's data is not encrypted
     here, whatever it is in the database.
     """
@@ -73,7 +79,8 @@ class Action(Enum):
     DELETE = auto()
 
 
-class Plan(NamedTuple):
+@dataclass(slots=True)
+class Plan:
     """What is to be written."""
 
     action: Action
@@ -130,7 +137,8 @@ class Planner:
             Action.NOTHING, data, record, None, cleared, rotates, stale, client, now
         )
         if empty:
-            return plan if record is None else plan._replace(action=Action.DELETE)
+            plan.action = Action.NOTHING if record is None else Action.DELETE
+            return plan
         try:
             payload = self._serializer.dumps(data)
         except SessionValueError:
@@ -139,16 +147,18 @@ class Planner:
                 return plan
             raise
         if record is None:
-            target = self._new(keys, plan, payload, None)
-            return plan._replace(action=Action.INSERT, target=target)
+            plan.action = Action.INSERT
+            plan.target = self._new(keys, plan, payload, None)
+            return plan
         row = record.row
         if cleared:
-            target = self._new(keys, plan, payload, row.id)
+            plan.target = self._new(keys, plan, payload, row.id)
         elif rotates or payload != row.data:
-            target = self.changed(keys, plan, record, data, payload)
+            plan.target = self.changed(keys, plan, record, data, payload)
         elif self._user_id_in(data) != row.user_id:
             # SESSION_USER_KEY is another one than when the row was stored.
-            target = self._placed(keys, plan, record, record.token, data, row.data)
+            token = record.token
+            plan.target = self._placed(keys, plan, record, token, data, row.data)
         elif self._config.refresh_each_request and self._is_due(row, data, now):
             until = max(row.expires_at, self._expiry(row, data, now))
             address, user_agent = client()
@@ -158,11 +168,13 @@ class Planner:
                 address=address,
                 user_agent=user_agent,
             )
-            target = record._replace(row=row)
-            return plan._replace(action=Action.TOUCH, target=target)
+            plan.action = Action.TOUCH
+            plan.target = replace(record, row=row)
+            return plan
         else:
             return plan
-        return plan._replace(action=Action.UPDATE, target=target)
+        plan.action = Action.UPDATE
+        return plan
 
     def changed(
         self,
@@ -190,7 +202,7 @@ class Planner:
         if before is None and user_id is not None:
             # A login: the absolute lifetime asks for one now and then, so it begins
             # with one (OWASP ASVS 5.0, 7.3.2).
-            record = record._replace(row=record.row._replace(created_at=plan.now))
+            record = replace(record, row=record.row._replace(created_at=plan.now))
         return self._placed(keys, plan, record, token, data, payload)
 
     def _placed(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .config import SessionConfig
@@ -137,17 +138,6 @@ class SessionRecords:
         if not isinstance(data.get(EXPIRY_KEY, 0), int):
             raise UnreadableSessionError("The end set for the session is no number.")
         return data
-
-    def sizes(self, data: Mapping[Any, Any]) -> list[tuple[object, int]]:
-        """The keys of a session's data and how many bytes each takes with its value,
-        the largest first.
-        """
-        empty = len(self._serializer.dumps({}))
-        sizes = [
-            (key, len(self._serializer.dumps({key: value})) - empty)
-            for key, value in data.items()
-        ]
-        return sorted(sizes, key=lambda each: -each[1])
 
     def _outlived(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:
         """Whether the session has had its absolute lifetime, or the one that the
@@ -367,7 +357,7 @@ class SessionRecords:
                 return None, {}
             # What this request had read and made of it, and nothing of the moved one.
             target = _with(target, handle=new_handle(), version=1)
-            alone = plan._replace(stale=None, target=target)
+            alone = replace(plan, stale=None, target=target)
             return self._insert(alone, keys, target, wait)
         if target is not None:  # otherwise it is as this request would have it
             self._drop(loaded.row.handle, loaded.row.user_id)
@@ -421,7 +411,7 @@ class SessionRecords:
 
 def _with(record: SessionRecord, **columns: Any) -> SessionRecord:
     """``record`` with other values in some columns of its row."""
-    return record._replace(row=record.row._replace(**columns))
+    return replace(record, row=record.row._replace(**columns))
 
 
 def _following(target: SessionRecord, loaded: SessionRecord) -> SessionRecord:

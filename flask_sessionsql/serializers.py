@@ -163,7 +163,8 @@ class _RefusedError(Exception):
 def _is_plain(value: Any, depth: int) -> bool:
     """Whether a dictionary or a list needs no wrapping anywhere, as most sessions do
     not. It is asked in each request that reads its session, so it looks at the types
-    of many values in one call.
+    of many values in one call. Nobody else changes what is asked about: a session is
+    one request's.
     """
     values = value
     if type(value) is dict:

@@ -31,6 +31,9 @@ _listeners = attrgetter(
     "dispatch.before_execute",
     "dispatch.after_execute",
     "dispatch.engine_connect",
+    "dispatch.begin",
+    "dispatch.commit",
+    "dispatch.rollback",
     "dispatch.set_connection_execution_options",
     "dialect.dispatch.do_execute",
     "dialect.dispatch.do_execute_no_params",
@@ -93,6 +96,9 @@ class DirectWay:
         """Whether nobody would miss a statement that goes this way."""
         if not self._knows_driver or self._engine.logger.isEnabledFor(logging.INFO):
             return False
+        # Whoever listens on all connections, of any engine.
+        if getattr(sa.Connection, "_has_events", None):
+            return False
         # SQLAlchemy notes that somebody has ever listened, and not that they went.
         return not (_was_watched(self._engine) and any(_listeners(self._engine)))
 
@@ -117,22 +123,24 @@ class DirectWay:
     def _run(
         self, statement: Statement, values: Mapping[str, Any], *, fetches: bool
     ) -> Any:
-        engine = self._engine
-        pool, connection = engine.pool, None
+        engine, connection = self._engine, None
         try:
             connection = engine.raw_connection()
             kept = connection.info
-            cursor = kept.get(_CURSOR)
-            if cursor is None:
-                cursor = kept[_CURSOR] = connection.cursor()
+            # Taken out while it is used: a StaticPool gives everybody one connection.
+            # It is put back if all went well, and no failure is met by the next one.
+            cursor = kept.pop(_CURSOR, None) or connection.cursor()
             statement.execute(cursor, engine.dialect, values)
             # All rows, so that SQLite does not keep the statement and its lock.
-            return cursor.fetchall() if fetches else cursor.rowcount
+            result = cursor.fetchall() if fetches else cursor.rowcount
+            kept[_CURSOR] = cursor
+            return result
         except engine.dialect.loaded_dbapi.Error as error:
-            raise self._named(statement, connection, pool, error) from error
+            raise self._named(statement, connection, error) from error
         except BaseException:
-            # Broken off within a conversation with the server, as by a time-out.
-            if connection is not None:
+            # Broken off within a conversation with the server, as by a time-out. There
+            # is none with SQLite, whose memory would go with its connection.
+            if connection is not None and engine.dialect.name != "sqlite":
                 connection.invalidate()
             raise
         finally:
@@ -143,7 +151,6 @@ class DirectWay:
         self,
         statement: Statement,
         connection: sa.PoolProxiedConnection | None,
-        pool: sa.Pool,
         error: Any,
     ) -> Exception:
         """The error as SQLAlchemy raises it, after what SQLAlchemy does about it."""
@@ -151,10 +158,9 @@ class DirectWay:
         used = None if connection is None else connection.dbapi_connection
         lost = dialect.is_disconnect(error, used, None)
         if lost and connection is not None:
-            connection.invalidate(error)
-            if self._engine.pool is pool:
-                # The others have met the same fate: let nobody find out one by one.
-                self._engine.dispose()
+            # As SQLAlchemy does: the others in the pool have met the same fate, and
+            # nobody is to find out one by one.
+            self._engine.pool._invalidate(connection, error)
         named: Exception = sa_exc.DBAPIError.instance(
             str(statement.clause),
             None,

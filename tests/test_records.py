@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -216,3 +216,12 @@ def test_an_end_that_is_no_time_is_unreadable(records: SessionRecords) -> None:
     data = MsgpackSerializer().dumps({EXPIRY_KEY: "soon"})
     with pytest.raises(UnreadableSessionError, match="no number"):
         records.data(record.row._replace(data=data))
+
+
+def test_what_holds_a_token_is_no_sequence() -> None:
+    """Reporters of errors take lists and tuples apart, whatever their repr says."""
+    row = StoredSession(b"id", "f00d", None, b"data", 1, NOW, NOW + 1)
+    record = SessionRecord("token", row)
+    for each in (record, Plan(Action.NOTHING, {}, record), Stale("token", 1)):
+        assert not isinstance(each, Sequence)
+        assert "token" not in repr(each)
