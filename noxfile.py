@@ -101,7 +101,8 @@ def docs(session: nox.Session) -> None:
     for builder in ("html", "text"):
         output = f"docs/_build/{builder}"
         session.run("sphinx-build", "-W", "-n", "-E", "-b", builder, "docs", output)
-    session.run("pytest", "tests/test_documentation.py", "tests/test_parity.py")
+    pages = ["documentation", "parity", "benchmarks"]
+    session.run("pytest", *(f"tests/test_{name}.py" for name in pages))
     session.log(f"Open {Path('docs/_build/html/index.html').resolve()}")
 
 
@@ -155,9 +156,10 @@ def benchmarks_quick(session: nox.Session) -> None:
             "It needs PostgreSQL, MariaDB and Redis. Start them, and set"
             " SESSIONSQL_REQUIRE_SERVERS=1."
         )
-    install(session, "benchmarks")
+    install(session, "benchmarks", "docs", "tests")
     for name in BENCHMARKS:
         session.run("python", "-m", "benchmarks", name, "--quick")
+    session.run("pytest", "tests/test_benchmarks.py")
 
 
 @nox.session(python=LATEST)

@@ -25,6 +25,7 @@ from benchmarks.peers import (
     FLASK_SESSION,
     FLASK_SESSION_REDIS,
     NEW,
+    NOTHING,
     OURS,
     RAW,
     READ,
@@ -44,12 +45,25 @@ NAMES = {
     DJANGO: "Django",
     FLASK_SESSION: "Flask-Session",
 }
-REQUESTS = {
+#: On a server, the application without sessions is one among them.
+SERVER_NAMES = {NOTHING: "without sessions", **NAMES}
+#: What stands above the bars of a request.
+HEADS = {
     UNTOUCHED: "The view does not touch its session",
     READ: "It reads its session",
     WRITE: "It changes its session",
     NEW: "It begins a session",
 }
+
+#: What stands above the pictures.
+COST_TITLE = (
+    "{database}: microseconds a request, over an\napplication without sessions;"
+    f" {SIZE} bytes in the session"
+)
+SERVER_TITLE = (
+    "Requests a second: {database}, gunicorn with\n{workers} workers, threads in each:"
+    " {threads}"
+)
 
 #: Points, of which 72 are an inch and 96 pixels.
 WIDTH, ROW, HEAD, GAP, FONT = 360.0, 16.0, 20.0, 9.0, 11.5
@@ -167,6 +181,11 @@ def _without_spaces(svg: bytes) -> bytes:
     return b"\n".join(line.rstrip() for line in svg.splitlines()) + b"\n"
 
 
+def cost_name(database: str) -> str:
+    """How the names of a database's pictures begin."""
+    return f"cost-{database.lower()}"
+
+
 def cost_groups(cases: Sequence[Mapping[str, Any]], database: str) -> Groups:
     """The bars of one database, from the cases of ``cost``."""
     overheads = {
@@ -180,7 +199,7 @@ def cost_groups(cases: Sequence[Mapping[str, Any]], database: str) -> Groups:
             for contender, name in NAMES.items()
             if (overhead := overheads.get((request, contender))) is not None
         ]
-        for request, head in REQUESTS.items()
+        for request, head in HEADS.items()
     }
 
 
@@ -189,9 +208,8 @@ def cost_pictures(document: Mapping[str, Any]) -> dict[str, bytes]:
     cases = document["cases"]
     identifier = f"sha256:{digest(cases)}"
     return {
-        f"cost-{database.lower()}-{theme.name}.svg": bar_chart(
-            f"{database}: microseconds a request, over an\napplication without"
-            f" sessions; {SIZE} bytes in the session",
+        f"{cost_name(database)}-{theme.name}.svg": bar_chart(
+            COST_TITLE.format(database=database),
             cost_groups(cases, database),
             theme,
             identifier,
@@ -201,8 +219,47 @@ def cost_pictures(document: Mapping[str, Any]) -> dict[str, bytes]:
     }
 
 
+def server_name(part: str) -> str:
+    """How the names of the pictures of a part of ``server`` begin."""
+    return f"server-{part}"
+
+
+def server_groups(rows: Sequence[Mapping[str, Any]], part: str) -> Groups:
+    """The bars of one part, from the rows of ``server``."""
+    rates = {
+        (row["request"], row["contender"]): row["requests_per_second"]
+        for row in rows
+        if row["part"] == part
+    }
+    groups = {
+        head: [
+            Bar(name, rate, f"{rate:,.0f}", contender == OURS)
+            for contender, name in SERVER_NAMES.items()
+            if (rate := rates.get((request, contender))) is not None
+        ]
+        for request, head in HEADS.items()
+    }
+    return {head: bars for head, bars in groups.items() if bars}
+
+
+def server_pictures(document: Mapping[str, Any]) -> dict[str, bytes]:
+    """The pictures of ``server``, one for each part and theme, by their names."""
+    rows = document["requests"]
+    identifier = f"sha256:{digest(rows)}"
+    return {
+        f"{server_name(part['part'])}-{theme.name}.svg": bar_chart(
+            SERVER_TITLE.format(**part),
+            server_groups(rows, part["part"]),
+            theme,
+            identifier,
+        )
+        for part in document["parts"]
+        for theme in THEMES
+    }
+
+
 #: What draws the pictures, by the name of the benchmark.
-DRAWN = {"cost": cost_pictures}
+DRAWN = {"cost": cost_pictures, "server": server_pictures}
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import re
+import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version as _version_of
 from inspect import cleandoc
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from docutils.statemachine import StringList  # type: ignore[import-untyped]
@@ -22,6 +24,9 @@ from sphinx.util.docutils import SphinxDirective
 
 # Between the last releases of two others that run on Python 3.11.
 warnings.filterwarnings("ignore", "'sphinx.*is deprecated")
+
+# What belongs to the checkout, and is not installed.
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 project = "Flask-SessionSql"
 author = "The Flask-SessionSql maintainers"
@@ -35,6 +40,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
+    "docs.measured",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
@@ -135,6 +141,7 @@ copybutton_prompt_is_regexp = True
 SCROLLING = (
     '<div class="highlight"><pre',
     '<div class="table-wrapper docutils container"',
+    '<div class="table-wrapper measured docutils container"',
 )
 
 

@@ -136,7 +136,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NoReturn, cast
 
 from flask import Flask, Request, Response, appcontext_tearing_down
@@ -288,31 +288,26 @@ class _Opened:
     session is touched, and remembers what they were.
     """
 
-    __slots__ = (
-        "_app",
-        "_interface",
-        "_request",
-        "cookie",
-        "keys",
-        "record",
-        "refused",
-        "stale",
-    )
+    # Of the class: each request makes one, and most need no more.
+    record: SessionRecord | None = None
+    #: Sets or clears the cookie in a response as was done in the last one.
+    cookie: Callable[[Response], None] | None = None
+    #: Whether a save was refused, and told of.
+    refused = False
+    #: The cookie's token, if it opened nothing.
+    stale: Stale | None = None
 
     def __init__(
         self, interface: FlaskSQLAlchemySessionInterface, app: Flask, request: Request
     ) -> None:
-        self.keys = secret_keys(app)
         self._interface = interface
         self._app = app
         self._request = request
-        self.record: SessionRecord | None = None
-        #: Sets or clears the cookie in a response as was done in the last one.
-        self.cookie: Callable[[Response], None] | None = None
-        #: Whether a save was refused, and told of.
-        self.refused = False
-        #: The cookie's token, if it opened nothing.
-        self.stale: Stale | None = None
+
+    @cached_property
+    def keys(self) -> list[str | bytes]:
+        """``SECRET_KEY`` and its fallbacks."""
+        return secret_keys(self._app)
 
     def read(self) -> dict[Any, Any]:
         token = self._request.cookies.get(self._interface.config.cookie_name)
@@ -470,10 +465,11 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             is as it was.
         """
         session = cast(ServerSideSession, session)
-        if session.accessed or session.loaded:
-            _vary_by_cookie(response)
         if not session.loaded:
+            if session.accessed:
+                _vary_by_cookie(response)
             return
+        _vary_by_cookie(response)
         opened = cast(_Opened, session.source)
         if opened.cookie is not None:
             # Saved for the second time, with another response: an error was met after
@@ -612,13 +608,17 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
 
 
 def _vary_by_cookie(response: Response) -> None:
-    """Add ``Cookie`` to the response's ``Vary``: where there is none yet,
-    without parsing the header, which takes longer than the session's own work.
+    """Add ``Cookie`` to the response's ``Vary``: where there is none yet, without
+    parsing the header, which takes longer than the session's own work.
     """
-    if any(name.lower() == "vary" for name, _ in response.headers):
-        response.vary.add("Cookie")
-    else:
-        response.headers.add("Vary", "Cookie")
+    headers = response.headers
+    said = [value for name, value in headers if name.lower() == "vary"]
+    if not said:
+        headers.add("Vary", "Cookie")
+        return
+    if len(said) > 1:  # of which Werkzeug would keep the first
+        headers["Vary"] = ", ".join(said)
+    response.vary.add("Cookie")
 
 
 def _now() -> int:
@@ -711,7 +711,7 @@ def _answer(app: Flask, response: Response, error: HTTPException) -> None:
     the application's own error page if it has one.
     """
     instead = app.make_response(app.handle_user_exception(error))
-    instead.vary.add("Cookie")
+    _vary_by_cookie(instead)
     close = getattr(response.response, "close", None)
     if close is not None:
         close()

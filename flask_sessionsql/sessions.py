@@ -85,21 +85,24 @@ class ServerSideSession(SessionMixin):
     :param permanent: what :attr:`permanent` is unless the application sets it.
     """
 
+    # Of the class: each request makes one, and most never touch it.
+
+    #: The error with which reading failed, if it did. From then on the session is an
+    #: empty one (so that an error page can be made), and what is written to it is not
+    #: saved.
+    failure: Exception | None = None
+    _data: dict[Any, Any] | None = None
+    _permanent: bool | None = None
+    _stored_permanent: bool | None = None
+    #: The end that the application has set, in seconds since 1970.
+    _limit: int | None = None
+    _cleared = False
+    _regenerated = False
+    _reading = False
+
     def __init__(self, source: SessionSource, *, permanent: bool = True) -> None:
         self.source = source
-        #: The error with which reading failed, if it did. From then on the
-        #: session is an empty one (so that an error page can be made), and what
-        #: is written to it is not saved.
-        self.failure: Exception | None = None
-        self._data: dict[Any, Any] | None = None
         self._default_permanent = permanent
-        self._permanent: bool | None = None
-        self._stored_permanent: bool | None = None
-        #: The end that the application has set, in seconds since 1970.
-        self._limit: int | None = None
-        self._cleared = False
-        self._regenerated = False
-        self._reading = False
 
     # The state that the one who saves it needs.
 

@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import enum
 import functools
+import http
 import json
 import math
 import os
@@ -24,7 +25,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from flask.json.tag import TaggedJSONSerializer
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 from msgspec.msgpack import Ext
@@ -32,7 +33,14 @@ from msgspec.msgpack import encode as msgpack
 
 import flask_sessionsql
 from flask_sessionsql import SessionValueError, UnreadableSessionError
-from flask_sessionsql.serializers import MAX_DEPTH, MsgpackSerializer
+from flask_sessionsql.serializers import (
+    MAX_DEPTH,
+    MsgpackSerializer,
+    _encode,
+    _is_plain,
+    _pack_dict,
+    _RefusedError,
+)
 
 serializer = MsgpackSerializer()
 dumps, loads = serializer.dumps, serializer.loads
@@ -302,6 +310,110 @@ def test_any_session_comes_back(data: dict[Any, Any]) -> None:
     back = loads(payload)
     assert shape(data) == shape(back)
     assert payload == dumps(back)
+
+
+def slowly(data: dict[Any, Any]) -> bytes | None:
+    """What ``dumps`` gives without its fast way; ``None`` for a refusal."""
+    try:
+        return dumps({})[:1] + _encode(_pack_dict(data, 0))
+    except _RefusedError:
+        return None
+
+
+def quickly(data: dict[Any, Any]) -> bytes | None:
+    try:
+        return dumps(data)
+    except SessionValueError:
+        return None
+
+
+nearly_plain_keys = st.one_of(
+    st.text(max_size=3),
+    st.text(max_size=3),
+    st.text(max_size=3),
+    st.sampled_from([None, True, 1, 1.5, -0.0, math.nan, b"k", 2**64, "\ud800", (1,)]),
+)
+#: What the fast way is for, and what only resembles it.
+nearly_plain = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.floats(),
+        st.binary(max_size=3),
+        st.text(max_size=3),
+        st.text(st.characters(categories=["Cs", "L"]), max_size=3),
+        st.integers(),
+        st.sampled_from(
+            [2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 0.0, -0.0, math.nan]
+        ),
+        st.just(http.HTTPStatus.OK),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(collections.UserList[Any]),
+        st.dictionaries(nearly_plain_keys, inner, max_size=3),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3).map(
+            collections.OrderedDict
+        ),
+        st.tuples(inner, st.integers(MAX_DEPTH - 3, MAX_DEPTH + 1)).map(
+            lambda each: nested(lambda value: [value], each[1], each[0])
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(nearly_plain_keys, nearly_plain, max_size=4))
+@example({"a": "\ud800"})
+@example({"a": [{"b": ["x", {"\ud800": 1}]}]})
+@example({"a": 2**64})
+@example({"a": [-(2**63) - 1], 2**64: 1})
+def test_both_ways_give_the_same_bytes(data: dict[Any, Any]) -> None:
+    """The fast way for plain data never shows in what is stored, nor in what is
+    refused.
+    """
+    assert quickly(data) == slowly(data)
+
+
+@pytest.mark.parametrize("depth", range(MAX_DEPTH - 2, MAX_DEPTH + 2))
+@pytest.mark.parametrize("inner", [[], {}, [1], {"a": 1}, 1, (1,)], ids=repr)
+def test_both_ways_end_at_the_same_depth(depth: int, inner: Any) -> None:
+    """To the level, in lists and in dictionaries."""
+    for wrap in (lambda value: [value], lambda value: {"a": value, 1: None}):
+        data = {"a": nested(wrap, depth, inner)}
+        assert quickly(data) == slowly(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ({}, True),
+        ({"a": [1, {"b": [None, True, 1.5, b"x"]}]}, True),
+        ({1: 1, None: 2, b"x": 3, 1.5: 4, False: 5}, True),
+        ({"a": (1,)}, False),
+        ({("a",): 1}, False),
+        ({"a": [[(1,)]]}, False),
+        ({"a": {"b": {1: {(): 1}}}}, False),
+        ({"a": collections.OrderedDict()}, False),
+        ({"a": http.HTTPStatus.OK}, False),
+    ],
+    ids=repr,
+)
+def test_what_is_plain(data: dict[Any, Any], expected: bool) -> None:
+    """Most sessions are, and anything else takes the slow way."""
+    assert _is_plain(data, 0) is expected
+
+
+def test_cycles_are_not_plain() -> None:
+    """A list or a dictionary that contains itself is refused, and no endless loop."""
+    items: list[Any] = []
+    items.append(items)
+    data: dict[str, Any] = {}
+    data["a"] = {"b": data}
+    for each in ({"a": items}, data):
+        assert _is_plain(each, 0) is False
+        assert quickly(each) is slowly(each) is None
 
 
 @settings(deadline=None)
