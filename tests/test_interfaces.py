@@ -124,20 +124,20 @@ def test_saving_a_null_session_does_nothing(null_app: Flask) -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([], {"cookie"}),
-        (["Cookie"], {"cookie"}),
-        (["cOOKIE"], {"cookie"}),
-        (["Accept"], {"accept", "cookie"}),
-        (["Accept, COOKIE, Origin"], {"accept", "cookie", "origin"}),
-        (["*"], {"*", "cookie"}),
-        (["Accept", "Origin"], {"accept", "origin", "cookie"}),
-        (["Accept", "Cookie"], {"accept", "cookie"}),
+        ([], "cookie"),
+        (["Cookie"], "cookie"),
+        (["cOOKIE"], "cookie"),
+        (["Accept"], "accept cookie"),
+        (["Accept, COOKIE, Origin"], "accept cookie origin"),
+        (["*"], "* cookie"),
+        (["Accept", "Origin"], "accept origin cookie"),
+        (["Accept", "Cookie"], "accept cookie"),
     ],
     ids=repr,
 )
 @pytest.mark.parametrize("name", ["Vary", "vary", "VARY"])
 def test_vary_names_the_cookie_once(
-    name: str, values: list[str], expected: set[str]
+    name: str, values: list[str], expected: str
 ) -> None:
     """Beside whatever the view has set, in any case and in several headers."""
     app = Flask("shop")
@@ -158,4 +158,4 @@ def test_vary_names_the_cookie_once(
 
     response = app.test_client().get("/")
     said = ", ".join(response.headers.getlist("Vary")).lower().split(", ")
-    assert sorted(said) == sorted(expected)
+    assert sorted(said) == sorted(expected.split())

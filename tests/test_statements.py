@@ -308,7 +308,7 @@ def test_errors_are_the_same(store: SessionStore) -> None:
     straight, own = both_ways(store, clause, values)
     assert isinstance(straight, sa_exc.IntegrityError)
     assert type(straight) is type(own)
-    assert type(straight.orig) is type(own.orig)  # type: ignore[attr-defined]
+    assert type(straight.orig) is type(own.orig)
     assert "secret" not in str(straight)
     assert straight.orig is straight.__cause__
 
