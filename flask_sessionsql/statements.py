@@ -64,7 +64,7 @@ class Statement:
     def __init__(
         self, clause: sa.Select[Any] | sa.Insert | sa.Update | sa.Delete
     ) -> None:
-        self.clause = clause
+        self.clause: sa.Select[Any] | sa.Insert | sa.Update | sa.Delete = clause
         self._text = ""
         self._names: Sequence[str] | None = None
 
