@@ -465,11 +465,10 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             is as it was.
         """
         session = cast(ServerSideSession, session)
+        if session.accessed or session.loaded:
+            _vary_by_cookie(response)
         if not session.loaded:
-            if session.accessed:
-                _vary_by_cookie(response)
             return
-        _vary_by_cookie(response)
         opened = cast(_Opened, session.source)
         if opened.cookie is not None:
             # Saved for the second time, with another response: an error was met after

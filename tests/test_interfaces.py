@@ -1,13 +1,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from flask import Flask, Response, session
 
-from flask_sessionsql import NullSessionError, NullSessionInterface, Session
+from flask_sessionsql import (
+    NullSessionError,
+    NullSessionInterface,
+    Session,
+    SessionConflictError,
+    SessionRefused,
+)
 from flask_sessionsql import session as typed_session
+from flask_sessionsql.interfaces import _write_late
+from flask_sessionsql.planning import Action, Plan
 
 READS: list[Callable[[], object]] = [
     lambda: session.get("key"),
@@ -159,3 +168,20 @@ def test_vary_names_the_cookie_once(
     response = app.test_client().get("/")
     said = ", ".join(response.headers.getlist("Vary")).lower().split(", ")
     assert sorted(said) == sorted(expected.split())
+
+
+def test_a_late_conflict_is_told_of_and_raised() -> None:
+    """What cannot be written at the end of the context is told of, and an error."""
+    told: list[Any] = []
+
+    class Records:
+        tell = told.append
+
+        def execute(self, plan: Plan, keys: list[str]) -> None:
+            raise SessionConflictError("It was changed by others at each try.")
+
+    opened = SimpleNamespace(refused=False, record=None)
+    plan = Plan(Action.UPDATE, {})
+    with pytest.raises(SessionConflictError):
+        _write_late(Records(), opened, "ann", plan, ["a key"])  # type: ignore[arg-type]
+    assert [SessionRefused(None, "ann", "conflict")] == told

@@ -113,7 +113,8 @@ def test_somebody_watches_all_connections(
         seen.append(statement)
 
     # SQLAlchemy never takes it back, and the other tests are not to notice.
-    monkeypatch.setattr(sa.Connection, "_has_events", sa.Connection._has_events)
+    before = getattr(sa.Connection, "_has_events", None)
+    monkeypatch.setattr(sa.Connection, "_has_events", before, raising=False)
     sa.event.listen(sa.Connection, "before_cursor_execute", listener)
     try:
         assert loads(store)
