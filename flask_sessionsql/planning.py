@@ -28,15 +28,16 @@ _NAMED_KEYS = 5
 #: ``SECRET_KEY`` and its fallbacks.
 Keys = Sequence[str | bytes]
 
-# What holds a token is no tuple: reporters of errors take sequences apart, whatever
-# their repr says.
-
 
 class Client(NamedTuple):
     """What a session is used with, where that is recorded."""
 
     address: str | None = None
     user_agent: str | None = None
+
+
+# What holds a token is no tuple: reporters of errors take sequences apart, whatever
+# their repr says.
 
 
 @dataclass(slots=True)
@@ -155,10 +156,10 @@ class Planner:
             plan.target = self._new(keys, plan, payload, row.id)
         elif rotates or payload != row.data:
             plan.target = self.changed(keys, plan, record, data, payload)
-        elif self._user_id_in(data) != row.user_id:
+        elif (user_id := self._user_id_in(data)) != row.user_id:
             # SESSION_USER_KEY is another one than when the row was stored.
-            token = record.token
-            plan.target = self._placed(keys, plan, record, token, data, row.data)
+            row = row._replace(user_id=user_id)
+            plan.target = self._used(keys, plan, record, record.token, row, data)
         elif self._config.refresh_each_request and self._is_due(row, data, now):
             until = max(row.expires_at, self._expiry(row, data, now))
             address, user_agent = client()
@@ -199,33 +200,34 @@ class Planner:
             before = self._user_id_in(self._serializer.loads(record.row.data))
         if plan.rotates or user_id != before:
             token = new or new_token(self._config.id_length)
+        row = record.row._replace(user_id=user_id, data=payload)
         if before is None and user_id is not None:
             # A login: the absolute lifetime asks for one now and then, so it begins
             # with one (OWASP ASVS 5.0, 7.3.2).
-            record = replace(record, row=record.row._replace(created_at=plan.now))
-        return self._placed(keys, plan, record, token, data, payload)
+            row = row._replace(created_at=plan.now)
+        return self._used(keys, plan, record, token, row, data)
 
-    def _placed(
+    def _used(
         self,
         keys: Keys,
         plan: Plan,
         record: SessionRecord,
         token: str,
+        row: StoredSession,
         data: Mapping[Any, Any],
-        payload: bytes,
     ) -> SessionRecord:
-        """``record`` with ``data``, used now, where it belongs by its token and the
-        current key.
+        """``row`` in the place of ``record``, used now, where it belongs by its token
+        and the current key.
         """
-        row, place = record.row, record.row.id
+        place = row.id
         if token != record.token or not record.is_current:
             place = row_id(keys[0], token)
         address, user_agent = plan.client()
         row = StoredSession(
             id=place,
             handle=row.handle,
-            user_id=self._user_id_in(data),
-            data=payload,
+            user_id=row.user_id,
+            data=row.data,
             version=row.version + 1,
             created_at=row.created_at,
             expires_at=self._expiry(row, data, plan.now),

@@ -24,6 +24,9 @@ __all__ = ["DirectWay", "Statement"]
 #: text and bytes as they are, and gives them back so.
 DRIVERS = ("pysqlite", "psycopg", "pymysql")
 
+#: Under which name a pooled connection keeps its cursor.
+_CURSOR = "flask_sessionsql.cursor"
+
 #: What an engine and its dialect tell of the statements that run on them.
 _listeners = attrgetter(
     "dispatch.before_cursor_execute",
@@ -47,10 +50,6 @@ def _was_watched(engine: sa.Engine) -> bool:
         getattr(engine, "_has_events", True)
         or getattr(engine.dialect, "_has_events", True)
     )
-
-
-#: Under which name a pooled connection keeps its cursor.
-_CURSOR = "flask_sessionsql.cursor"
 
 
 class Statement:
