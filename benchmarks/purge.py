@@ -318,12 +318,19 @@ def summary(
 
     def times(kind: str, phases: Iterable[int]) -> list[float]:
         """Milliseconds of the requests in these phases."""
-        return [
+        found = [
             1000 * second
             for phase in phases
             for each in measured
             for second in each.seconds[phase, kind]
         ]
+        if len(found) < 2:
+            raise SystemExit(
+                f"Only {len(found)} requests to {kind} were answered in a quiet time or"
+                " beside the purge, which tells nothing. Give more --seconds, or more"
+                " --rows and --expired, so that the purge takes longer."
+            )
+        return found
 
     every = range(len(lasted))
     quiet, busy = every[1::2], every[2::2]

@@ -326,8 +326,9 @@ class SessionConfig:
 
     purge_interval: int = 600
     """``SESSION_PURGE_INTERVAL``: how often, in seconds or as a
-    :class:`~datetime.timedelta`, each process deletes up to 100 rows that have expired,
-    after the response to a request that touched its session. Ten minutes by default; as
+    :class:`~datetime.timedelta`, each process looks at up to 100 rows that may have
+    expired and deletes those that have, after the response to a request that touched
+    its session. Ten minutes by default; as
     long as there are more it goes on with the next request. ``0`` turns it off, for
     sites that run ``flask sessions purge``. A negative value is an error.
     """

@@ -86,7 +86,8 @@ class Batch(NamedTuple):
     seen: int
     #: How many of them had expired, and are deleted; the others live on.
     deleted: int
-    #: The ``purge_at`` of the last one; ``None`` where there was none.
+    #: The ``purge_at`` of the last one, in seconds since 1970; ``None`` where there was
+    #: none.
     last: int | None
 
 

@@ -131,21 +131,18 @@ Built-in Session Interfaces
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import Any, NoReturn, cast
 
-from flask import Flask, Request, Response, appcontext_tearing_down
-from flask.globals import app_ctx
+from flask import Flask, Request, Response
 from flask.sessions import NullSession as _FlaskNullSession
 from flask.sessions import SessionInterface, SessionMixin
-from werkzeug.exceptions import HTTPException
 
 from .config import SessionConfig
+from .contexts import after_context
 from .exceptions import (
     NullSessionError,
     SessionConflictError,
@@ -160,8 +157,9 @@ from .housekeeping import Housekeeper
 from .planning import Action, Client, Plan, SessionRecord, Stale
 from .records import SessionRecords
 from .registry import SessionRegistry
+from .responses import answer, vary_by_cookie
 from .sessions import ServerSideSession, SessionFacts
-from .signals import RefusedReason, SessionRefused, anybody_listens
+from .signals import RefusedReason, SessionRefused
 from .tables import MAX_ADDRESS, MAX_USER_AGENT
 from .tokens import is_token
 
@@ -466,7 +464,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         """
         session = cast(ServerSideSession, session)
         if session.accessed or session.loaded:
-            _vary_by_cookie(response)
+            vary_by_cookie(response)
         if not session.loaded:
             return
         opened = cast(_Opened, session.source)
@@ -479,10 +477,10 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         except SessionLimitError as error:
             # Not logged in: the page that says so finds the session as it was.
             opened.restore(session)
-            _answer(app, response, error)
+            answer(app, response, error)
             self._save(app, session, response)  # what the page's handler made of it
         except SessionStoreUnavailableError as error:
-            _answer(app, response, error)
+            answer(app, response, error)
         self._keep_house(app, response)
 
     def _save(self, app: Flask, session: ServerSideSession, response: Response) -> None:
@@ -517,7 +515,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             except SessionStoreBusyError:
                 # The lock is probably this request's own, and gone with its context.
                 late = partial(_write_late, records, opened, user, plan, keys)
-                _after_context(late)
+                after_context(late)
                 stored = plan.target, plan.data
         except tuple(_REFUSED) as error:
             _tell_refused(records, opened, user, error)
@@ -606,20 +604,6 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         }
 
 
-def _vary_by_cookie(response: Response) -> None:
-    """Add ``Cookie`` to the response's ``Vary``: where there is none yet, without
-    parsing the header, which takes longer than the session's own work.
-    """
-    headers = response.headers
-    said = [value for name, value in headers if name.lower() == "vary"]
-    if not said:
-        headers.add("Vary", "Cookie")
-        return
-    if len(said) > 1:  # of which Werkzeug would keep the first
-        headers["Vary"] = ", ".join(said)
-    response.vary.add("Cookie")
-
-
 def _now() -> int:
     return int(time.time())
 
@@ -650,23 +634,6 @@ def _write_late(
         logger.warning("A login was refused after its response: %s", error)
 
 
-def _after_context(write: Callable[[], object]) -> None:
-    """Call ``write`` at the end of the application context: after the application's
-    database session is removed, and before the response leaves.
-    """
-    context = app_ctx._get_current_object()  # type: ignore[attr-defined]
-
-    def run(sender: Flask, **_: object) -> None:
-        # Contexts of other threads end too.
-        if app_ctx._get_current_object() is context:  # type: ignore[attr-defined]
-            appcontext_tearing_down.disconnect(run)
-            # What a receiver begins in the context that ends would never be cleaned up.
-            with context.app.app_context() if anybody_listens() else nullcontext():
-                write()
-
-    appcontext_tearing_down.connect(run, context.app, weak=False)
-
-
 #: Why a session is refused, by the error that says so.
 _REFUSED: dict[type[SessionError], RefusedReason] = {
     SessionValueError: "value",
@@ -695,31 +662,3 @@ def _storable(text: str | None, most: int) -> str | None:
     # Cut before and after: a header can be very long.
     shown = "".join(filter(str.isprintable, (text or "")[: 4 * most]))
     return shown[:most] or None
-
-
-#: Headers that speak of one response: its content, its place, its cookies, its age.
-_OF_ONE_PAGE = re.compile(
-    r"content-(?!security-policy).*|location|refresh|set-cookie|etag|last-modified"
-    r"|expires|age|cache-control|accept-ranges|allow|retry-after",
-    re.IGNORECASE,
-)
-
-
-def _answer(app: Flask, response: Response, error: HTTPException) -> None:
-    """Turn ``response``, which is made already, into the answer for ``error``, with
-    the application's own error page if it has one.
-    """
-    instead = app.make_response(app.handle_user_exception(error))
-    _vary_by_cookie(instead)
-    close = getattr(response.response, "close", None)
-    if close is not None:
-        close()
-    for name, value in response.headers:
-        # What after_request functions have set for every page stays, such as a
-        # Content-Security-Policy; what speaks of the page that was, goes.
-        if name not in instead.headers and not _OF_ONE_PAGE.fullmatch(name):
-            instead.headers.add(name, value)
-    response.direct_passthrough = instead.direct_passthrough
-    response.status = instead.status
-    response.headers = instead.headers
-    response.response = instead.response

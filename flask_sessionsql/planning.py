@@ -223,13 +223,9 @@ class Planner:
         if token != record.token or not record.is_current:
             place = row_id(keys[0], token)
         address, user_agent = plan.client()
-        row = StoredSession(
+        row = row._replace(
             id=place,
-            handle=row.handle,
-            user_id=row.user_id,
-            data=row.data,
             version=row.version + 1,
-            created_at=row.created_at,
             expires_at=self._expiry(row, data, plan.now),
             last_used_at=plan.now,
             address=address,

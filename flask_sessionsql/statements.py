@@ -70,7 +70,9 @@ class Statement:
     def execute(
         self, cursor: Any, dialect: sa.Dialect, values: Mapping[str, Any]
     ) -> None:
-        """Run it on a cursor of the driver's, on a connection of this dialect's."""
+        """Run it on a cursor of the driver's, on a connection of this dialect's. It
+        raises the driver's own errors.
+        """
         if not self._text:
             # Not earlier: a dialect asks its first connection how names are quoted.
             compiled: Any = self.clause.compile(dialect=dialect)

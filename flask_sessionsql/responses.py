@@ -1,0 +1,51 @@
+"""A response that is made already: what it varies by, and another one in its place."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+__all__ = ["answer", "vary_by_cookie"]
+
+#: Headers that speak of one response: its content, its place, its cookies, its age.
+_OF_ONE_PAGE = re.compile(
+    r"content-(?!security-policy).*|location|refresh|set-cookie|etag|last-modified"
+    r"|expires|age|cache-control|accept-ranges|allow|retry-after",
+    re.IGNORECASE,
+)
+
+
+def vary_by_cookie(response: Response) -> None:
+    """Add ``Cookie`` to the response's ``Vary``: where there is none yet, without
+    parsing the header, which takes longer than the session's own work.
+    """
+    headers = response.headers
+    said = [value for name, value in headers if name.lower() == "vary"]
+    if not said:
+        headers.add("Vary", "Cookie")
+        return
+    if len(said) > 1:  # of which Werkzeug would keep the first
+        headers["Vary"] = ", ".join(said)
+    response.vary.add("Cookie")
+
+
+def answer(app: Flask, response: Response, error: HTTPException) -> None:
+    """Turn ``response``, which is made already, into the answer for ``error``, with
+    the application's own error page if it has one.
+    """
+    instead = app.make_response(app.handle_user_exception(error))
+    vary_by_cookie(instead)
+    close = getattr(response.response, "close", None)
+    if close is not None:
+        close()
+    for name, value in response.headers:
+        # What after_request functions have set for every page stays, such as a
+        # Content-Security-Policy; what speaks of the page that was, goes.
+        if name not in instead.headers and not _OF_ONE_PAGE.fullmatch(name):
+            instead.headers.add(name, value)
+    response.direct_passthrough = instead.direct_passthrough
+    response.status = instead.status
+    response.headers = instead.headers
+    response.response = instead.response
