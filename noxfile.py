@@ -154,7 +154,7 @@ def benchmarks_quick(session: nox.Session) -> None:
     if not os.environ.get("SESSIONSQL_REQUIRE_SERVERS"):
         session.skip(
             "It needs PostgreSQL, MariaDB and Redis. Start them, and set"
-            " SESSIONSQL_REQUIRE_SERVERS=1."
+            " SESSIONSQL_REQUIRE_SERVERS=1"
         )
     install(session, "benchmarks", "docs", "tests")
     for name in BENCHMARKS:
