@@ -8,6 +8,11 @@ their own, in ``AUTOCOMMIT``: every statement is a transaction.
 The pool is a recreation of the application's: the same URL, driver arguments,
 size and time-outs, and the same listeners for ``connect`` and ``do_connect``,
 where applications set pragmas or fetch passwords.
+
+The pool keeps as many connections open as its size says, five unless
+``SQLALCHEMY_ENGINE_OPTIONS`` has a ``pool_size``. Where a worker has more threads,
+those beyond it open a connection for a statement and close it afterwards, which takes
+longer than the statement: give it the number of threads.
 """
 
 from __future__ import annotations
