@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.serializers import MsgpackSerializer
 from flask_sessionsql.tables import sessions_table
-from flask_sessionsql.tokens import row_id
+from flask_sessionsql.tokens import new_handle, row_id
 
 #: The servers that the tests use, too.
 SERVERS = {
@@ -193,6 +193,17 @@ def new_data(size: int = 200) -> dict[str, Any]:
     return data
 
 
+#: When a session began, as its handle has it: in base 32.
+_DIGITS = "0123456789abcdefghijklmnopqrstuv"
+_BEGAN = "CAST((ends - :lifetime) >> {shift} & 31 AS integer)"
+MOMENT = {
+    "postgresql": " || ".join(
+        f"substr('{_DIGITS}', {_BEGAN.format(shift=shift)} + 1, 1)"
+        for shift in (25, 20, 15, 10, 5, 0)
+    ),
+    "mysql": "lower(lpad(conv((ends - :lifetime) & 1073741823, 10, 32), 6, '0'))",
+}
+
 #: The rows come from the server itself, ``SECRET_KEY`` and all: HMAC-SHA-256 is two
 #: SHA-256, one around the other. Rows come in the order of the key, so that the table
 #: is as dense as the server makes it.
@@ -200,7 +211,7 @@ FILL = {
     "postgresql": """
         INSERT INTO {table} (id, handle, user_id, data, version, created_at,
             expires_at, last_used_at, purge_at)
-        SELECT id, substr(md5(n::text), 1, 16), name,
+        SELECT id, {moment} || substr(md5(n::text), 1, 10), name,
             CAST(:head AS bytea) || convert_to(name, 'UTF8') || CAST(:tail AS bytea),
             1, ends - :lifetime, ends, ends - :lifetime, ends
         FROM (
@@ -216,8 +227,8 @@ FILL = {
     "mysql": """
         INSERT INTO {table} (id, handle, user_id, data, version, created_at,
             expires_at, last_used_at, purge_at)
-        SELECT id, substr(md5(n), 1, 16), name, concat(:head, name, :tail),
-            1, ends - :lifetime, ends, ends - :lifetime, ends
+        SELECT id, concat({moment}, substr(md5(n), 1, 10)), name,
+            concat(:head, name, :tail), 1, ends - :lifetime, ends, ends - :lifetime, ends
         FROM (
             SELECT seq AS n, concat('user-', lpad(seq DIV 3, 7, '0')) AS name,
                 unhex(sha2(concat(:outer, unhex(sha2(concat(:inner,
@@ -292,8 +303,10 @@ def _insert_there(
     size: int,
 ) -> None:
     """The server makes the rows."""
-    statement = FILL[backend(connection.engine.url)]
-    text = statement.format(table=table.name, last=rows - 1, rows=rows)
+    kind = backend(connection.engine.url)
+    text = FILL[kind].format(
+        table=table.name, last=rows - 1, rows=rows, moment=MOMENT[kind]
+    )
     padded = KEY.encode().ljust(64, b"\0")
     head, tail = MsgpackSerializer().dumps(new_data(size)).split(USER.encode())
     parameters = {
@@ -333,9 +346,8 @@ def _insert_here(
             if has_expired(number, rows, expired):
                 ends = now - 1 - number * 7919 % SPREAD
             begins = ends - LIFETIME
-            handle = f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}"
             data = b"".join((head, name.encode(), tail))
-            yield key[:32], handle, name, data, begins, ends, begins, ends
+            yield key[:32], new_handle(begins), name, data, begins, ends, begins, ends
 
     # Not SQLAlchemy's: it would have all rows in one list first.
     driver: Any = connection.connection.cursor()

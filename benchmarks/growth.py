@@ -5,7 +5,7 @@ sessions in them as a request does, a batch in each table by turns, so that what
 else the machine does meets all alike. Most requests come from those who were here
 lately, so the sessions are taken at random from a working set, the same number in each
 table, which is read and written once before. "Read, any row" takes them from all rows
-instead. New sessions have random keys, so they always meet the whole of an index.
+instead. New sessions have random keys, so they always meet the whole of that index.
 
 On PostgreSQL a table also lives through some days of a site, in minutes: the time is
 passed to each request, not taken from a clock. Half of the sessions belong to visitors

@@ -242,7 +242,7 @@ class Planner:
         address, user_agent = plan.client()
         row = StoredSession(
             id=row_id(keys[0], token),
-            handle=new_handle(),
+            handle=new_handle(plan.now),
             user_id=self._user_id(plan.data),
             data=payload,
             version=1,

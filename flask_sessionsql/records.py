@@ -356,7 +356,7 @@ class SessionRecords:
             if target is None:
                 return None, {}
             # What this request had read and made of it, and nothing of the moved one.
-            target = _with(target, handle=new_handle(), version=1)
+            target = _with(target, handle=new_handle(plan.now), version=1)
             alone = replace(plan, stale=None, target=target)
             return self._insert(alone, keys, target, wait)
         if target is not None:  # otherwise it is as this request would have it

@@ -233,7 +233,8 @@ def sessions_table(
 
     ======================= ===================================================
     ``id``                  the keyed hash of the token; primary key, 32 bytes
-    ``handle``              names the session in logs and lists; opens nothing
+    ``handle``              names the session in logs and lists; opens nothing; begins
+                            with the time, so that newer ones sort after older ones
     ``user_id``             the value of the session key ``SESSION_USER_KEY``
     ``data``                the serialized session
     ``version``             one more at every write

@@ -18,6 +18,7 @@ from flask_sessionsql.tokens import (
     row_ids,
 )
 
+NOW = 1_763_883_600
 TOKEN = "k2bS0dmVqQZtCz8WnKxP5g"
 
 
@@ -40,7 +41,7 @@ def test_the_limits_are_those_of_the_documentation() -> None:
 def test_tokens_and_handles_do_not_repeat() -> None:
     """No two tokens are the same, nor two handles."""
     assert 1_000 == len({new_token(MIN_BYTES) for _ in range(1_000)})
-    assert 1_000 == len({new_handle() for _ in range(1_000)})
+    assert 1_000 == len({new_handle(NOW) for _ in range(1_000)})
 
 
 def test_tokens_use_the_whole_alphabet() -> None:
@@ -49,12 +50,31 @@ def test_tokens_use_the_whole_alphabet() -> None:
 
 
 def test_a_handle_is_the_same_in_every_collation() -> None:
-    """A handle is 16 small hexadecimal digits, and opens nothing: it has not even
+    """A handle is 16 digits and small letters, and opens nothing: it has not even
     the shape of a token.
     """
-    handle = new_handle()
-    assert re.fullmatch("[0-9a-f]{16}", handle)
+    handle = new_handle(NOW)
+    assert re.fullmatch("[0-9a-v]{16}", handle)
     assert not is_token(handle)
+
+
+def test_handles_sort_by_their_time() -> None:
+    """A newer one comes after an older one, whatever is random in them."""
+    for now in (0, 31, NOW, 2**29, 2**30 - 2):
+        assert max(new_handle(now) for _ in range(100)) < new_handle(now + 1)
+
+
+def test_the_time_in_handles_begins_anew() -> None:
+    """After 2038 they are as long, and as random."""
+    late = {new_handle(2**31 + 5) for _ in range(1_000)}
+    assert (1_000, {16}) == (len(late), {len(handle) for handle in late})
+    assert all(handle.startswith("000005") for handle in late)
+
+
+def test_handles_use_the_whole_alphabet() -> None:
+    """Every character of the alphabet turns up at every random place."""
+    drawn = zip(*(new_handle(NOW)[6:] for _ in range(1_000)), strict=True)
+    assert [32] * 10 == [len(set(place)) for place in drawn]
 
 
 @settings(deadline=None)

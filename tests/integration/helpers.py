@@ -69,7 +69,7 @@ def visit(client: FlaskClient, view: Callable[[], Any]) -> TestResponse:
 
 
 def rows(app: Flask) -> list[Any]:
-    """All rows of the sessions, by their handles, which no change of a session moves."""
+    """All rows of the sessions, in an order that no change of a session moves."""
     store = store_of(app)
     if store.load(b"0" * 32, 0) is None:  # creates the table
         every = sa.select(store.table).order_by(store.table.c.handle)
