@@ -339,6 +339,14 @@ class ServerSideSession(SessionMixin):
         """As :meth:`dict.items`."""
         return self._mapping().items()
 
+    def update(self, /, *args: Any, **kwargs: Any) -> None:
+        """As :meth:`dict.update`."""
+        new = args[0] if len(args) == 1 and not kwargs else None
+        if type(new) is dict and new.keys().isdisjoint(HIDDEN_KEYS):
+            self._mapping().update(new)  # at once, and not key by key
+        else:
+            super().update(*args, **kwargs)
+
     def popitem(self) -> tuple[Any, Any]:
         """As :meth:`dict.popitem`: the last item."""
         return self._mapping().popitem()
