@@ -56,9 +56,9 @@ This was aimed at:
 
 .. measured:: server
 
-All of them have the pool of connections that comes without a setting, which keeps five
-open. A worker with more threads does better with as many connections:
-``SQLALCHEMY_ENGINE_OPTIONS = {"pool_size": ...}``.
+All of them have the pool of connections that comes without a setting: five that stay
+open, and ten more that are opened when they are needed, which
+:mod:`the sessions keep <flask_sessionsql.engines>`.
 
 Start-up and memory
 -------------------

@@ -5,14 +5,16 @@ connections could wait for a second one for ever, and saving a session would
 commit or roll back what the application has not finished. So they have a pool of
 their own, in ``AUTOCOMMIT``: every statement is a transaction.
 
-The pool is a recreation of the application's: the same URL, driver arguments,
-size and time-outs, and the same listeners for ``connect`` and ``do_connect``,
+The pool is a recreation of the application's: the same URL, driver arguments, most
+connections and time-outs, and the same listeners for ``connect`` and ``do_connect``,
 where applications set pragmas or fetch passwords.
 
-The pool keeps as many connections open as its size says, five unless
-``SQLALCHEMY_ENGINE_OPTIONS`` has a ``pool_size``. Where a worker has more threads,
-those beyond it open a connection for a statement and close it afterwards, which takes
-longer than the statement: give it the number of threads.
+It differs in what becomes of the connections beyond ``pool_size``, up to
+``max_overflow`` more: the application's pool closes them when they come back, and the
+sessions' keeps them. Where a worker has more threads than the pool's size, five unless
+``SQLALCHEMY_ENGINE_OPTIONS`` says otherwise, they would be opened for a statement and
+closed after it, which takes longer than the statement. There are never more than were
+in use at once, so a process with one thread has one.
 """
 
 from __future__ import annotations
@@ -38,6 +40,16 @@ logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_not_a_r
 
 def _is_memory(url: sa.URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+
+
+def _keeping(pool: sa.Pool) -> sa.Pool:
+    """A pool like this one, which nobody uses yet, that keeps what it opens."""
+    own: Any = pool
+    if type(pool) is not sa.QueuePool or own._max_overflow < 1:
+        return pool
+    own._pool.maxsize += own._max_overflow
+    own._max_overflow = 0
+    return pool.recreate()
 
 
 def sessions_engine(source: sa.Engine) -> sa.Engine:
@@ -68,7 +80,7 @@ def sessions_engine(source: sa.Engine) -> sa.Engine:
             connect_args={"check_same_thread": False},
             **options,
         )
-    pool = source.pool.recreate()
+    pool = _keeping(source.pool.recreate())
     # A listener of the application may leave a transaction open (psycopg begins one by
     # itself), and no connection changes to AUTOCOMMIT within one.
     sa.event.listen(pool, "connect", lambda connection, record: connection.commit())

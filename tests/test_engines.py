@@ -22,6 +22,13 @@ def held_by(engine: sa.Engine) -> int:
     return pool.checkedout()
 
 
+def kept_by(engine: sa.Engine) -> int:
+    """How many connections the engine's pool has open for whoever comes."""
+    pool = engine.pool
+    assert isinstance(pool, sa.QueuePool)
+    return pool.checkedin()
+
+
 def autocommits(connection: sa.Connection) -> bool:
     """Whether the driver itself says that each statement is a transaction."""
     driver = connection.connection.dbapi_connection
@@ -163,7 +170,9 @@ def test_nothing_connects_before_it_is_used() -> None:
 
 
 def test_a_small_pool_of_the_application_s_kind(tmp_path: Path) -> None:
-    """The pool has the size, the time-outs and the class of the application's."""
+    """The pool has the class, the time-outs and as many connections at the most as the
+    application's, all of which it keeps.
+    """
     source = sa.create_engine(
         f"sqlite:///{tmp_path / 'app.db'}",
         pool_size=2,
@@ -174,7 +183,7 @@ def test_a_small_pool_of_the_application_s_kind(tmp_path: Path) -> None:
     )
     engine = sessions_engine(source)
     assert isinstance(engine.pool, sa.QueuePool)
-    assert 2 == engine.pool.size()
+    assert 3 == engine.pool.size()
     assert 77 == engine.pool._recycle
     assert engine.pool._pre_ping
     held = [engine.connect() for _ in range(3)]
@@ -183,6 +192,29 @@ def test_a_small_pool_of_the_application_s_kind(tmp_path: Path) -> None:
     # The application's own pool has all its connections left.
     for connection in [*held, *(source.connect() for _ in range(3))]:
         connection.close()
+    assert (3, 2) == (kept_by(engine), kept_by(source))
+    engine.dispose()  # which begins with another pool
+    held = [engine.connect() for _ in range(3)]
+    with pytest.raises(sa.exc.TimeoutError):
+        engine.connect()
+    for connection in held:
+        connection.close()
+    assert 3 == kept_by(engine)
+    engine.dispose()
+    source.dispose()
+
+
+@pytest.mark.parametrize(("size", "overflow"), [(0, 5), (2, -1), (2, 0)])
+def test_a_pool_without_overflow_is_as_it_was(
+    tmp_path: Path, size: int, overflow: int
+) -> None:
+    """As is one without a limit."""
+    source = sa.create_engine(
+        f"sqlite:///{tmp_path / 'app.db'}", pool_size=size, max_overflow=overflow
+    )
+    engine = sessions_engine(source)
+    assert isinstance(engine.pool, sa.QueuePool)
+    assert (size, source.pool.status()) == (engine.pool.size(), engine.pool.status())
     engine.dispose()
     source.dispose()
 

@@ -202,7 +202,7 @@ def test_engine_options_apply(make_app: MakeApp, tmp_path: Path, with_db: bool) 
     check(app)
     pool = store_of(app).engine.pool
     assert isinstance(pool, sa.QueuePool)
-    assert pool.size() == 7
+    assert pool.size() == 8
 
 
 @pytest.mark.parametrize("with_db", [True, False])
