@@ -87,6 +87,9 @@ PUBLIC_NAMES = {
     "sqlalchemy.engine.base.Engine": "sqlalchemy.engine.Engine",
     "sqlalchemy.engine.url.URL": "sqlalchemy.engine.URL",
     "sqlalchemy.engine.interfaces.Dialect": "sqlalchemy.engine.Dialect",
+    "sqlalchemy.pool.base.PoolProxiedConnection": (
+        "sqlalchemy.pool.PoolProxiedConnection"
+    ),
     "sqlalchemy.sql.dml.Delete": "sqlalchemy.sql.expression.Delete",
     "sqlalchemy.sql.dml.Insert": "sqlalchemy.sql.expression.Insert",
     "sqlalchemy.sql.dml.Update": "sqlalchemy.sql.expression.Update",

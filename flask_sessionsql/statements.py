@@ -5,7 +5,7 @@ takes to run it. So a statement is compiled once, and handed to a cursor that st
 its connection in the pool, as long as nobody watches the engine. If anybody does, by an
 event, ``SQLALCHEMY_ECHO`` or an instrumentation built on events, every statement takes
 SQLAlchemy's own way, where all of them see it. The pool and its events are in use
-either way.
+either way (:mod:`flask_sessionsql.connections`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
+
+from .connections import PlainConnection, check_out
 
 __all__ = ["DirectWay", "Statement"]
 
@@ -126,7 +128,7 @@ class DirectWay:
     ) -> Any:
         engine, connection = self._engine, None
         try:
-            connection = engine.raw_connection()
+            connection = check_out(engine)
             kept = connection.info
             # Taken out while it is used: a StaticPool gives everybody one connection.
             # It is put back if all went well, and no failure is met by the next one.
@@ -151,7 +153,7 @@ class DirectWay:
     def _named(
         self,
         statement: Statement,
-        connection: sa.PoolProxiedConnection | None,
+        connection: PlainConnection | sa.PoolProxiedConnection | None,
         error: Any,
     ) -> Exception:
         """The error as SQLAlchemy raises it, after what SQLAlchemy does about it."""
@@ -161,7 +163,8 @@ class DirectWay:
         if lost and connection is not None:
             # As SQLAlchemy does: the others in the pool have met the same fate, and
             # nobody is to find out one by one.
-            self._engine.pool._invalidate(connection, error)
+            pool: Any = self._engine.pool
+            pool._invalidate(connection, error)
         named: Exception = sa_exc.DBAPIError.instance(
             str(statement.clause),
             None,
