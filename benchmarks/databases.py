@@ -228,7 +228,8 @@ FILL = {
         INSERT INTO {table} (id, handle, user_id, data, version, created_at,
             expires_at, last_used_at, purge_at)
         SELECT id, concat({moment}, substr(md5(n), 1, 10)), name,
-            concat(:head, name, :tail), 1, ends - :lifetime, ends, ends - :lifetime, ends
+            concat(:head, name, :tail), 1,
+            ends - :lifetime, ends, ends - :lifetime, ends
         FROM (
             SELECT seq AS n, concat('user-', lpad(seq DIV 3, 7, '0')) AS name,
                 unhex(sha2(concat(:outer, unhex(sha2(concat(:inner,
