@@ -601,7 +601,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"there is no part {', '.join(sorted(unknown))}")
     options.parts = options.parts or list(PARTS)
     if options.quick:
-        options.rounds, options.requests, options.step = 2, 1_500, 500
+        options.rounds, options.requests, options.step = 1, 400, 200
         options.trace = True
     if options.requests < 2 * options.step:
         parser.error("--requests has to be twice --step at least")
