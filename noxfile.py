@@ -31,7 +31,8 @@ NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
 SQLITE = "not postgresql and not mariadb"
 NO_SERVERS = [*NO_TOOLS, "-k", SQLITE]
 STATEMENTS = "test_store or test_database or test_registry or test_concurrency"
-FEW_SERVERS = [*NO_TOOLS, "-k", f"({SQLITE}) or {STATEMENTS} or test_statements"]
+DRIVERS = "test_statements or test_connections"
+FEW_SERVERS = [*NO_TOOLS, "-k", f"({SQLITE}) or {STATEMENTS} or {DRIVERS}"]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 

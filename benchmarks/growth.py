@@ -819,7 +819,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         help="a try of some seconds: tables of 1,000, 10,000 and 50,000 rows, and"
         " 20,000 writes",
     )
-    add("--json", type=Path, metavar="FILE", help="write the figures to this file, too")
+    add(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the figures to this file, too; what it has of databases that are"
+        " not measured is kept",
+    )
     options = parser.parse_args(arguments)
     options.database = options.database or list(DATABASES)
     if options.quick:
@@ -852,15 +858,23 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"A request went wrong: {error}.")
         return 1
     if options.json:
-        what = {
-            "quick": options.quick,
-            "rounds": options.rounds,
-            "batch": options.batch,
-            "databases": [figures(each) for each in found],
-        }
-        packages = ("psycopg", "PyMySQL")
-        results.write(options.json, results.document("growth", what, packages=packages))
+        write(options.json, [figures(each) for each in found], options)
     return 0
+
+
+def write(path: Path, found: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Write the figures. Those of other databases, from a run before, are kept."""
+    before = results.load(path)["databases"] if path.exists() else []
+    # By the name, without the version.
+    by_name = {each["database"].split()[0]: each for each in (*before, *found)}
+    what = {
+        "quick": options.quick,
+        "rounds": options.rounds,
+        "batch": options.batch,
+        "databases": list(by_name.values()),
+    }
+    packages = ("psycopg", "PyMySQL")
+    results.write(path, results.document("growth", what, packages=packages))
 
 
 if __name__ == "__main__":

@@ -57,6 +57,25 @@ def test_figures_say_where_they_come_from(name: str) -> None:
     assert not re.search(r'"/|/(home|root|tmp)\b|://|@', json.dumps(found))
 
 
+def test_figures_of_other_databases_are_kept(tmp_path: Path) -> None:
+    """Growth on one database alone leaves what was measured on the others."""
+    pytest.importorskip(
+        "flask_session", reason="the nox session benchmarks installs it"
+    )
+    from benchmarks import growth
+
+    path = tmp_path / "growth.json"
+    options = growth.parse(["--rounds", "3"])
+    first = [{"database": "PostgreSQL 15", "a": 1}, {"database": "SQLite 3.40", "b": 2}]
+    growth.write(path, first, options)
+    growth.write(path, [{"database": "SQLite 3.41", "c": 3}], options)
+
+    assert results.load(path)["databases"] == [
+        {"database": "PostgreSQL 15", "a": 1},
+        {"database": "SQLite 3.41", "c": 3},
+    ]
+
+
 def test_missing_figures_are_named(tmp_path: Path) -> None:
     """Without the figures there is no page, and the error says how to make them."""
     with pytest.raises(measured.MissingFiguresError) as caught:
