@@ -79,8 +79,9 @@ A request pays for the database's work on its statements, and for what is done a
 each. Of the second there is as little as can be:
 :class:`~flask_sessionsql.statements.DirectWay` has SQLAlchemy
 compile each statement once, and hands it to a cursor of the driver's that stays with
-its connection in SQLAlchemy's pool. The pool, its events and its settings are in use as
-ever.
+its connection in SQLAlchemy's pool. The pool and its settings are in use as ever;
+:mod:`flask_sessionsql.connections` leaves out what it does for listeners, where there
+are none.
 
 Nobody who watches misses a statement by it. While ``SQLALCHEMY_ECHO`` is set, or anyone
 listens to the events of the engine, every statement takes SQLAlchemy's own way, where
