@@ -19,9 +19,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from flask_sessionsql.config import SessionConfig
-from flask_sessionsql.serializers import MsgpackSerializer
-from flask_sessionsql.tables import sessions_table
-from flask_sessionsql.tokens import new_handle, row_id
+from flask_sessionsql.formats.serializers import MsgpackSerializer
+from flask_sessionsql.formats.tokens import new_handle, row_id
+from flask_sessionsql.storage.tables import sessions_table
 
 #: The servers that the tests use, too.
 SERVERS = {

@@ -52,12 +52,12 @@ from benchmarks.databases import (
 )
 from benchmarks.peers import use_wal
 from flask_sessionsql.config import SessionConfig
-from flask_sessionsql.engines import sessions_engine
-from flask_sessionsql.housekeeping import purge
-from flask_sessionsql.records import SessionRecords
-from flask_sessionsql.serializers import MsgpackSerializer
-from flask_sessionsql.store import SessionStore
-from flask_sessionsql.tables import sessions_table
+from flask_sessionsql.formats.serializers import MsgpackSerializer
+from flask_sessionsql.saving.records import SessionRecords
+from flask_sessionsql.storage.engines import sessions_engine
+from flask_sessionsql.storage.purging import purge
+from flask_sessionsql.storage.store import SessionStore
+from flask_sessionsql.storage.tables import sessions_table
 
 DATABASES = ("postgresql", "mariadb", "sqlite")
 READ, WRITE, NEW, ANY = KINDS = ("read", "write", "new", "read, any row")

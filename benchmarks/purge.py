@@ -37,13 +37,13 @@ from flask import Flask
 from benchmarks.commands import positive, say, terminate
 from flask_sessionsql import Session
 from flask_sessionsql.config import SessionConfig
-from flask_sessionsql.database import SessionDatabase
-from flask_sessionsql.engines import sessions_engine
-from flask_sessionsql.housekeeping import BATCH, PAUSE, purge
-from flask_sessionsql.records import SessionRecords
-from flask_sessionsql.serializers import MsgpackSerializer
-from flask_sessionsql.store import SessionStore
-from flask_sessionsql.tables import sessions_table
+from flask_sessionsql.formats.serializers import MsgpackSerializer
+from flask_sessionsql.saving.records import SessionRecords
+from flask_sessionsql.storage.database import SessionDatabase
+from flask_sessionsql.storage.engines import sessions_engine
+from flask_sessionsql.storage.purging import BATCH, PAUSE, purge
+from flask_sessionsql.storage.store import SessionStore
+from flask_sessionsql.storage.tables import sessions_table
 
 from .databases import (
     KEY,

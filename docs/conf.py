@@ -45,7 +45,7 @@ extensions = [
 exclude_patterns = ["_build"]
 nitpicky = True
 #: Stands for any type.
-nitpick_ignore = [("py:class", "flask_sessionsql.database.T")]
+nitpick_ignore = [("py:class", "flask_sessionsql.storage.database.T")]
 
 # The reference.
 
@@ -100,7 +100,7 @@ PUBLIC_NAMES = {
 }
 
 #: The modules whose whole docstring stands on a page of its own.
-HAVE_PAGES = ("flask_sessionsql.housekeeping", "flask_sessionsql.signals")
+HAVE_PAGES = ("flask_sessionsql.storage.purging", "flask_sessionsql.signals")
 
 # What the examples of the docstrings run in.
 

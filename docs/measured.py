@@ -58,7 +58,7 @@ This was aimed at:
 
 All of them have the pool of connections that comes without a setting: five that stay
 open, and ten more that are opened when they are needed, which
-:mod:`the sessions keep <flask_sessionsql.engines>`.
+:mod:`the sessions keep <flask_sessionsql.storage.engines>`.
 
 Start-up and memory
 -------------------
@@ -77,11 +77,11 @@ Where the time goes
 
 A request pays for the database's work on its statements, and for what is done around
 each. Of the second there is as little as can be:
-:class:`~flask_sessionsql.statements.DirectWay` has SQLAlchemy
+:class:`~flask_sessionsql.storage.driver.DirectWay` has SQLAlchemy
 compile each statement once, and hands it to a cursor of the driver's that stays with
 its connection in SQLAlchemy's pool. The pool and its settings are in use as ever;
-:mod:`flask_sessionsql.connections` leaves out what it does for listeners, where there
-are none.
+:mod:`flask_sessionsql.storage.connections` leaves out what it does for listeners,
+where there are none.
 
 Nobody who watches misses a statement by it. While ``SQLALCHEMY_ECHO`` is set, or anyone
 listens to the events of the engine, every statement takes SQLAlchemy's own way, where

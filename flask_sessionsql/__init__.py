@@ -105,10 +105,8 @@ from .exceptions import (
     UnreadableSessionError,
 )
 from .extension import Session
-from .globals import session
 from .interfaces import FlaskSQLAlchemySessionInterface, NullSessionInterface
-from .registry import SessionInfo
-from .sessions import ServerSideSession
+from .sessions import ServerSideSession, session
 from .signals import (
     SessionCreated,
     SessionEnded,
@@ -123,6 +121,7 @@ from .signals import (
     session_rotated,
     session_unreadable,
 )
+from .storage.administration import SessionInfo
 
 __all__ = [
     "FlaskSQLAlchemySessionInterface",

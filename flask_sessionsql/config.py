@@ -223,7 +223,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import exc as sa_exc
 
 from .exceptions import SessionConfigError, SessionConfigWarning
-from .tokens import MAX_BYTES, MIN_BYTES
+from .formats.tokens import MAX_BYTES, MIN_BYTES
 
 __all__ = ["DEFAULT_DATABASE_URI", "SQL_TYPES", "SessionConfig"]
 
@@ -386,7 +386,7 @@ class SessionConfig:
     ``False`` by default; ``True`` encrypts what is written from now on, and reads what
     is there; ``"required"`` takes encrypted rows only. It needs the package
     ``cryptography``, which comes with ``Flask-SessionSql[encryption]``: without it,
-    turning it on is an error. See :mod:`flask_sessionsql.encryption`.
+    turning it on is an error. See :mod:`flask_sessionsql.formats.encryption`.
     """
 
     table: str = "flask_sessionsql"

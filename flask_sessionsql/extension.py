@@ -107,18 +107,18 @@ from flask import (
 )
 from flask_sqlalchemy import SQLAlchemy
 
-from .cli import sessions_command
+from .commands.cli import sessions_command
 from .config import SQL_TYPES, SessionConfig
-from .engines import sessions_engine
 from .exceptions import SessionConfigError, SessionStoreBusyError
-from .globals import session
+from .formats.serializers import MsgpackSerializer
 from .interfaces import FlaskSQLAlchemySessionInterface, NullSessionInterface
-from .records import SessionRecords
-from .registry import ANYBODY, SessionInfo, SessionRegistry
-from .serializers import MsgpackSerializer
+from .saving.records import SessionRecords
+from .sessions import session
 from .signals import Event, Tell, has_receivers, send
-from .store import SessionStore
-from .tables import sessions_table
+from .storage.administration import ANYBODY, SessionAdministration, SessionInfo
+from .storage.engines import sessions_engine
+from .storage.store import SessionStore
+from .storage.tables import sessions_table
 
 __all__ = ["Session"]
 
@@ -200,7 +200,7 @@ class Session:
             these calls.
         :raises SessionStoreUnavailableError: the database cannot be reached.
         """
-        return _registry().of_user(user, current=_current_handle())
+        return _administration().of_user(user, current=_current_handle())
 
     def revoke(self, handle: str, *, user: object = ANYBODY) -> bool:
         """End one session. It is dead at the next request of any process, and a request
@@ -215,7 +215,7 @@ class Session:
         :raises SessionStoreBusyError: on SQLite, the file is locked while this request
             has a transaction open, and so could be waiting for itself. Commit before.
         """
-        return _end(lambda registry, wait: registry.revoke(handle, user, wait=wait))
+        return _end(lambda everybody, wait: everybody.revoke(handle, user, wait=wait))
 
     def revoke_user(self, user: object) -> int:
         """End all sessions of a user, such as when the account is closed (OWASP ASVS
@@ -226,7 +226,7 @@ class Session:
         :raises ValueError: it names nobody.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
-        return _end(lambda registry, wait: registry.revoke_user(user, wait=wait))
+        return _end(lambda everybody, wait: everybody.revoke_user(user, wait=wait))
 
     def revoke_others(self) -> int:
         """End all sessions of this request's user but this request's, such as after a
@@ -248,7 +248,7 @@ class Session:
             )
         keep = session.handle
         return _end(
-            lambda registry, wait: registry.revoke_user(user, keep=keep, wait=wait)
+            lambda everybody, wait: everybody.revoke_user(user, keep=keep, wait=wait)
         )
 
     def revoke_all(self) -> int:
@@ -257,7 +257,7 @@ class Session:
         :return: how many there were.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
-        return _end(lambda registry, wait: registry.revoke_all(wait=wait))
+        return _end(lambda everybody, wait: everybody.revoke_all(wait=wait))
 
 
 def _interface() -> FlaskSQLAlchemySessionInterface:
@@ -279,23 +279,23 @@ def _app() -> Flask:
     return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]
 
 
-def _registry() -> SessionRegistry:
-    return _interface().registry(_app())
+def _administration() -> SessionAdministration:
+    return _interface().administration(_app())
 
 
 def _current_handle() -> str | None:
     return session.handle if has_request_context() else None
 
 
-def _end(work: Callable[[SessionRegistry, bool], T]) -> T:
+def _end(work: Callable[[SessionAdministration, bool], T]) -> T:
     """End sessions, without waiting for a lock that this very request may hold.
 
-    :param work: called with the registry, and with whether it may wait.
+    :param work: called with the administration, and with whether it may wait.
     """
     interface = _interface()
     may_wait = not interface.holds_lock(_app())
     try:
-        return work(interface.registry(_app()), may_wait)
+        return work(interface.administration(_app()), may_wait)
     except SessionStoreBusyError as error:
         reason = (
             "The SQLite file is locked, and this request has begun a transaction of its"

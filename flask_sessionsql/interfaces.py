@@ -142,7 +142,6 @@ from flask.sessions import NullSession as _FlaskNullSession
 from flask.sessions import SessionInterface, SessionMixin
 
 from .config import SessionConfig
-from .contexts import after_context
 from .exceptions import (
     NullSessionError,
     SessionConflictError,
@@ -153,15 +152,15 @@ from .exceptions import (
     SessionTooLargeError,
     SessionValueError,
 )
-from .housekeeping import Housekeeper
-from .planning import Action, Client, Plan, SessionRecord, Stale
-from .records import SessionRecords
-from .registry import SessionRegistry
-from .responses import answer, vary_by_cookie
+from .formats.tokens import is_token
+from .responses import after_context, answer, vary_by_cookie
+from .saving.planning import Action, Client, Plan, SessionRecord, Stale
+from .saving.records import SessionRecords
 from .sessions import ServerSideSession, SessionFacts
 from .signals import RefusedReason, SessionRefused
-from .tables import MAX_ADDRESS, MAX_USER_AGENT
-from .tokens import is_token
+from .storage.administration import SessionAdministration
+from .storage.purging import Purger
+from .storage.tables import MAX_ADDRESS, MAX_USER_AGENT
 
 __all__ = [
     "FlaskSQLAlchemySessionInterface",
@@ -436,7 +435,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         super().__init__(config)
         self.records = records
         self._in_transaction = in_transaction
-        self._housekeeper = Housekeeper(config.purge_interval)
+        self._purger = Purger(config.purge_interval)
 
     def make_null_session(self, app: Flask) -> NullSession:
         """The empty session, whose error says that no ``SECRET_KEY`` is set."""
@@ -481,7 +480,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             self._save(app, session, response)  # what the page's handler made of it
         except SessionStoreUnavailableError as error:
             answer(app, response, error)
-        self._keep_house(app, response)
+        self._purge_sometimes(app, response)
 
     def _save(self, app: Flask, session: ServerSideSession, response: Response) -> None:
         if session.failure is not None:
@@ -538,16 +537,16 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         store = self.records(app).store
         return store.locks_whole_database and self._in_transaction(app)
 
-    def registry(self, app: Flask) -> SessionRegistry:
+    def administration(self, app: Flask) -> SessionAdministration:
         """The sessions of all users."""
         records = self.records(app)
-        return SessionRegistry(self.config, records.store.database, records.tell)
+        return SessionAdministration(self.config, records.store.database, records.tell)
 
-    def _keep_house(self, app: Flask, response: Response) -> None:
+    def _purge_sometimes(self, app: Flask, response: Response) -> None:
         """Now and then, delete expired rows once the response has left."""
-        if self._housekeeper.is_due():
+        if self._purger.is_due():
             records = self.records(app)
-            run = partial(self._housekeeper.run, records.store.database, records.tell)
+            run = partial(self._purger.run, records.store.database, records.tell)
             response.call_on_close(run)
 
     def _settle(

@@ -1,13 +1,20 @@
-"""A response that is made already: what it varies by, and another one in its place."""
+"""A response that is made already: what it varies by, another one in its place, and
+what is put off until after it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import nullcontext
 
-from flask import Flask, Response
+from flask import Flask, Response, appcontext_tearing_down
+from flask.globals import app_ctx
 from werkzeug.exceptions import HTTPException
 
-__all__ = ["answer", "vary_by_cookie"]
+from .signals import anybody_listens
+
+__all__ = ["after_context", "answer", "vary_by_cookie"]
 
 #: Headers that speak of one response: its content, its place, its cookies, its age.
 _OF_ONE_PAGE = re.compile(
@@ -49,3 +56,20 @@ def answer(app: Flask, response: Response, error: HTTPException) -> None:
     response.status = instead.status
     response.headers = instead.headers
     response.response = instead.response
+
+
+def after_context(write: Callable[[], object]) -> None:
+    """Call ``write`` at the end of the application context: after the application's
+    database session is removed, and before the response leaves.
+    """
+    context = app_ctx._get_current_object()  # type: ignore[attr-defined]
+
+    def run(sender: Flask, **_: object) -> None:
+        # Contexts of other threads end too.
+        if app_ctx._get_current_object() is context:  # type: ignore[attr-defined]
+            appcontext_tearing_down.disconnect(run)
+            # What a receiver begins in the context that ends would never be cleaned up.
+            with context.app.app_context() if anybody_listens() else nullcontext():
+                write()
+
+    appcontext_tearing_down.connect(run, context.app, weak=False)

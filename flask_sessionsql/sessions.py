@@ -20,11 +20,12 @@ from collections.abc import (
     ValuesView,
 )
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, cast
 
+from flask import session as _session
 from flask.sessions import SessionMixin
 
-__all__ = ["ServerSideSession", "SessionFacts", "SessionSource"]
+__all__ = ["ServerSideSession", "SessionFacts", "SessionSource", "session"]
 
 #: Where Flask keeps :attr:`~flask.sessions.SessionMixin.permanent`.
 PERMANENT_KEY = "_permanent"
@@ -372,6 +373,10 @@ class ServerSideSession(SessionMixin):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
         return copy.deepcopy(self._mapping(), memo)
+
+
+#: :data:`flask.session`, typed as :class:`ServerSideSession`.
+session: ServerSideSession = cast(ServerSideSession, _session)
 
 
 def as_time(seconds: int) -> datetime:

@@ -14,7 +14,7 @@ from flask import Flask, has_app_context
 from flask.testing import FlaskClient
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface, Session
-from flask_sessionsql.store import SessionStore
+from flask_sessionsql.storage.store import SessionStore
 
 MakeApp = Callable[..., Flask]
 MakeDatabase = Callable[[str], str]

@@ -21,7 +21,7 @@ import pytest
 
 import flask_sessionsql
 from flask_sessionsql import config, interfaces
-from flask_sessionsql.cli import sessions_command
+from flask_sessionsql.commands.cli import sessions_command
 from flask_sessionsql.config import SessionConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -250,8 +250,8 @@ def sections() -> Iterator[str]:
 
 def modules() -> list[str]:
     """The modules of the package."""
-    found = pkgutil.iter_modules(flask_sessionsql.__path__, "flask_sessionsql.")
-    return [module.name for module in found]
+    found = pkgutil.walk_packages(flask_sessionsql.__path__, "flask_sessionsql.")
+    return [module.name for module in found if not module.ispkg]
 
 
 # The pages.

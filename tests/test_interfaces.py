@@ -16,7 +16,7 @@ from flask_sessionsql import (
 )
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.interfaces import _write_late
-from flask_sessionsql.planning import Action, Plan
+from flask_sessionsql.saving.planning import Action, Plan
 
 READS: list[Callable[[], object]] = [
     lambda: session.get("key"),

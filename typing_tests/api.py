@@ -42,7 +42,7 @@ from flask_sessionsql import (
     session_unreadable,
 )
 from flask_sessionsql.config import SessionConfig
-from flask_sessionsql.serializers import MsgpackSerializer, Serializer
+from flask_sessionsql.formats.serializers import MsgpackSerializer, Serializer
 from flask_sessionsql.signals import EndReason
 
 app = Flask(__name__)

@@ -20,6 +20,6 @@ def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ("interfaces", "sessions", "registry"):
+    for module in ("interfaces", "sessions", "storage.administration"):
         monkeypatch.setattr(f"flask_sessionsql.{module}.time", clock)
     return clock

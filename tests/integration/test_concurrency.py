@@ -20,7 +20,7 @@ from flask_sessionsql import (
     session_ended,
 )
 from flask_sessionsql import session as typed_session
-from flask_sessionsql.store import SessionStore
+from flask_sessionsql.storage.store import SessionStore
 from tests.conftest import MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import add_views, at_once, cookie, rows, token, visit
 
@@ -595,7 +595,7 @@ def test_a_write_that_always_gives_way_is_given_up(
     """
     client.get("/set/a/1")
     handle = rows(app)[0].handle
-    monkeypatch.setattr("flask_sessionsql.records.MAX_TRIES", 3)
+    monkeypatch.setattr("flask_sessionsql.saving.records.MAX_TRIES", 3)
     monkeypatch.setattr(SessionStore, "update", lambda *_, **__: False)
     with pytest.raises(SessionConflictError, match=f"'{handle}'.* 3 tries"):
         client.get("/set/a/2")
@@ -626,7 +626,7 @@ def test_a_logout_that_always_misses_is_given_up(
 ) -> None:
     """It fails, rather than to leave the user in the belief of being logged out."""
     client.get("/set/_user_id/ann")
-    monkeypatch.setattr("flask_sessionsql.records.MAX_TRIES", 3)
+    monkeypatch.setattr("flask_sessionsql.saving.records.MAX_TRIES", 3)
     monkeypatch.setattr(SessionStore, "delete", lambda *_, **__: False)
     with pytest.raises(SessionConflictError):
         client.get("/clear")

@@ -32,7 +32,7 @@ from flask_sessionsql import (
     SessionTableError,
     SessionValueError,
 )
-from flask_sessionsql.serializers import MsgpackSerializer
+from flask_sessionsql.formats.serializers import MsgpackSerializer
 from tests.conftest import MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import add_views, cookie, rows, token, visit
 
@@ -225,7 +225,7 @@ def test_a_log_filter_may_look_at_the_session(
         seen.append(session.get("user"))
         return True
 
-    logger = logging.getLogger("flask_sessionsql.database")
+    logger = logging.getLogger("flask_sessionsql.storage.database")
     logger.addFilter(note_user)
     outage.begin()
     response = client.get("/get/user")

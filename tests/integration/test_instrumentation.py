@@ -25,10 +25,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from flask_sessionsql import Session
-from flask_sessionsql.housekeeping import purge_batch
+from flask_sessionsql.storage.purging import purge_batch
 from tests.conftest import MakeApp, store_of
 from tests.integration.helpers import Clock, add_views, rows, token, visit
-from tests.stores import kill_connections
+from tests.storage.helpers import kill_connections
 
 #: What is counted: not what a driver or SQLAlchemy says to set a connection up.
 COUNTED = re.compile(

@@ -14,12 +14,13 @@ import sqlalchemy as sa
 from flask import Flask, session
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_sessionsql import FlaskSQLAlchemySessionInterface, SessionTableError, tables
-from flask_sessionsql.checks import check_all
-from flask_sessionsql.housekeeping import purge_batch
-from flask_sessionsql.serializers import MsgpackSerializer
-from flask_sessionsql.tables import sessions_table
-from flask_sessionsql.tokens import row_id
+from flask_sessionsql import FlaskSQLAlchemySessionInterface, SessionTableError
+from flask_sessionsql.commands.checks import check_all
+from flask_sessionsql.formats.serializers import MsgpackSerializer
+from flask_sessionsql.formats.tokens import row_id
+from flask_sessionsql.storage import tables
+from flask_sessionsql.storage.purging import purge_batch
+from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import SHARED_BACKENDS, MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import add_views, visit
 

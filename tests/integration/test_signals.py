@@ -262,7 +262,7 @@ def test_a_conflict_without_end_is_told(
     handle = handle_of(app)
     other = other_browser(client)
     told.take()
-    monkeypatch.setattr("flask_sessionsql.records.MAX_TRIES", 1)
+    monkeypatch.setattr("flask_sessionsql.saving.records.MAX_TRIES", 1)
 
     def view() -> str:
         session["mine"] = 1
@@ -399,7 +399,7 @@ def test_a_receiver_has_the_application_after_a_response(
     db = SQLAlchemy()
     uri = make_database("sqlite-file")
     app = add_views(make_app(uri, db.init_app, SESSION_PURGE_INTERVAL=1))
-    monkeypatch.setattr("flask_sessionsql.housekeeping.random.random", lambda: 0.0)
+    monkeypatch.setattr("flask_sessionsql.storage.purging.random.random", lambda: 0.0)
     client = app.test_client()
     client.get("/set/a/1").close()
     store = store_of(app)

@@ -21,8 +21,8 @@ from flask_sessionsql import (
     session_rotated,
 )
 from flask_sessionsql import session as typed_session
-from flask_sessionsql.records import LATE
-from flask_sessionsql.tokens import row_id
+from flask_sessionsql.formats.tokens import row_id
+from flask_sessionsql.saving.records import LATE
 from tests.conftest import MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import (
     Clock,

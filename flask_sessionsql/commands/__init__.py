@@ -1,0 +1,1 @@
+"""``flask sessions``: what an operator does with the sessions of an application."""

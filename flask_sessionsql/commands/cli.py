@@ -1,0 +1,677 @@
+"""``flask sessions``: what an operator does with the sessions of an application.
+
+Commands
+--------
+
+``Session(app)`` gives the application's ``flask`` command a group of its own. Each
+command connects to the database as the application does, so it needs nothing but the
+application itself::
+
+    $ flask --app shop sessions stats
+
+None of them prints a token, the ``id`` of a row or ``SECRET_KEY``. A session goes by
+its handle, which opens nothing. What is printed on standard output is the result;
+whatever else there is to say goes to standard error. Times are in UTC. Control
+characters in what a browser sent are escaped, so that they do nothing to the terminal.
+
+With ``--json`` a command prints one JSON document, with times as in
+``2026-11-23T00:43:08Z``, sizes in bytes, and ``null`` where nothing is known.
+
+The exit code is 0 if all went well, 1 after an error, which is told in one line on
+standard error, and 2 if the command was called wrongly. ``purge`` has more of them.
+
+**flask sessions list** shows the live sessions, the one that ends last first, or those
+of one user, the one used last first. Address and browser have columns where they are
+recorded (``SESSION_RECORD_CLIENT``). Long values are cut here and whole in ``show`` and
+in JSON.
+
+--user USER  Only the sessions of this user, as ``session[SESSION_USER_KEY]`` has it.
+--limit N    At most so many, 50 unless given. If there are more, standard error says
+             so.
+--json       One JSON document: ``sessions``, and ``more``, whether there are more.
+
+.. code-block:: console
+
+    $ flask sessions list
+    Handle            User  Created               Last used             Expires                  Size
+    5b0c9c5a3ce0e4a6  ann   2026-11-23 00:43:08Z  2026-11-23 08:15:30Z  2026-12-24 08:15:30Z     56 B
+    9d1f6cbb1d6a3f0e  -     2026-11-22 21:10:55Z  2026-11-22 21:10:55Z  2026-12-23 21:10:55Z  1.4 KiB
+
+**flask sessions show HANDLE** tells what there is to know of a session: its row, and
+its keys with the bytes that each takes together with its value, the largest first. It
+needs the application's ``SECRET_KEY``. A session that cannot be read is an error which
+says what to do.
+
+--values  The values as well. They are the user's: mind who sees your screen.
+--json    One JSON document. A value that JSON does not have, such as a date or a tuple,
+          is a string there, as Python writes it.
+
+.. code-block:: console
+
+    $ flask sessions show 5b0c9c5a3ce0e4a6
+    Handle:      5b0c9c5a3ce0e4a6
+    User:        ann
+    Created:     2026-11-23 00:43:08Z
+    Last used:   2026-11-23 08:15:30Z
+    Expires:     2026-12-24 08:15:30Z
+    Set expiry:  none
+    Permanent:   yes
+    Address:     -
+    Browser:     -
+    Version:     3
+    Size:        56 B
+
+    Bytes  Key
+       41  'cart'
+       13  '_user_id'
+
+**flask sessions revoke** ends sessions: one, those of a user, or all. They are dead at
+the next request of any process. One of the three has to be given.
+
+--handle HANDLE  The session to end. If there is none, the exit code is 1.
+--user USER      All sessions of this user. If there are none, it says so.
+--all            All sessions of all users. It asks first.
+--yes            Do not ask.
+--json           One JSON document: ``ended``, how many there were.
+
+.. code-block:: console
+
+    $ flask sessions revoke --user ann
+    Ended 2 sessions.
+
+**flask sessions purge** deletes the rows of expired sessions: see `Purging from a
+timer`_.
+
+--batch-size ROWS      Rows that one transaction looks at, 500 unless given; 10,000 at
+                       most.
+--pause SECONDS        At least so long from one batch to the next, and as long as
+                       the last one took; 0.05 unless given, 0 for none.
+--max-seconds SECONDS  Begin no batch after that time, and make no pause beyond it.
+--dry-run              Delete nothing; tell how many there are.
+--json                 One JSON document: ``deleted``, and ``left``, how many are left,
+                       which is ``null`` if it was interrupted.
+
+.. code-block:: console
+
+    $ flask sessions purge
+    Deleted 1,204 expired sessions.
+
+**flask sessions stats** tells how much there is. It reads the whole table.
+
+--json  One JSON document.
+
+.. code-block:: console
+
+    $ flask sessions stats
+    Live sessions:        1,204
+    Of users logged in:   880
+    Users logged in:      640
+    Expired, not purged:  12
+    Data in all rows:     1.9 MiB
+    Largest session:      12.0 KiB
+
+**flask sessions check** looks at the settings and at the table in the database, and
+says what is wrong and what to do about it. The exit code is 1 if there is an error, and
+0 if there are only warnings, so that it can stand in a script that deploys the
+application.
+
+--json  One JSON document: ``findings``, with ``level``, ``subject``, ``problem`` and
+        ``advice`` each.
+
+.. code-block:: console
+
+    $ flask sessions check
+    Nothing is wrong.
+
+**flask sessions create-table** creates the table if it is missing. An application with
+migrations creates it by one of those instead.
+
+.. code-block:: console
+
+    $ flask sessions create-table
+    Created the table flask_sessionsql.
+
+Purging from a timer
+--------------------
+
+Expired sessions are never served, and a small site needs no timer: each process
+deletes some of their rows now and then (``SESSION_PURGE_INTERVAL``). Where more expire
+than that takes away, let a timer run ``flask sessions purge``. It deletes them in
+batches, with a pause after each in which others have the database. Any number of them
+may run at the same time.
+
+With ``--max-seconds`` it is done before the next one begins, or before the night is
+over. It stops between two batches, and the next run goes on where it stopped. On a
+terminal it shows how far it is. Its exit codes are:
+
+===== ====================================================================
+0     nothing is left that had expired when it began; with ``--dry-run``,
+      they were counted
+1     an error; what was deleted until then is deleted
+2     it was called wrongly
+3     the time was over, and some are left
+130   it was interrupted (Ctrl-C); what was deleted until then is deleted
+===== ====================================================================
+
+As a line in a crontab:
+
+.. code-block:: text
+
+    15 3 * * *  /srv/shop/venv/bin/flask --app shop sessions purge --max-seconds 3600
+
+As a systemd service, with its timer:
+
+.. code-block:: ini
+
+    # /etc/systemd/system/shop-purge.service
+    [Service]
+    Type=oneshot
+    User=shop
+    WorkingDirectory=/srv/shop
+    ExecStart=/srv/shop/venv/bin/flask --app shop sessions purge --max-seconds 3000
+    # Some are left: the next run goes on.
+    SuccessExitStatus=3
+
+    # /etc/systemd/system/shop-purge.timer
+    [Timer]
+    OnCalendar=hourly
+    RandomizedDelaySec=300
+
+    [Install]
+    WantedBy=timers.target
+"""  # noqa: E501 - a list is as wide as it is
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup
+from sqlalchemy import exc as sa_exc
+
+from ..exceptions import (
+    SessionError,
+    SessionStoreUnavailableError,
+    UnreadableSessionError,
+)
+from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
+from ..saving.records import SessionRecords
+from ..sessions import HIDDEN_KEYS
+from ..storage.administration import SessionAdministration
+from ..storage.purging import BATCH, PAUSE, count_expired, purge
+from ..storage.store import StoredSession
+from .checks import check_all
+from .console import (
+    counted,
+    escaped,
+    finding_text,
+    info_document,
+    keys_document,
+    progress,
+    readable_size,
+    say,
+    say_json,
+    say_list,
+    say_pairs,
+    say_session,
+    session_document,
+)
+
+__all__ = ["sessions_command"]
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+#: Rows that one statement can name on every database.
+_LARGEST_BATCH = 10_000
+
+#: ``purge``: its time was over, and some are left.
+_TIME_OVER = 3
+#: What a shell reports of a program that Ctrl-C has ended.
+_INTERRUPTED = 130
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds within a range, in which "not a number" is not."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """``value`` as a number."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
+class _Commands(AppGroup):
+    """Tells of an error in one line, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _quiet_database(), _errors_told():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    try:
+        yield
+    except SessionStoreUnavailableError as error:
+        raise _error(f"The database cannot be used: {error.reason}") from error
+    except SessionError as error:
+        raise _error(str(error)) from error
+    except sa_exc.DBAPIError as error:
+        # Not str(error), which has the statement and what it was given.
+        raise _error(f"The database refuses: {error.orig}") from error
+
+
+@contextmanager
+def _quiet_database() -> Iterator[None]:
+    """Where nobody has set up logging, do not tell of an error twice."""
+    logger = logging.getLogger("flask_sessionsql.storage.database")
+    handler = logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+def _error(message: str) -> click.ClickException:
+    # Databases answer in several lines.
+    return click.ClickException(escaped(" ".join(message.split())))
+
+
+def _exit_codes(meanings: Mapping[int, str]) -> str:
+    """The end of a command's help, which click is to leave as it is."""
+    known = {**meanings, 2: "it was called wrongly"}
+    lines = [f"  {code:<3}  {known[code]}" for code in sorted(known)]
+    return "\n".join(["\b", "Exit codes:", *lines])
+
+
+sessions_command: click.Group = _Commands(
+    "sessions",
+    short_help="Look after the sessions.",
+    help="Look after the sessions: list, show and end them, delete those that have"
+    " expired, and check the table and the settings. No command prints a token.",
+)
+
+
+def _json_option(told: str = "") -> Callable[[T], T]:
+    """The option ``--json``.
+
+    :param told: what the document has besides words and numbers.
+    """
+    text = f"Print one JSON document{told}."
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+_TIMES_AND_SIZES = ", with times in ISO 8601 and UTC, and sizes in bytes"
+
+
+def _somebody(ctx: click.Context, option: click.Parameter, user: str | None) -> Any:
+    if user == "":
+        raise click.BadParameter("It is empty, and names nobody.")
+    return user
+
+
+def _application() -> tuple[Flask, FlaskSQLAlchemySessionInterface]:
+    # Itself, not what stands for it in every context: it is whom signals come from.
+    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+    interface = app.extensions.get("sessionsql")
+    if not isinstance(interface, FlaskSQLAlchemySessionInterface):
+        raise _error(
+            "This application keeps no sessions in a database. Set SESSION_TYPE ="
+            " 'flask-sqlalchemy' in its configuration before Session(app) or"
+            " init_app(app)."
+        )
+    return app, interface
+
+
+def _administration() -> SessionAdministration:
+    app, interface = _application()
+    return interface.administration(app)
+
+
+def _records() -> SessionRecords:
+    app, interface = _application()
+    return interface.records(app)
+
+
+# list
+
+
+@sessions_command.command(
+    "list",
+    short_help="List the live sessions.",
+    epilog=_exit_codes({0: "they are listed, if there are any", 1: "an error"}),
+)
+@click.option(
+    "--user",
+    metavar="USER",
+    callback=_somebody,
+    help="Only the sessions of this user, as session[SESSION_USER_KEY] has it.",
+)
+@click.option(
+    "--limit",
+    metavar="N",
+    type=click.IntRange(1, 1_000_000),
+    default=50,
+    show_default=True,
+    help="How many at most; if there are more, standard error says so.",
+)
+@_json_option(_TIMES_AND_SIZES)
+def list_command(user: str | None, limit: int, as_json: bool) -> None:
+    """List the live sessions, the one that ends last first; with --user, the one used
+    last first. Times are in UTC. Long values are cut; 'show' and --json have them
+    whole.
+    """
+    administration = _administration()
+    if user is None:
+        found = administration.all(limit + 1)
+    else:
+        found = administration.of_user(user, current=None)
+    shown, more = found[:limit], len(found) > limit
+    if as_json:
+        say_json({"sessions": [*map(info_document, shown)], "more": more})
+    elif shown:
+        say_list(shown)
+    else:
+        say("There are no live sessions.", err=True)
+    if more:
+        say(f"There are more than these {limit:,}: see --limit.", err=True)
+
+
+# show
+
+
+@sessions_command.command(
+    "show",
+    short_help="Show a session's facts and keys.",
+    epilog=_exit_codes({0: "it is shown", 1: "there is none, or it cannot be read"}),
+)
+@click.argument("handle")
+@click.option(
+    "--values",
+    is_flag=True,
+    help="Show the values as well. They are the user's: mind who sees your screen.",
+)
+@_json_option(_TIMES_AND_SIZES)
+def show_command(handle: str, values: bool, as_json: bool) -> None:
+    """Show what there is to know of the live session HANDLE, a handle as 'list' has it,
+    and its keys with the bytes that each takes together with its value.
+    """
+    app, interface = _application()
+    row = interface.administration(app).row(handle)
+    if row is None:
+        # Not what was given: it may be a token, by mistake.
+        raise _error(
+            "There is no live session of that handle. 'flask sessions list' shows the"
+            " handles."
+        )
+    stored, (row, data) = row.data, _read(app, interface, row)
+    size = len(stored)
+    document = session_document(row, data, size, permanent=interface.config.permanent)
+    shown = {key: data[key] for key in data if key not in HIDDEN_KEYS}
+    sizes = interface.records(app).planner.sizes(shown)
+    if as_json:
+        keys = keys_document(sizes, shown if values else None)
+        say_json({**document, "keys": keys})
+    else:
+        say_session(document, sizes, shown if values else None)
+
+
+def _read(
+    app: Flask, interface: FlaskSQLAlchemySessionInterface, row: StoredSession
+) -> tuple[StoredSession, dict[Any, Any]]:
+    """The row and its data, hidden keys included."""
+    records, keys = interface.records(app), secret_keys(app)
+    if not keys:
+        raise _error(
+            "No SECRET_KEY is set, and sessions are read with it. Run the command with"
+            " the configuration that the application runs with."
+        )
+    try:
+        readable = records.readable(row, keys)
+        return readable, records.data(readable)
+    except UnreadableSessionError as error:
+        raise _error(
+            f"The session cannot be read: {error} To its browser it is an empty one. If"
+            " SECRET_KEY has changed, put the one before into SECRET_KEY_FALLBACKS."
+            " Otherwise somebody has changed the row, or it is damaged; 'flask sessions"
+            f" revoke --handle {row.handle}' deletes it."
+        ) from error
+
+
+# revoke
+
+
+@sessions_command.command(
+    "revoke",
+    short_help="End sessions.",
+    epilog=_exit_codes(
+        {
+            0: "they are ended",
+            1: "an error, no session of that handle, or not confirmed",
+        }
+    ),
+)
+@click.option("--handle", metavar="HANDLE", help="End the session of this handle.")
+@click.option(
+    "--user", metavar="USER", callback=_somebody, help="End all sessions of this user."
+)
+@click.option(
+    "--all",
+    "everybody",
+    is_flag=True,
+    help="End all sessions of all users; asks first.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_json_option()
+def revoke_command(
+    handle: str | None, user: str | None, everybody: bool, yes: bool, as_json: bool
+) -> None:
+    """End sessions: one, those of a user, or all. Give one of --handle, --user and
+    --all. What is ended is dead at the next request of any process, and no request that
+    is under way brings it back.
+    """
+    if sum((handle is not None, user is not None, everybody)) != 1:
+        raise click.UsageError("Give one of --handle, --user and --all.")
+    administration = _administration()
+    if everybody and not yes:
+        click.confirm("End all sessions of all users?", abort=True, err=True)
+    if handle is not None:
+        ended = int(administration.revoke(handle))
+    elif user is not None:
+        ended = administration.revoke_user(user)
+    else:
+        ended = administration.revoke_all()
+    missing = handle is not None and not ended
+    if as_json:
+        say_json({"ended": ended})
+    elif not missing:
+        say(f"Ended {counted(ended, 'session')}.")
+    if missing:
+        raise _error("There is no session of that handle.")
+
+
+# purge
+
+
+@sessions_command.command(
+    "purge",
+    short_help="Delete the rows of expired sessions.",
+    epilog=_exit_codes(
+        {
+            0: "nothing is left that had expired when it began (--dry-run: counted)",
+            1: "an error; what was deleted until then is deleted",
+            _TIME_OVER: "the time was over, and some are left",
+            _INTERRUPTED: "interrupted; what was deleted until then is deleted",
+        }
+    ),
+)
+@click.option(
+    "--batch-size",
+    metavar="ROWS",
+    type=click.IntRange(1, _LARGEST_BATCH),
+    default=BATCH,
+    show_default=True,
+    help="At how many rows one transaction looks.",
+)
+@click.option(
+    "--pause",
+    metavar="SECONDS",
+    type=Seconds(min=0, max=3600),
+    default=PAUSE,
+    show_default=True,
+    help="At least so long from one batch to the next, and as long as the last one"
+    " took: others have the database then. 0 for none.",
+)
+@click.option(
+    "--max-seconds",
+    metavar="SECONDS",
+    type=Seconds(min=0, min_open=True),
+    show_default="no end",
+    help="Begin no batch after that time, and make no pause beyond it.",
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Delete nothing; tell how many there are."
+)
+@_json_option()
+@click.pass_context
+def purge_command(
+    ctx: click.Context,
+    batch_size: int,
+    pause: float,
+    max_seconds: float | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Delete the rows of expired sessions, in batches. They are never served, so this
+    only makes room. It may run while the application does, any number of times at once,
+    and goes on where the last run stopped. On a terminal it shows how far it is.
+    """
+    records, now = _records(), int(time.time())
+    database = records.store.database
+    if dry_run:
+        _say_purged(0, count_expired(database, now), as_json, dry_run=True)
+        return
+    batches = purge(
+        database,
+        now,
+        batch=batch_size,
+        pause=pause,
+        max_seconds=max_seconds,
+        tell=records.tell,
+    )
+    total, seen, failure = 0, batch_size, None
+    with progress("Purging", lambda: count_expired(database, now)) as advance:
+        try:
+            for done in batches:
+                total, seen = total + done.deleted, done.seen
+                advance(done.deleted)
+        except BaseException as error:  # first what was done, and then what went wrong
+            failure = error
+    left = None
+    if failure is None:
+        # What a last batch did not find, other processes are deleting.
+        left = count_expired(database, now) if seen == batch_size else 0
+    _say_purged(total, left, as_json)
+    if isinstance(failure, KeyboardInterrupt):
+        ctx.exit(_INTERRUPTED)
+    if failure is not None:
+        raise failure
+    ctx.exit(_TIME_OVER if left else 0)
+
+
+def _say_purged(
+    deleted: int, left: int | None, as_json: bool, *, dry_run: bool = False
+) -> None:
+    if as_json:
+        say_json({"deleted": deleted, "left": left})
+    elif dry_run:
+        say(f"{counted(left or 0, 'expired session')} would be deleted.")
+    else:
+        rest = f" {left:,} are left." if left else ""
+        say(f"Deleted {counted(deleted, 'expired session')}.{rest}")
+
+
+# stats
+
+
+@sessions_command.command(
+    "stats",
+    short_help="Tell how much there is.",
+    epilog=_exit_codes({0: "it is told", 1: "an error"}),
+)
+@_json_option(", with sizes in bytes")
+def stats_command(as_json: bool) -> None:
+    """Tell how many sessions and users there are, and how large they are. It reads the
+    whole table.
+    """
+    stats = _administration().stats()
+    if as_json:
+        say_json(asdict(stats))
+        return
+    say_pairs(
+        [
+            ("Live sessions", f"{stats.live:,}"),
+            ("Of users logged in", f"{stats.logged_in:,}"),
+            ("Users logged in", f"{stats.users:,}"),
+            ("Expired, not purged", f"{stats.expired:,}"),
+            ("Data in all rows", readable_size(stats.data_bytes)),
+            ("Largest session", readable_size(stats.largest_bytes)),
+        ]
+    )
+
+
+# check
+
+
+@sessions_command.command(
+    "check",
+    short_help="Check the table and the settings.",
+    epilog=_exit_codes({0: "nothing is wrong, or only warnings", 1: "an error"}),
+)
+@_json_option()
+@click.pass_context
+def check_command(ctx: click.Context, as_json: bool) -> None:
+    """Look at the settings, and at the table as the database has it, and say what is
+    wrong and what to do about it. It changes nothing.
+    """
+    findings = check_all(*_application())
+    if as_json:
+        say_json({"findings": [asdict(finding) for finding in findings]})
+    elif findings:
+        say("\n\n".join(map(finding_text, findings)))
+    else:
+        say("Nothing is wrong.")
+    ctx.exit(int(any(finding.level == "error" for finding in findings)))
+
+
+# create-table
+
+
+@sessions_command.command(
+    "create-table",
+    short_help="Create the table, if it is missing.",
+    epilog=_exit_codes({0: "the table is there", 1: "an error"}),
+)
+def create_table_command() -> None:
+    """Create the table of the sessions, with its indexes, if it is missing. An
+    application with migrations creates it by one of those instead.
+    """
+    database = _records().store.database
+    name = escaped(database.table.fullname)
+    if database.provide_table():
+        say(f"Created the table {name}.")
+    else:
+        say(f"The table {name} was there already.")

@@ -1,0 +1,288 @@
+"""How the commands print: for people in aligned columns, for programs as JSON.
+
+What comes out of a row was once sent by a browser. A terminal obeys control characters,
+so none is printed: each stands there escaped, as in a Python string.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from ..sessions import EXPIRY_KEY, PERMANENT_KEY, as_time
+from ..storage.administration import SessionInfo
+from ..storage.store import StoredSession
+from .checks import Finding
+
+__all__ = [
+    "counted",
+    "escaped",
+    "finding_text",
+    "info_document",
+    "keys_document",
+    "progress",
+    "readable_size",
+    "say",
+    "say_json",
+    "say_list",
+    "say_pairs",
+    "say_session",
+    "session_document",
+]
+
+#: Characters of a user and of a browser that stand in a list.
+_USER_WIDTH, _BROWSER_WIDTH = 40, 60
+
+#: Integers with more bits than this are not written as decimal digits: Python refuses
+#: to from 4300 digits on, because it takes so long.
+_MOST_BITS = 14_000
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print lines; a character that the stream's encoding lacks is escaped."""
+    stream = sys.stderr if err else sys.stdout
+    encoding = stream.encoding or "utf-8"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding), err=err)
+
+
+def say_json(document: object) -> None:
+    """Print one JSON document, in ASCII."""
+    say(json.dumps(document, indent=2, allow_nan=False))
+
+
+def say_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and what they are, a line each."""
+    width = max(len(name) for name, _ in pairs) + 1
+    for name, value in pairs:
+        say(f"{name + ':':<{width}}  {value}")
+
+
+def say_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()
+) -> None:
+    """Print aligned columns.
+
+    :param right: the columns that are aligned to the right.
+    """
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = [
+            f"{cell:>{width}}" if name in right else f"{cell:<{width}}"
+            for name, cell, width in zip(header, line, widths, strict=True)
+        ]
+        say("  ".join(cells).rstrip())
+
+
+@contextmanager
+def progress(label: str, total: Callable[[], int]) -> Iterator[Callable[[int], object]]:
+    """A progress bar on standard error, if that is a terminal; gives what to call with
+    how much was done since the last call.
+
+    :param total: how much there is to do; called if there is a bar.
+    """
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with click.progressbar(
+        length=total(), label=label, show_pos=True, file=sys.stderr
+    ) as bar:
+        yield bar.update
+
+
+# One value each.
+
+
+def escaped(text: object, most: int | None = None) -> str:
+    """``text`` with what does not print escaped. A column of SQLite holds anything.
+
+    :param most: how long it may become; the rest is cut off, and ``...`` says so.
+    """
+    safe = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode()
+        for each in str(text)
+    )
+    return safe if most is None or len(safe) <= most else safe[: most - 3] + "..."
+
+
+def counted(number: int, thing: str) -> str:
+    """``1 session``, ``2,000 sessions``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def readable_size(size: int) -> str:
+    """``512 B``, ``1.5 KiB``."""
+    if size < 1024:
+        return f"{size} B"
+    amount, units = float(size), iter(("KiB", "MiB", "GiB", "TiB"))
+    unit = "B"
+    while amount >= 1023.95 and unit != "TiB":  # 1023.95 is shown as 1024.0
+        amount, unit = amount / 1024, next(units)
+    return f"{amount:,.1f} {unit}"
+
+
+def readable_time(when: datetime) -> str:
+    """A time in UTC, such as ``2026-11-23 00:43:08Z``."""
+    return iso(when).replace("T", " ")
+
+
+def iso(when: datetime) -> str:
+    """A time in UTC, such as ``2026-11-23T00:43:08Z``."""
+    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def shown_value(value: object) -> str:
+    """A value of a session as Python writes it."""
+    try:
+        return escaped(repr(value))
+    except ValueError:
+        return f"a {type(value).__name__} with too large an integer to show"
+
+
+def json_value(value: Any) -> Any:
+    """A value of a session as JSON has it, and what JSON lacks as Python writes it."""
+    if value is None or isinstance(value, bool):
+        return value
+    if type(value) is str:
+        return value
+    if isinstance(value, int) and value.bit_length() <= _MOST_BITS:
+        return value
+    if isinstance(value, float) and value - value == 0:  # neither infinite nor NaN
+        return value
+    if isinstance(value, list):
+        return [json_value(each) for each in value]
+    if isinstance(value, dict) and all(type(key) is str for key in value):
+        return {key: json_value(each) for key, each in value.items()}
+    return shown_value(value)
+
+
+# What the commands tell of.
+
+
+def info_document(info: SessionInfo) -> dict[str, Any]:
+    """A session of a list, for JSON."""
+    return {
+        "handle": info.handle,
+        "user_id": info.user_id,
+        "created_at": iso(info.created_at),
+        "last_used_at": iso(info.last_used_at),
+        "expires_at": iso(info.expires_at),
+        "address": info.address,
+        "user_agent": info.user_agent,
+        "size": info.size,
+    }
+
+
+#: The columns of a list; the last two where at least one session has them.
+_COLUMNS: dict[str, Callable[[SessionInfo], str]] = {
+    "Handle": lambda info: escaped(info.handle),
+    "User": lambda info: escaped(info.user_id or "-", _USER_WIDTH),
+    "Created": lambda info: readable_time(info.created_at),
+    "Last used": lambda info: readable_time(info.last_used_at),
+    "Expires": lambda info: readable_time(info.expires_at),
+    "Size": lambda info: readable_size(info.size),
+    "Address": lambda info: escaped(info.address or "-"),
+    "Browser": lambda info: escaped(info.user_agent or "-", _BROWSER_WIDTH),
+}
+
+
+def say_list(infos: Sequence[SessionInfo]) -> None:
+    """Print a list of sessions."""
+    columns = dict(_COLUMNS)
+    if not any(info.address for info in infos):
+        del columns["Address"]
+    if not any(info.user_agent for info in infos):
+        del columns["Browser"]
+    rows = [[cell(info) for cell in columns.values()] for info in infos]
+    say_table([*columns], rows, right=["Size"])
+
+
+def session_document(
+    row: StoredSession, data: Mapping[Any, Any], size: int, *, permanent: bool
+) -> dict[str, Any]:
+    """What a session's row tells, for JSON.
+
+    :param data: its data, hidden keys included.
+    :param size: the bytes of its data as stored.
+    :param permanent: what sessions are unless they say otherwise.
+    """
+    used = row.created_at if row.last_used_at is None else row.last_used_at
+    expiry = data.get(EXPIRY_KEY)
+    return {
+        "handle": row.handle,
+        "user_id": row.user_id,
+        "created_at": iso(as_time(row.created_at)),
+        "last_used_at": iso(as_time(used)),
+        "expires_at": iso(as_time(row.expires_at)),
+        "set_expiry": None if expiry is None else iso(as_time(expiry)),
+        "permanent": bool(data.get(PERMANENT_KEY, permanent)),
+        "address": row.address,
+        "user_agent": row.user_agent,
+        "version": row.version,
+        "size": size,
+    }
+
+
+def keys_document(
+    sizes: Sequence[tuple[object, int]], values: Mapping[Any, Any] | None
+) -> list[dict[str, Any]]:
+    """A session's keys, for JSON.
+
+    :param sizes: the keys, and the bytes of each.
+    :param values: what they stand for, if that is to be shown.
+    """
+    keys = []
+    for key, size in sizes:
+        entry = {"key": json_value(key), "size": size}
+        if values is not None:
+            entry["value"] = json_value(values[key])
+        keys.append(entry)
+    return keys
+
+
+def say_session(
+    document: Mapping[str, Any],
+    sizes: Sequence[tuple[object, int]],
+    values: Mapping[Any, Any] | None,
+) -> None:
+    """Print what :func:`session_document` gives, and the keys."""
+
+    def when(name: str) -> str:
+        time: str | None = document[name]
+        return "none" if time is None else time.replace("T", " ")
+
+    say_pairs(
+        [
+            ("Handle", escaped(document["handle"])),
+            ("User", escaped(document["user_id"] or "-")),
+            ("Created", when("created_at")),
+            ("Last used", when("last_used_at")),
+            ("Expires", when("expires_at")),
+            ("Set expiry", when("set_expiry")),
+            ("Permanent", "yes" if document["permanent"] else "no"),
+            ("Address", escaped(document["address"] or "-")),
+            ("Browser", escaped(document["user_agent"] or "-")),
+            ("Version", str(document["version"])),
+            ("Size", readable_size(document["size"])),
+        ]
+    )
+    header, rows = ["Bytes", "Key"], [[f"{s:,}", shown_value(k)] for k, s in sizes]
+    if values is not None:
+        header.append("Value")
+        for row, (key, _) in zip(rows, sizes, strict=True):
+            row.append(shown_value(values[key]))
+    say("")
+    say_table(header, rows, right=["Bytes"])
+
+
+def finding_text(finding: Finding) -> str:
+    """Something that is wrong, and what to do about it."""
+    told = [*finding.problem.splitlines(), *finding.advice.splitlines()]
+    lines = [escaped(line.strip()) for line in told]
+    return "\n    ".join([f"{finding.level}: {escaped(finding.subject)}", *lines])

@@ -1,0 +1,482 @@
+"""The sessions of all users: what there is, and how it is ended from outside.
+
+Here are the statements on many rows. Requests go by
+:mod:`~flask_sessionsql.saving.records`, one row at a time.
+
+Lists and ends
+--------------
+
+Users want to see where they are logged in, and to log out where they should not be;
+after a lost phone, a change of the password or the end of an account it is a duty. The
+calls are methods of :class:`~flask_sessionsql.Session`, for the current application:
+
+=========================================================== ==========================
+:meth:`~flask_sessionsql.Session.user_sessions`             lists a user's sessions
+:meth:`~flask_sessionsql.Session.revoke`                    ends one, by its handle
+:meth:`~flask_sessionsql.Session.revoke_user`               ends all of a user
+:meth:`~flask_sessionsql.Session.revoke_others`             ends all of this request's
+                                                            user but this request's
+:meth:`~flask_sessionsql.Session.revoke_all`                ends all there are
+=========================================================== ==========================
+
+A page for users needs two views:
+
+.. testcode:: devices
+
+    from flask import Flask
+    from flask_sessionsql import Session, session
+
+    app = Flask("shop")
+    app.config.update(
+        SECRET_KEY="not so secret",
+        SESSION_TYPE="flask-sqlalchemy",
+        SESSION_RECORD_CLIENT=True,
+        SQLALCHEMY_DATABASE_URI="sqlite://",
+    )
+    sess = Session(app)
+
+    @app.get("/login/<name>")
+    def login(name):
+        session["_user_id"] = name
+        return "ok"
+
+    @app.get("/")
+    def hello():
+        return f"Hello, {session.get('_user_id', 'stranger')}!"
+
+    @app.get("/devices")
+    def devices():
+        return [
+            {"handle": each.handle, "browser": each.user_agent, "this": each.current}
+            for each in sess.user_sessions(session["_user_id"])
+        ]
+
+    @app.post("/devices/<handle>/end")
+    def end(handle):
+        ended = sess.revoke(handle, user=session["_user_id"])
+        return "ended" if ended else ("no such session", 404)
+
+Two browsers of one user, and one of them ends the other's session:
+
+.. testcode:: devices
+
+    laptop, phone = app.test_client(), app.test_client()
+    laptop.get("/login/ann", headers={"User-Agent": "Laptop"})
+    phone.get("/login/ann", headers={"User-Agent": "Phone"})
+
+    for each in laptop.get("/devices").json:
+        if not each["this"]:
+            print(each["browser"])
+            print(laptop.post(f"/devices/{each['handle']}/end").text)
+
+    print(laptop.get("/").text)
+    print(phone.get("/").text)
+
+.. testoutput:: devices
+
+    Phone
+    ended
+    Hello, ann!
+    Hello, stranger!
+
+A handle names a session and opens nothing, so it may stand in a page or an address.
+With ``user=``, :meth:`~flask_sessionsql.Session.revoke` ends it only if it is theirs:
+give it wherever a handle comes from a browser. Let users give their password again
+before (OWASP ASVS 5.0, 7.5.2), and protect the form as any other.
+
+What is ended is dead at the next request of any process: each one reads the row. A
+request that is under way has read it, and finishes; what it makes of the session is
+dropped, so that it cannot bring it back. To end this request's own session call
+``session.clear()``, which clears the cookie as well.
+
+The calls write at once, and not with the request's session. On SQLite, where one writer
+locks the whole file, commit before: a request that has written and not committed would
+wait for itself. So it does not wait at all: it gets a
+:exc:`~flask_sessionsql.exceptions.SessionStoreBusyError` at once, which is a 503, and
+nothing is ended. One that has only read waits for its turn.
+
+**After a change of the password,** end the others, and move this one to a new token:
+
+.. code-block:: python
+
+    db.session.commit()
+    sess.revoke_others()
+    session.regenerate()
+
+**After a reset of the password** by mail nobody is logged in yet, and an account that
+is closed has nobody who is. Name the user: ``sess.revoke_user(user.get_id())`` (OWASP
+ASVS 5.0, 7.4.2 and 7.4.3).
+
+**When an identity provider logs its user out,** it calls the application, without the
+user's cookie (OpenID Connect Back-Channel Logout 1.0). Let your OpenID Connect library
+check the token; the sessions of its subject are one call away (OWASP ASVS 5.0, 7.1.3):
+
+.. testcode:: devices
+
+    from flask import request
+
+    def checked(logout_token):  # by your library: signature, issuer, audience, event
+        return {"sub": "ann"}
+
+    def backchannel_logout():
+        claims = checked(request.form["logout_token"])
+        sess.revoke_user(claims["sub"])
+        return "", 200, {"Cache-Control": "no-store"}
+
+    with app.test_request_context(method="POST", data={"logout_token": "..."}):
+        print(backchannel_logout())
+        print(sess.user_sessions("ann"))
+
+.. testoutput:: devices
+
+    ('', 200, {'Cache-Control': 'no-store'})
+    []
+
+The user here is whatever ``session[SESSION_USER_KEY]`` has; if that is not the
+provider's subject, look it up. A token may name one session only, by ``sid``: keep that
+with ``session.handle`` in a table of your own, which it has from the request after the
+login on, and call :meth:`~flask_sessionsql.Session.revoke`. Exempt the view from CSRF
+protection.
+
+Address and browser
+-------------------
+
+With ``SESSION_RECORD_CLIENT = True`` each session's row tells the IP address and the
+browser (the header ``User-Agent``) that it was last used with, so that users recognise
+their sessions in a list. They are written along with what is written anyway: when the
+session changes, and when its use is noted (``SESSION_REFRESH_INTERVAL``). It is off by
+default, because both are personal data (in the European Union by article 4 of the
+GDPR). Where you turn it on:
+
+- have a reason, such as that users can find sessions which are not theirs, and name it
+  in the privacy notice;
+- let sessions end (``PERMANENT_SESSION_LIFETIME``), and their rows go: what is recorded
+  goes with the row;
+- show it to the user whose session it is, and to few others.
+
+Both come from outside. The browser says of itself what it likes; the address is that of
+the proxy, if there is one, unless the application uses
+:class:`~werkzeug.middleware.proxy_fix.ProxyFix`. What is recorded is cut to 64 and 255
+characters, and has none that do not print; escape it in pages as all text from outside,
+as Jinja does by itself.
+
+Turned off again, a session's address and browser are erased at its next write.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from ..config import SessionConfig
+from ..sessions import as_time
+from ..signals import SessionEnded, Tell
+from .database import SessionDatabase, delete_rows, transaction
+from .limits import of_user
+from .store import StoredSession
+
+__all__ = ["ANYBODY", "SessionAdministration", "SessionInfo", "SessionStats"]
+
+#: Where no user is asked for. ``None`` is what an application has of a user who is not
+#: logged in, and must not end somebody else's session.
+ANYBODY: object = object()
+
+#: Seconds by which the clocks of two hosts may differ.
+CLOCKS_DIFFER = 300
+
+#: Rows that one statement ends, where all sessions are ended.
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """One live session, for its user or an operator to see. Nothing of it opens the
+    session.
+    """
+
+    #: The session's name, which ends it: :meth:`Session.revoke
+    #: <flask_sessionsql.Session.revoke>`.
+    handle: str
+    #: Whose it is; ``None`` if nobody is logged in.
+    user_id: str | None
+    #: When it was first stored, or its user logged in; UTC.
+    created_at: datetime
+    #: When it was last used, at most ``SESSION_REFRESH_INTERVAL`` before; UTC.
+    last_used_at: datetime
+    #: When it ends if it is not used again; UTC.
+    expires_at: datetime
+    #: The address it was last used from; ``None`` where that is not recorded.
+    address: str | None
+    #: What it was last used with; ``None`` where that is not recorded.
+    user_agent: str | None
+    #: The bytes of its data as stored.
+    size: int
+    #: Whether it is the session of this request.
+    current: bool = False
+
+
+@dataclass(frozen=True)
+class SessionStats:
+    """How much there is."""
+
+    #: Sessions that can be used.
+    live: int
+    #: Those of them whose user is logged in.
+    logged_in: int
+    #: How many users that are.
+    users: int
+    #: Rows that have expired and are not purged yet.
+    expired: int
+    #: The bytes of all data, that of expired rows included.
+    data_bytes: int
+    #: The bytes of the largest session.
+    largest_bytes: int
+
+
+class SessionAdministration:
+    """The sessions in a table. What is ended here is dead at the next request of any
+    process, and no request that is under way brings it back.
+
+    :param config: the settings.
+    :param database: the table.
+    :param tell: told of what is ended.
+    """
+
+    def __init__(
+        self, config: SessionConfig, database: SessionDatabase, tell: Tell
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._tell = tell
+
+    # What there is.
+
+    def of_user(self, user_id: object, *, current: str | None) -> list[SessionInfo]:
+        """A user's live sessions, the one used last first; empty where there are none.
+
+        :param current: the handle of this request's session.
+        :raises ValueError: ``user_id`` names nobody.
+        """
+        where = self._of_user(user_id)
+        return list(self._select(where, None, current))
+
+    def all(self, limit: int | None = None) -> list[SessionInfo]:
+        """All live sessions, the one that ends last first; at most ``limit``."""
+        return list(self._select(None, limit, None))
+
+    def _select(
+        self,
+        where: sa.ColumnElement[bool] | None,
+        limit: int | None,
+        current: str | None,
+    ) -> Iterator[SessionInfo]:
+        columns = self._database.table.c
+        last_used = sa.func.coalesce(columns.last_used_at, columns.created_at)
+        # All sessions are for an operator, who can wait; no index has their order.
+        order = (columns.expires_at if where is None else last_used).desc()
+        statement = (
+            sa.select(
+                *(columns[name] for name in ("handle", "user_id", "created_at")),
+                last_used.label("last_used_at"),
+                *(columns[name] for name in ("expires_at", "address", "user_agent")),
+                sa.func.length(columns.data).label("size"),
+            )
+            .where(sa.true() if where is None else where, self._live())
+            .order_by(order)
+            .limit(limit)
+        )
+        found = self._database.run(
+            lambda connection: connection.execute(statement).all()
+        )
+        for row in found:
+            yield SessionInfo(
+                row.handle,
+                row.user_id,
+                as_time(row.created_at),
+                as_time(row.last_used_at),
+                as_time(row.expires_at),
+                row.address,
+                row.user_agent,
+                row.size,
+                row.handle == current,
+            )
+
+    def row(self, handle: str) -> StoredSession | None:
+        """The row of a live session; ``None`` where there is none of that handle."""
+        columns = self._database.table.c
+        names = StoredSession._fields
+        data = sa.type_coerce(columns.data, sa.types.NullType()).label("data")
+        statement = sa.select(
+            *(data if name == "data" else columns[name] for name in names)
+        ).where(self._named(handle), self._live())
+        found = self._database.run(
+            lambda connection: connection.execute(statement).first()
+        )
+        return None if found is None else StoredSession(*found)
+
+    def stats(self) -> SessionStats:
+        """How much there is. It reads the whole table."""
+        columns = self._database.table.c
+        live = self._live()
+        size = sa.func.length(columns.data)
+        of_users = sa.and_(live, columns.user_id.is_not(None))
+
+        def count(what: Any, where: sa.ColumnElement[bool]) -> Any:
+            return sa.func.count(sa.case((where, what)))
+
+        statement = sa.select(
+            count(1, live),
+            count(1, of_users),
+            sa.func.count(sa.distinct(sa.case((live, columns.user_id)))),
+            count(1, columns.expires_at <= int(time.time())),
+            sa.func.coalesce(sa.func.sum(size), 0),
+            sa.func.coalesce(sa.func.max(size), 0),
+        )
+        found = self._database.run(
+            lambda connection: connection.execute(statement).one()
+        )
+        return SessionStats(*map(int, found))
+
+    def _of_user(self, user_id: object) -> sa.ColumnElement[bool]:
+        text, table = user_text(user_id), self._database.table
+        return of_user(table, text) if _can_be_stored(text) else sa.false()
+
+    def _named(self, handle: str) -> sa.ColumnElement[bool]:
+        column = self._database.table.c.handle
+        return column == handle if _can_be_stored(handle) else sa.false()
+
+    def _live(self) -> sa.ColumnElement[bool]:
+        now, columns = int(time.time()), self._database.table.c
+        live = columns.expires_at > now
+        if self._config.absolute_lifetime is None:
+            return live
+        return sa.and_(live, columns.created_at > now - self._config.absolute_lifetime)
+
+    # How it is ended.
+
+    def revoke(
+        self, handle: str, user_id: object = ANYBODY, *, wait: bool = True
+    ) -> bool:
+        """End one session. Whether there was one.
+
+        :param user_id: end it only if it is this user's.
+        :param wait: whether to wait for a SQLite file that is locked.
+        :raises ValueError: ``user_id`` is given and names nobody.
+        :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
+        """
+        where = self._named(handle)
+        if user_id is not ANYBODY:
+            where = sa.and_(where, self._of_user(user_id))
+        return self._end(where, wait) > 0
+
+    def revoke_user(
+        self, user_id: object, *, keep: str | None = None, wait: bool = True
+    ) -> int:
+        """End a user's sessions. How many there were.
+
+        :param keep: the handle of one that stays.
+        :param wait: whether to wait for a SQLite file that is locked.
+        :raises ValueError: ``user_id`` names nobody.
+        :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
+        """
+        where = self._of_user(user_id)
+        if keep is not None:
+            where = sa.and_(where, sa.not_(self._named(keep)))
+        return self._end(where, wait)
+
+    def revoke_all(self, *, wait: bool = True) -> int:
+        """End all sessions that began before this. How many there were.
+
+        They are ended 500 at a time, so that no other request waits for long.
+        """
+        created_at, now = self._database.table.c.created_at, int(time.time())
+        # Another host's clock may be ahead of ours. Those are met once: a second look
+        # at them would meet whoever has come since, and never be the last.
+        ahead = self._end(created_at <= now + CLOCKS_DIFFER, wait, looks=1)
+        return ahead + self._end(created_at <= now, wait)
+
+    def _end(
+        self, where: sa.ColumnElement[bool], wait: bool, looks: int | None = None
+    ) -> int:
+        """Delete rows until there are none, and tell of each. How many they were.
+
+        :param looks: how often to look through the table; otherwise until a look finds
+            nothing, which the first one never is: a row that moves to a new token
+            meanwhile can pass behind the back of InnoDB's scan.
+        """
+        total, done = 0, 0
+        while True:
+            ended = self._look(where, wait)
+            total, done = total + ended, done + 1
+            if done == looks or (looks is None and done > 1 and not ended):
+                return total
+
+    def _look(self, where: sa.ColumnElement[bool], wait: bool) -> int:
+        """Delete the rows from the lowest key to the highest. How many they were."""
+        total, after = 0, None
+        while True:
+            ended = self._end_some(where, wait, after)
+            for row in ended:
+                self._tell(SessionEnded(row.handle, row.user_id, "revoked"))
+            total += len(ended)
+            if len(ended) < BATCH:
+                return total
+            # Deleted rows are still met, for as long as others may see them.
+            after = ended[-1].id
+
+    def _end_some(
+        self, where: sa.ColumnElement[bool], wait: bool, after: bytes | None
+    ) -> Sequence[Any]:
+        table = self._database.table
+        columns = table.c
+        chosen = (
+            sa.select(columns.id, columns.handle, columns.user_id)
+            .where(where)
+            .order_by(columns.id)
+            .limit(BATCH)
+            .with_for_update()
+        )
+        if after is not None:
+            chosen = chosen.where(columns.id > after)
+
+        def work(connection: sa.Connection) -> Sequence[Any]:
+            with transaction(connection):
+                rows = connection.execute(chosen).all()
+                delete_rows(connection, table, [row.id for row in rows])
+            return rows
+
+        return self._database.run(work, wait=wait)
+
+
+def _can_be_stored(text: object) -> bool:
+    """Whether a column can hold it: what comes from a browser can be anything."""
+    if not isinstance(text, str) or "\0" in text:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def user_text(user_id: object) -> str:
+    """A user as the column has it; a user of Flask-Login's by its ``get_id()``.
+
+    :raises ValueError: it names nobody.
+    """
+    get_id = getattr(user_id, "get_id", None)
+    if callable(get_id):
+        user_id = get_id()
+    text = "" if user_id is None else str(user_id)
+    if not text:
+        raise ValueError(
+            f"The user {user_id!r} was given, which names nobody. Give the value that"
+            " session[SESSION_USER_KEY] has when the user is logged in, such as"
+            " current_user.get_id(). To end everybody's sessions, call revoke_all()."
+        )
+    return text

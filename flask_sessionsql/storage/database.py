@@ -1,0 +1,395 @@
+"""How statements run on the table of the sessions, and what their errors mean.
+
+No connection is held between two calls. What a failing statement leads to:
+
+- The connection was lost: one more try, on a new connection, at once.
+- The table is missing: it is created, if it may be, and the statement tried
+  again; :exc:`~flask_sessionsql.SessionTableError` otherwise.
+- The database cannot be reached or refuses to work:
+  :exc:`~flask_sessionsql.SessionStoreUnavailableError`.
+- It was rolled back to let another one pass (a deadlock, a serialization failure):
+  it is tried again.
+- Anything else is a fault of this package or of the table and is raised as it
+  came.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NoReturn, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+
+from ..exceptions import (
+    SessionStoreBusyError,
+    SessionStoreUnavailableError,
+    SessionTableError,
+)
+from .driver import DirectWay, Statement
+
+__all__ = ["SessionDatabase", "delete_rows", "transaction"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: SQLite's result codes for a lock that somebody else holds: on the file, and on a
+#: table in a shared cache.
+_SQLITE_BUSY = (5, 6)
+
+#: How the databases say that they rolled a statement back to let another pass: a
+#: serialization failure or a deadlock, on PostgreSQL, MariaDB and its clusters. Such a
+#: statement has done nothing, so trying it again is safe.
+_ROLLED_BACK = {"40001", "40P01", 1213}
+MAX_TURNED_DOWN = 100
+
+#: How the databases say that a table, a column or a schema is missing: SQLSTATEs of
+#: PostgreSQL, numbers of MariaDB, and SQLite's words, since it has no number for it.
+_MISSING_CODES = {"42P01", "42703", "3F000", 1146, 1054, 1049}
+_MISSING_TEXTS = ("no such table", "no such column", "has no column named")
+
+#: Keys in one statement: SQLite before 3.32 takes 999 parameters.
+_MOST_KEYS = 500
+
+_UNAVAILABLE = (
+    sa_exc.OperationalError,
+    sa_exc.InterfaceError,
+    # A server that has become read-only, such as a replica after a fail-over.
+    sa_exc.InternalError,
+    # No connection became free within the pool's time-out.
+    sa_exc.TimeoutError,
+)
+
+
+#: Those of this process, for its children.
+_DATABASES: weakref.WeakSet[SessionDatabase] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:  # pragma: no cover -- not in this process
+    """In a child process: the thread that held a lock at the fork is not in it."""
+    for database in list(_DATABASES):
+        database._lock = threading.Lock()
+        database._turn = _turns(database.engine.pool)
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
+    os.register_at_fork(after_in_child=_renew_locks)
+
+
+def _turns(pool: sa.Pool) -> AbstractContextManager[object]:
+    """What statements wait for: for each other, where a ``StaticPool`` gives all
+    threads one connection. Two at once on SQLite's could take each other's rows.
+    """
+    return threading.Lock() if isinstance(pool, sa.StaticPool) else nullcontext()
+
+
+class SessionDatabase:
+    """The table of the sessions in its database.
+
+    :param engine: an engine in ``AUTOCOMMIT``, such as
+        :func:`~flask_sessionsql.storage.engines.sessions_engine` makes.
+    :param table: the table, as :func:`~flask_sessionsql.storage.tables.sessions_table`
+        makes it.
+    :param create_table: whether to create the table where it is missing.
+    """
+
+    def __init__(
+        self, engine: sa.Engine, table: sa.Table, *, create_table: bool = True
+    ) -> None:
+        self.engine = engine
+        self.table = table
+        self.create_table = create_table
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._abandoned: list[sa.Pool] = []
+        self._direct = DirectWay(engine)
+        self._turn = _turns(engine.pool)
+        _DATABASES.add(self)
+
+    @property
+    def locks_whole_database(self) -> bool:
+        """Whether one writer keeps all others out, as in SQLite."""
+        return self.engine.dialect.name == "sqlite"
+
+    def first(
+        self, statement: Statement, values: Mapping[str, Any]
+    ) -> Sequence[Any] | None:
+        """The first row that a statement finds, with these values for its parameters;
+        ``None`` where there is none. It raises what :meth:`run` does.
+        """
+        if self._direct.is_open():
+            return self._insist(lambda: self._direct.first(statement, values))
+        return self.run(
+            lambda connection: connection.execute(statement.clause, values).first()
+        )
+
+    def change(
+        self, statement: Statement, values: Mapping[str, Any], *, wait: bool = True
+    ) -> int:
+        """How many rows a statement writes, with these values for its parameters. It
+        raises what :meth:`run` does.
+        """
+        if self._direct.is_open() and (wait or not self.locks_whole_database):
+            return self._insist(lambda: self._direct.change(statement, values))
+        return self.run(
+            lambda connection: connection.execute(statement.clause, values).rowcount,
+            wait=wait,
+        )
+
+    def run(self, work: Callable[[sa.Connection], T], *, wait: bool = True) -> T:
+        """What ``work`` returns, which is given a connection. It may be called more
+        than once: one statement, or what stands in one :func:`transaction`.
+
+        :param wait: whether to wait for a SQLite file that is locked.
+        :raises SessionStoreUnavailableError: the database cannot be used.
+        :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
+        :raises SessionTableError: the table is missing, or another program's.
+        """
+        wait = wait or not self.locks_whole_database
+
+        def attempt() -> T:
+            with self.engine.connect() as connection, _patience(connection, wait):
+                return work(connection)
+
+        return self._insist(attempt, wait)
+
+    def _insist(self, attempt: Callable[[], T], wait: bool = True) -> T:
+        """What ``attempt`` returns, which is made again where that can help."""
+        self._leave_other_process()
+        reconnected = provided = False
+        turned_down = 0
+        while True:
+            try:
+                with self._turn:
+                    return attempt()
+            except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
+                lost = getattr(error, "connection_invalidated", False)
+                if lost and not reconnected:
+                    reconnected = True
+                elif not provided and _blames_schema(error):
+                    self._provide_table(error, wait)
+                    provided = True
+                elif turned_down < MAX_TURNED_DOWN and _was_rolled_back(error):
+                    turned_down += 1
+                else:
+                    _raise_named(error, wait)
+
+    def dispose(self) -> None:
+        """Close the connections, except those that another process opened."""
+        self._leave_other_process()
+        self.engine.dispose()
+
+    def _leave_other_process(self) -> None:
+        """After a fork, leave the parent's connections alone and make new ones:
+        two processes that talk on one connection get each other's answers.
+        """
+        if self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():
+                    # Kept, so that nothing closes them in this process.
+                    self._abandoned.append(self.engine.pool)
+                    self.engine.dispose(close=False)
+                    self._pid = os.getpid()
+
+    # The table.
+
+    def provide_table(self) -> bool:
+        """Create the table if it is missing. Whether it was.
+
+        :raises SessionTableError: a table of that name lacks columns of ours, or the
+            database refuses to create one.
+        :raises SessionStoreUnavailableError: the database cannot be used.
+        """
+        self._leave_other_process()
+        there = self._columns_there()
+        if there:
+            self._check_columns(there, None)
+        else:
+            self._create_table(True)
+        return not there
+
+    def _provide_table(self, error: Exception, wait: bool) -> None:
+        """After a statement that failed for want of the table: let it be there.
+
+        :raises SessionTableError: it cannot be, or it is another program's.
+        """
+        there = self._columns_there()
+        if there:
+            # It is sound if another process has just created it.
+            self._check_columns(there, error)
+        elif self.create_table:
+            self._create_table(wait)
+        else:
+            raise SessionTableError(
+                f"There is no table {self.table.fullname!r} in the database, and"
+                " SESSION_CREATE_TABLE is off. Run the migration that creates it, or"
+                " 'flask sessions create-table', or set SESSION_CREATE_TABLE = True."
+            )
+
+    def _check_columns(self, there: set[str], error: Exception | None) -> None:
+        missing = [c.name for c in self.table.columns if c.name not in there]
+        if missing:
+            raise SessionTableError(
+                f"The table {self.table.fullname!r} in the database lacks the columns"
+                f" {', '.join(missing)}, so it is not one for sessions, or one of"
+                " another version. Set SESSION_SQLALCHEMY_TABLE to a name that is"
+                " free, or run the migration that adds them."
+            ) from error
+
+    def _columns_there(self) -> set[str]:
+        """The columns of the table in the database; empty where it is missing."""
+        try:
+            with self.engine.connect() as connection:
+                columns = sa.inspect(connection).get_columns(
+                    self.table.name, self.table.schema
+                )
+                return {column["name"] for column in columns}
+        except sa_exc.NoSuchTableError:
+            return set()
+        except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
+            _raise_named(error)
+
+    def _create_table(self, wait: bool) -> None:
+        """Create the table and its indexes, however many processes do so at once."""
+        name = self.table.fullname
+        with self._lock:
+            try:
+                with self.engine.connect() as connection, _patience(connection, wait):
+                    self.table.create(connection, checkfirst=True)
+            except sa_exc.DBAPIError as error:
+                if _sqlite_busy(error):
+                    _raise_named(error, wait)
+                if not self._columns_there():
+                    raise SessionTableError(
+                        f"The table {name!r} is missing and could not be created:"
+                        f" {error.orig}. Let the database user create tables, or"
+                        " create it by a migration and set SESSION_CREATE_TABLE ="
+                        " False."
+                    ) from error
+            else:
+                logger.info("Created the table %r for sessions.", name)
+
+
+@contextmanager
+def transaction(connection: sa.Connection) -> Iterator[None]:
+    """Make what stands within it one transaction: all of it happens, or nothing.
+
+    The connections of the sessions are in ``AUTOCOMMIT``, so the words are said by
+    hand. Each statement within sees what others have committed before it: what is
+    read after waiting for a lock is what stands there then.
+    """
+    name = connection.dialect.name
+    if name == "sqlite":
+        # The write lock at once: two that read first and then want it cannot both.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    elif name == "postgresql":
+        connection.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+    else:
+        # For the next transaction only. Reading rows so locks no gaps between them.
+        connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        connection.exec_driver_sql("START TRANSACTION")
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
+    except BaseException:
+        _roll_back(connection)
+        raise
+
+
+def delete_rows(
+    connection: sa.Connection, table: sa.Table, ids: Sequence[bytes]
+) -> None:
+    """Delete the rows that have these keys, which the transaction has locked."""
+    for start in range(0, len(ids), _MOST_KEYS):
+        _delete_some(connection, table, ids[start : start + _MOST_KEYS])
+
+
+def _delete_some(
+    connection: sa.Connection, table: sa.Table, ids: Sequence[bytes]
+) -> None:
+    if connection.dialect.name not in ("mysql", "mariadb"):
+        connection.execute(sa.delete(table).where(table.c.id.in_(ids)))
+        return
+    # A table that is not large, MariaDB would read from end to end for `id IN (…)`, and
+    # wait for each row that anybody has locked. So the keys come first, and lead to the
+    # rows.
+    names = [f"key{number}" for number in range(len(ids))]
+    keys = " UNION ALL SELECT ".join(f":{name} AS id" for name in names)
+    quoted = connection.dialect.identifier_preparer.format_table(table)
+    quoted = quoted.replace(":", r"\:")
+    statement = sa.text(
+        f"DELETE gone FROM (SELECT {keys}) AS chosen"
+        f" STRAIGHT_JOIN {quoted} AS gone ON gone.id = chosen.id"
+    )
+    connection.execute(statement, dict(zip(names, ids, strict=True)))
+
+
+def _roll_back(connection: sa.Connection) -> None:
+    if connection.invalidated or connection.closed:
+        return
+    try:
+        connection.exec_driver_sql("ROLLBACK")
+    except sa_exc.DBAPIError:
+        # A pool must not hand out a connection with half a transaction on it.
+        connection.invalidate()
+
+
+def _codes(error: Exception) -> set[object]:
+    """The codes that the database gave with an error."""
+    told = getattr(error, "orig", None)
+    codes = {getattr(told, "sqlstate", None), getattr(told, "pgcode", None)}
+    arguments = getattr(told, "args", ())[:1]
+    return codes | {argument for argument in arguments if isinstance(argument, int)}
+
+
+def _blames_schema(error: Exception) -> bool:
+    """Whether the database says that a table, a column or a schema is missing."""
+    told = str(getattr(error, "orig", ""))
+    return bool(_codes(error) & _MISSING_CODES) or any(
+        text in told for text in _MISSING_TEXTS
+    )
+
+
+def _was_rolled_back(error: Exception) -> bool:
+    """Whether the database undid the statement in favour of another one."""
+    return bool(_codes(error) & _ROLLED_BACK)
+
+
+def _sqlite_busy(error: sa_exc.DBAPIError) -> bool:
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _SQLITE_BUSY
+
+
+def _raise_named(error: Exception, wait: bool = True) -> NoReturn:
+    """Raise what an error that the database gave means to a request."""
+    reason = str(getattr(error, "orig", error))
+    if isinstance(error, sa_exc.DBAPIError) and _sqlite_busy(error) and not wait:
+        raise SessionStoreBusyError(reason) from error
+    if isinstance(error, _UNAVAILABLE) or getattr(
+        error, "connection_invalidated", False
+    ):
+        logger.error("The database of the sessions cannot be used: %s", reason)
+        raise SessionStoreUnavailableError(reason) from error
+    raise error
+
+
+@contextmanager
+def _patience(connection: sa.Connection, wait: bool) -> Iterator[None]:
+    """Without ``wait``, let SQLite answer at once that a file is locked."""
+    if wait:
+        yield
+        return
+    driver = connection.connection.cursor()
+    usual = driver.execute("PRAGMA busy_timeout").fetchone()[0]
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        yield
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {int(usual)}")
+        driver.close()

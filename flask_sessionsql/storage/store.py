@@ -1,0 +1,307 @@
+"""The rows of the sessions: one method, one statement, one short transaction.
+
+The store knows an engine and a table, and nothing of Flask. Time is given to it,
+in whole seconds since 1970. "Not there" is never an error: :meth:`SessionStore.load`
+answers ``None`` and the writing methods ``False``. What a failing statement leads to
+is told in :mod:`flask_sessionsql.storage.database`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import Enum, auto
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import exc as sa_exc
+
+from .database import SessionDatabase
+from .driver import Statement
+from .limits import UserLimit, within_limit
+
+__all__ = ["SessionStore", "StoredSession"]
+
+#: What every change of a session writes, and what a change of its key does besides.
+_USED = ("last_used_at", "address", "user_agent")
+_CHANGED = ("data", *_USED)
+_MOVED = ("id", "handle", "user_id", "created_at", "previous_id")
+_LOADED = (
+    "handle",
+    "user_id",
+    "data",
+    "version",
+    "created_at",
+    "expires_at",
+    "last_used_at",
+)
+
+
+class _End(Enum):
+    """What becomes of the end of a session when it is changed."""
+
+    STAYS = auto()
+    MOVES_ON = auto()
+    MOVES_BACK = auto()
+
+
+class StoredSession(NamedTuple):
+    """One row of the table: ``id`` in 32 bytes, times in seconds since 1970, UTC, and
+    ``user_id`` ``None`` where nobody is logged in.
+
+    The last three are written and not loaded: :meth:`SessionStore.load` leaves them
+    ``None``.
+    """
+
+    id: bytes
+    handle: str
+    user_id: str | None
+    data: bytes
+    version: int
+    created_at: int
+    expires_at: int
+    last_used_at: int | None = None
+    address: str | None = None
+    user_agent: str | None = None
+    previous_id: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Without the data: it would end in error reports."""
+        return f"<StoredSession {self.handle!r}>"
+
+
+#: A column's new value, as a parameter.
+_NEW = {name: f"new_{name}" for name in StoredSession._fields}
+
+
+class SessionStore:
+    """The rows of ``table``, through ``engine``.
+
+    :param engine: an engine in ``AUTOCOMMIT``, such as
+        :func:`~flask_sessionsql.storage.engines.sessions_engine` makes.
+    :param table: the table, as :func:`~flask_sessionsql.storage.tables.sessions_table`
+        makes it.
+    :param create_table: whether to create the table where it is missing.
+
+    >>> import sqlalchemy as sa
+    >>> from flask_sessionsql.storage.engines import sessions_engine
+    >>> from flask_sessionsql.storage.tables import sessions_table
+    >>> engine = sessions_engine(sa.create_engine("sqlite://"))
+    >>> store = SessionStore(engine, sessions_table(sa.MetaData(), "sessions"))
+    >>> row = StoredSession(b"0" * 32, "f00d", None, b"data", 1, 1000, 2000)
+    >>> store.insert(row)
+    True
+    >>> store.load(row.id, now=1999) == row
+    True
+    >>> store.load(row.id, now=2000) is None
+    True
+    >>> store.dispose()
+    """
+
+    def __init__(
+        self, engine: sa.Engine, table: sa.Table, *, create_table: bool = True
+    ) -> None:
+        self.database: SessionDatabase = SessionDatabase(
+            engine, table, create_table=create_table
+        )
+        self.engine = engine
+        self.table = table
+        columns = table.c
+        live = sa.and_(
+            columns.id == sa.bindparam("at"),
+            columns.expires_at > sa.bindparam("now"),
+        )
+        self._as_loaded = sa.and_(live, columns.version == sa.bindparam("loaded"))
+        # A column of the wrong type, in a row that was tampered with, must not
+        # fail while the row is fetched: the data is taken as the driver gives it.
+        driver_data = sa.type_coerce(columns.data, sa.types.NullType()).label("data")
+        self._load = Statement(
+            sa.select(
+                *(driver_data if name == "data" else columns[name] for name in _LOADED)
+            ).where(live)
+        )
+        # The purge looks at a row first when it would end if it were not used.
+        self._insert = Statement(
+            sa.insert(table).values(
+                {name: sa.bindparam(name) for name in StoredSession._fields}
+                | {"purge_at": sa.bindparam("expires_at")}
+            )
+        )
+        self._updates: dict[tuple[Sequence[str], _End], Statement] = {}
+        until: sa.BindParameter[int] = sa.bindparam("new_expires_at")
+        used: sa.BindParameter[int] = sa.bindparam("new_last_used_at")
+        self._touch = Statement(
+            sa.update(table)
+            .where(self._as_loaded, columns.expires_at <= until)
+            .where(sa.or_(columns.last_used_at.is_(None), columns.last_used_at < used))
+            .values(_bound(_USED) | {"expires_at": until})
+        )
+        self._late = sa.select(sa.literal(1)).where(
+            columns.last_used_at > sa.bindparam("since"),
+            columns.expires_at > sa.bindparam("now"),
+        )
+        delete = sa.delete(table).where(columns.id == sa.bindparam("at"))
+        self._delete = Statement(delete)
+        self._delete_loaded = Statement(
+            delete.where(columns.version == sa.bindparam("loaded"))
+        )
+
+    @property
+    def locks_whole_database(self) -> bool:
+        """Whether one writer keeps all others out, as in SQLite."""
+        return self.database.locks_whole_database
+
+    def load(self, id: bytes, now: int) -> StoredSession | None:
+        """The row with the key ``id``; ``None`` where there is none, or where it
+        has expired.
+
+        The columns' values are those of the database, checked by nobody yet.
+        """
+        row = self.database.first(self._load, {"at": id, "now": now})
+        return None if row is None else StoredSession(id, *row)
+
+    def is_late(self, ids: Iterable[bytes], now: int, since: int) -> bool:
+        """Whether a live row that was used after ``since`` had one of these keys
+        before its token changed.
+        """
+        late = self._late.where(self.table.c.previous_id.in_(list(ids)))
+        parameters = {"now": now, "since": since}
+        found = self.database.run(
+            lambda connection: connection.execute(late, parameters).first()
+        )
+        return found is not None
+
+    def insert(
+        self, row: StoredSession, limit: UserLimit | None = None, *, wait: bool = True
+    ) -> bool:
+        """Store a new row. Always ``True``: its key is random, so a row that is
+        already there is this one, stored by a try whose answer was lost.
+
+        :param limit: how many sessions the row's user may have.
+        :raises SessionLimitError: there are as many already, and the limit refuses
+            another one.
+        """
+        try:
+            self._write(self._insert, row._asdict(), row, limit, wait)
+        except sa_exc.IntegrityError:
+            if self.load(row.id, row.created_at) is None:
+                raise
+        return True
+
+    def update(
+        self,
+        row: StoredSession,
+        loaded: StoredSession,
+        now: int,
+        limit: UserLimit | None = None,
+        *,
+        wait: bool = True,
+    ) -> bool:
+        """Store ``row`` in the place of ``loaded``, unless that has changed, has
+        expired or is gone. Its version becomes one more than the loaded one. Where the
+        end is not before the loaded one, it only moves forward.
+
+        :param row: what is to stand there; with another ``id``, it moves.
+        :param limit: how many sessions the row's user may have.
+        :raises SessionLimitError: there are as many already, and the limit refuses
+            another one.
+        """
+        names: tuple[str, ...] = _CHANGED
+        if row.id != loaded.id:
+            names += _MOVED
+        elif row.user_id != loaded.user_id:
+            names += ("user_id",)
+        end = _End.STAYS
+        if row.expires_at != loaded.expires_at:
+            later = row.expires_at > loaded.expires_at
+            end = _End.MOVES_ON if later else _End.MOVES_BACK
+            names += ("expires_at",)
+        values = _new(row, names)
+        values |= {"at": loaded.id, "loaded": loaded.version, "now": now}
+        statement = self._updates.get((names, end)) or self._update(names, end)
+        return self._write(statement, values, row, limit, wait) == 1
+
+    def _update(self, names: Sequence[str], end: _End) -> Statement:
+        """The statement that writes these columns, and no other: SQLite touches the
+        index of each column that is named, changed or not.
+        """
+        columns = self.table.c
+        new = _bound(names) | {"version": columns.version + sa.literal_column("1")}
+        if end is _End.MOVES_ON:
+            # Another request may have used the session later than this one.
+            until = new["expires_at"]
+            later = columns.expires_at < until
+            new["expires_at"] = sa.case((later, until), else_=columns.expires_at)
+        elif end is _End.MOVES_BACK:
+            # The purge must not look at the row later than that.
+            new["purge_at"] = new["expires_at"]
+        update = sa.update(self.table).where(self._as_loaded).values(new)
+        statement = self._updates[names, end] = Statement(update)
+        return statement
+
+    def touch(self, row: StoredSession, now: int, *, wait: bool = True) -> bool:
+        """Note the use of a live row, as ``row`` has it, unless it has changed: its use
+        is noted then, and its end may be another one. Its end and its last use only
+        ever move forward.
+        """
+        values = _new(row, (*_USED, "expires_at"))
+        values |= {"at": row.id, "loaded": row.version, "now": now}
+        return self.database.change(self._touch, values, wait=wait) == 1
+
+    def delete(
+        self, id: bytes, version: int | None = None, *, wait: bool = True
+    ) -> bool:
+        """Delete a row: whatever became of it, or only as loaded in ``version``."""
+        if version is None:
+            return self.database.change(self._delete, {"at": id}, wait=wait) == 1
+        values = {"at": id, "loaded": version}
+        return self.database.change(self._delete_loaded, values, wait=wait) == 1
+
+    def end(self, loaded: StoredSession, *, wait: bool = True) -> bool:
+        """Delete a session where it has moved to from ``loaded``, if it is still the
+        same user's. Whether it was there.
+        """
+        columns = self.table.c
+        moved = sa.delete(self.table).where(
+            columns.handle == loaded.handle, columns.previous_id == loaded.id
+        )
+        user_id = loaded.user_id
+        theirs = columns.user_id == user_id if user_id else columns.user_id.is_(None)
+        statement = moved.where(theirs)
+
+        def write(connection: sa.Connection) -> int:
+            return connection.execute(statement).rowcount
+
+        # InnoDB's scan can miss a row that moves meanwhile, once.
+        return any(self.database.run(write, wait=wait) for _ in range(2))
+
+    def dispose(self) -> None:
+        """Close the connections, except those that another process opened."""
+        self.database.dispose()
+
+    def _write(
+        self,
+        statement: Statement,
+        values: dict[str, Any],
+        row: StoredSession,
+        limit: UserLimit | None,
+        wait: bool,
+    ) -> int:
+        """How many rows a statement wrote, under the limit of the row's user."""
+        if limit is None or row.user_id is None:
+            return self.database.change(statement, values, wait=wait)
+
+        def write(connection: sa.Connection) -> int:
+            return connection.execute(statement.clause, values).rowcount
+
+        work = within_limit(write, self.table, limit, row.id, row.user_id)
+        return self.database.run(work, wait=wait)
+
+
+def _bound(names: Iterable[str]) -> dict[str, Any]:
+    """A parameter for each of these columns' new values."""
+    return {name: sa.bindparam(_NEW[name]) for name in names}
+
+
+def _new(row: StoredSession, names: Iterable[str]) -> dict[str, Any]:
+    """The values for :func:`_bound`."""
+    return {_NEW[name]: getattr(row, name) for name in names}

@@ -1,0 +1,1175 @@
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from click.testing import Result
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from flask_sessionsql import (
+    Session,
+    SessionEnded,
+    session_ended,
+)
+from flask_sessionsql.commands import cli
+from flask_sessionsql.config import SessionConfig
+from flask_sessionsql.formats.serializers import MsgpackSerializer
+from flask_sessionsql.formats.tokens import row_id
+from flask_sessionsql.sessions import EXPIRY_KEY, PERMANENT_KEY
+from flask_sessionsql.storage.purging import BATCH, PAUSE
+from flask_sessionsql.storage.store import StoredSession
+from tests.conftest import MakeApp, MakeDatabase, Servers, database_maker, store_of
+from tests.integration.helpers import add_views, token
+
+NOW = int(time.time())
+COMMANDS = ("check", "create-table", "list", "purge", "revoke", "show", "stats")
+
+#: With these there is nothing that a check could complain about.
+SAFE: dict[str, Any] = {
+    "SECRET_KEY": "Zm9ydHktZWlnaHQgcmFuZG9tIGJ5dGVzIGFyZSBlbm91Z2g",
+    "SESSION_COOKIE_SECURE": True,
+    "SESSION_COOKIE_SAMESITE": "Lax",
+    "SESSION_COOKIE_NAME": "__Host-session",
+    "SESSION_ABSOLUTE_LIFETIME": timedelta(days=1),
+    "PERMANENT_SESSION_LIFETIME": timedelta(hours=1),
+    "SESSION_PURGE_INTERVAL": 600,
+}
+
+
+@pytest.fixture
+def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
+    """Gives the address of a database without sessions, which may have their table."""
+    return database_maker(servers, tmp_path, keep=SessionConfig.table)
+
+
+def run(app: Flask, *arguments: str, input: str | None = None) -> Result:
+    """``flask sessions`` with these arguments."""
+    return app.test_cli_runner().invoke(args=["sessions", *arguments], input=input)
+
+
+def document(app: Flask, *arguments: str) -> Any:
+    """What a command prints with ``--json``."""
+    result = run(app, *arguments, "--json")
+    assert "" == result.stderr
+    return json.loads(result.stdout)
+
+
+def put(app: Flask, number: int, data: dict[Any, Any] | None = None, **row: Any) -> str:
+    """Store a session; gives its handle."""
+    stored = StoredSession(
+        id=number.to_bytes(32, "big"),
+        handle=f"{number:016x}",
+        user_id=None,
+        data=MsgpackSerializer().dumps({"key": "value"} if data is None else data),
+        version=1,
+        created_at=NOW - 10,
+        expires_at=NOW + 1000 - number,
+        last_used_at=NOW - number,
+    )._replace(**row)
+    store_of(app).insert(stored)
+    return stored.handle
+
+
+def put_expired(app: Flask, count: int, first: int = 1) -> None:
+    for number in range(first, first + count):
+        put(app, number, expires_at=NOW - 1, user_id="ann")
+
+
+def handles(app: Flask) -> set[str]:
+    store = store_of(app)
+    with store.engine.connect() as connection:
+        return set(connection.scalars(sa.select(store.table.c.handle)))
+
+
+def set_data(app: Flask, data: bytes) -> None:
+    store = store_of(app)
+    with store.engine.connect() as connection:
+        connection.execute(sa.update(store.table).values(data=data))
+
+
+def utc(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+# list
+
+
+def test_list(app: Flask) -> None:
+    """``list`` shows the live sessions, the one that ends last first, with times in
+    UTC, and no columns that nothing is in.
+    """
+    put(app, 1, user_id="ann")
+    put(app, 2)
+    put_expired(app, 1, first=3)
+
+    result = run(app, "list")
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    used = [utc(NOW - number) for number in (1, 2)]
+    ends = [utc(NOW + 1000 - number) for number in (1, 2)]
+    assert result.stdout.splitlines() == [
+        "Handle            User  Created               Last used           "
+        "  Expires               Size",
+        f"0000000000000001  ann   {utc(NOW - 10)}  {used[0]}  {ends[0]}  12 B",
+        f"0000000000000002  -     {utc(NOW - 10)}  {used[1]}  {ends[1]}  12 B",
+    ]
+
+
+def test_list_of_real_sessions(make_app: MakeApp, database_uri: str) -> None:
+    """``list`` shows address and browser of sessions that requests have made, where
+    they are recorded.
+    """
+    app = add_views(make_app(database_uri, SESSION_RECORD_CLIENT=True))
+    app.test_client().get("/set/_user_id/ann", headers={"User-Agent": "Brave one"})
+
+    header, line = run(app, "list").stdout.splitlines()
+
+    assert header.endswith("  Size  Address    Browser")
+    assert line.endswith(" B  127.0.0.1  Brave one")
+
+
+def test_list_as_json(make_app: MakeApp) -> None:
+    """``list --json`` is one document, with times in ISO 8601 and sizes in bytes."""
+    app = make_app("sqlite://")
+    put(app, 1, user_id="ann", address="::1", user_agent="é" * 100, last_used_at=None)
+
+    found = document(app, "list")
+
+    assert found == {
+        "sessions": [
+            {
+                "handle": "0000000000000001",
+                "user_id": "ann",
+                "created_at": utc(NOW - 10).replace(" ", "T"),
+                "last_used_at": utc(NOW - 10).replace(" ", "T"),
+                "expires_at": utc(NOW + 999).replace(" ", "T"),
+                "address": "::1",
+                "user_agent": "é" * 100,
+                "size": 12,
+            }
+        ],
+        "more": False,
+    }
+
+
+def test_list_of_a_user(app: Flask) -> None:
+    """``list --user`` shows the sessions of that user, the one used last first."""
+    put(app, 1, user_id="ann", last_used_at=NOW - 5)
+    put(app, 2, user_id="bob")
+    put(app, 3, user_id="ann", last_used_at=NOW - 4)
+
+    found = document(app, "list", "--user", "ann")["sessions"]
+
+    assert ["0000000000000003", "0000000000000001"] == [row["handle"] for row in found]
+
+
+@pytest.mark.parametrize("whose", [(), ("--user", "ann")], ids=["all", "user"])
+def test_limit(make_app: MakeApp, whose: tuple[str, ...]) -> None:
+    """``list --limit`` shows no more, and standard error says if there are more."""
+    app = make_app("sqlite://")
+    for number in (1, 2, 3):
+        put(app, number, user_id="ann")
+
+    two, three = (run(app, "list", *whose, "--limit", n) for n in ("2", "3"))
+
+    assert ["Handle", "0000000000000001", "0000000000000002"] == [
+        line.split()[0] for line in two.stdout.splitlines()
+    ]
+    assert two.stderr == "There are more than these 2: see --limit.\n"
+    assert (4, "") == (len(three.stdout.splitlines()), three.stderr)
+    as_json = run(app, "list", *whose, "--limit", "2", "--json")
+    assert json.loads(as_json.stdout)["more"] is True
+    assert as_json.stderr == two.stderr
+
+
+def test_list_of_nothing(make_app: MakeApp) -> None:
+    """Where there are no sessions, standard output is empty, and JSON is JSON."""
+    app = make_app("sqlite://")
+
+    result = run(app, "list")
+
+    assert (0, "") == (result.exit_code, result.stdout)
+    assert result.stderr == "There are no live sessions.\n"
+    assert document(app, "list") == {"sessions": [], "more": False}
+
+
+def test_terminals_are_safe(make_app: MakeApp) -> None:
+    """Control characters that came from outside never reach the terminal, and long
+    texts do not fill it.
+    """
+    app = make_app("sqlite://")
+    wicked = "\x1b]0;title\x07\x9b2J\u202e\r\n\x00"
+    data = {wicked: wicked, "_user_id": wicked}
+    handle = put(
+        app, 1, data, user_id="u" + wicked, address=wicked, user_agent="x" * 99 + wicked
+    )
+
+    printed = [
+        run(app, *arguments).output
+        for arguments in (
+            ["list"],
+            ["list", "--json"],
+            ["show", handle, "--values"],
+            ["show", handle, "--values", "--json"],
+        )
+    ]
+
+    assert [] == [
+        (text, each)
+        for text in printed
+        for each in text
+        if not (each.isprintable() or each == "\n")
+    ]
+    assert r"u\x1b]0;title\x07\x9b2J\u202e\r\n\x00" in printed[0]
+    assert "x" * 57 + "...\n" in printed[0]
+    assert "x" * 99 + r"\x1b]0;title" in printed[2]
+
+
+# show
+
+
+def test_show(app: Flask) -> None:
+    """``show`` tells what the row says, and the keys with their sizes, the largest
+    first, and no value.
+    """
+    data = {"a": 1, "cart": ["tea", "milk"], "_user_id": "ann"}
+    handle = put(
+        app, 1, data, user_id="ann", version=7, address="::1", user_agent="Brave one"
+    )
+
+    result = run(app, "show", handle)
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert result.stdout.splitlines() == [
+        "Handle:      0000000000000001",
+        "User:        ann",
+        f"Created:     {utc(NOW - 10)}",
+        f"Last used:   {utc(NOW - 1)}",
+        f"Expires:     {utc(NOW + 999)}",
+        "Set expiry:  none",
+        "Permanent:   yes",
+        "Address:     ::1",
+        "Browser:     Brave one",
+        "Version:     7",
+        "Size:        33 B",
+        "",
+        "Bytes  Key",
+        "   15  'cart'",
+        "   13  '_user_id'",
+        "    3  'a'",
+    ]
+
+
+def test_show_values(make_app: MakeApp) -> None:
+    """``show --values`` shows the values as Python writes them."""
+    app = make_app("sqlite://")
+    handle = put(app, 1, {"due": date(2026, 1, 2), 1: "a\nb"})
+
+    result = run(app, "show", handle, "--values")
+
+    assert result.stdout.splitlines()[-3:] == [
+        "Bytes  Key    Value",
+        "   17  'due'  datetime.date(2026, 1, 2)",
+        r"    5  1      'a\nb'",
+    ]
+
+
+def test_show_as_json(make_app: MakeApp) -> None:
+    """``show --json`` has what ``show`` has; values only with ``--values``."""
+    app = make_app("sqlite://")
+    data = {"cart": ["tea", {"sugar": 2}], "due": date(2026, 1, 2), 1: None}
+    handle = put(app, 1, data, last_used_at=None)
+    expected = {
+        "handle": handle,
+        "user_id": None,
+        "created_at": utc(NOW - 10).replace(" ", "T"),
+        "last_used_at": utc(NOW - 10).replace(" ", "T"),
+        "expires_at": utc(NOW + 999).replace(" ", "T"),
+        "set_expiry": None,
+        "permanent": True,
+        "address": None,
+        "user_agent": None,
+        "version": 1,
+        "size": len(MsgpackSerializer().dumps(data)),
+    }
+    values = [("cart", 18), ("due", 17), (1, 2)]
+
+    assert {**expected, "keys": [{"key": k, "size": n} for k, n in values]} == document(
+        app, "show", handle
+    )
+    assert [["tea", {"sugar": 2}], "datetime.date(2026, 1, 2)", None] == [
+        key["value"] for key in document(app, "show", handle, "--values")["keys"]
+    ]
+
+
+def test_hidden_keys_are_facts(make_app: MakeApp) -> None:
+    """What the application has set for the session as such is shown as that, and not
+    as keys.
+    """
+    app = make_app("sqlite://")
+    data = {"a": 1, PERMANENT_KEY: False, EXPIRY_KEY: NOW + 60}
+    handle = put(app, 1, data)
+
+    lines = run(app, "show", handle).stdout.splitlines()
+    found = document(app, "show", handle)
+
+    assert f"Set expiry:  {utc(NOW + 60)}" in lines
+    assert "Permanent:   no" in lines
+    assert ["Bytes  Key", "    3  'a'"] == lines[-2:]
+    assert [{"key": "a", "size": 3}] == found["keys"]
+    assert (False, utc(NOW + 60).replace(" ", "T")) == (
+        found["permanent"],
+        found["set_expiry"],
+    )
+
+
+def test_permanent_unless_configured(make_app: MakeApp) -> None:
+    """A session that says nothing is as ``SESSION_PERMANENT`` has it."""
+    app = make_app("sqlite://", SESSION_PERMANENT=False)
+
+    assert document(app, "show", put(app, 1))["permanent"] is False
+
+
+def test_show_encrypted(make_app: MakeApp, database_uri: str) -> None:
+    """``show`` opens a session that is encrypted, under the key that it was stored
+    with.
+    """
+    app = add_views(make_app(database_uri, SESSION_ENCRYPT=True))
+    app.test_client().get("/set/secret/word")
+    handle = next(iter(handles(app)))
+    app.secret_key, app.config["SECRET_KEY_FALLBACKS"] = "new", ["a key"]
+
+    keys = document(app, "show", handle, "--values")["keys"]
+
+    assert [{"key": "secret", "size": 12, "value": "word"}] == keys
+
+
+def test_show_with_another_key(make_app: MakeApp, database_uri: str) -> None:
+    """A session that does not open is an error which says what to do, and not a
+    traceback.
+    """
+    app = add_views(make_app(database_uri, SESSION_ENCRYPT=True))
+    app.test_client().get("/set/secret/word")
+    handle = next(iter(handles(app)))
+    app.secret_key = "another"
+
+    result = run(app, "show", handle, "--values")
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert result.stderr.startswith("Error: The session cannot be read: ")
+    assert "SECRET_KEY_FALLBACKS" in result.stderr
+    assert f"'flask sessions revoke --handle {handle}'" in result.stderr
+    assert 1 == result.stderr.count("\n")
+
+
+def test_show_a_damaged_row(make_app: MakeApp) -> None:
+    """So is a row that was damaged."""
+    app = make_app("sqlite://")
+    handle = put(app, 1)
+    set_data(app, b"\x01\xc1")
+
+    result = run(app, "show", handle, "--json")
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "The stored session is damaged" in result.stderr
+
+
+def test_show_without_secret_key(make_app: MakeApp) -> None:
+    """Without ``SECRET_KEY``, ``show`` says that it is needed."""
+    app = make_app("sqlite://", SECRET_KEY=None)
+
+    result = run(app, "show", put(app, 1))
+
+    assert 1 == result.exit_code
+    assert result.stderr.startswith("Error: No SECRET_KEY is set")
+
+
+def test_show_what_is_not_there(make_app: MakeApp) -> None:
+    """A handle that is unknown or of an expired session is an error; what was given is
+    not repeated, since it may be a token.
+    """
+    app = make_app("sqlite://")
+    put_expired(app, 1)
+
+    for handle in ("0000000000000001", "a-token"):
+        result = run(app, "show", handle)
+
+        assert (1, "") == (result.exit_code, result.stdout)
+        assert result.stderr.startswith("Error: There is no live session of that")
+        assert handle not in result.stderr
+
+
+# revoke
+
+
+@contextmanager
+def told(app: Flask) -> Iterator[list[SessionEnded]]:
+    """The events of sessions that end."""
+    events: list[SessionEnded] = []
+
+    def receive(sender: Flask, event: SessionEnded) -> None:
+        assert sender is app
+        events.append(event)
+
+    with session_ended.connected_to(receive, app):
+        yield events
+
+
+def test_revoke_one(app: Flask) -> None:
+    """``revoke --handle`` ends that session, tells the application's receivers, and is
+    an error if there is none.
+    """
+    put(app, 1, user_id="ann")
+    put(app, 2, user_id="ann")
+
+    with told(app) as events:
+        first = run(app, "revoke", "--handle", "0000000000000001")
+        second = run(app, "revoke", "--handle", "0000000000000001")
+
+    assert (0, "Ended 1 session.\n", "") == (
+        first.exit_code,
+        first.stdout,
+        first.stderr,
+    )
+    assert (1, "", "Error: There is no session of that handle.\n") == (
+        second.exit_code,
+        second.stdout,
+        second.stderr,
+    )
+    assert {"0000000000000002"} == handles(app)
+    assert [SessionEnded("0000000000000001", "ann", "revoked")] == events
+
+
+def test_revoked_browser_is_out(make_app: MakeApp, database_uri: str) -> None:
+    """A browser whose session is ended by the command is out at its next request."""
+    app = add_views(make_app(database_uri))
+    client = app.test_client()
+    client.get("/set/key/value")
+
+    assert document(app, "revoke", "--handle", next(iter(handles(app)))) == {"ended": 1}
+    assert client.get("/get/key").text == "None"
+
+
+def test_revoke_user(app: Flask) -> None:
+    """``revoke --user`` ends that user's sessions, and none are no error."""
+    put(app, 1, user_id="ann")
+    put(app, 2, user_id="ann")
+    put(app, 3, user_id="bob")
+
+    result = run(app, "revoke", "--user", "ann")
+
+    assert (0, "Ended 2 sessions.\n") == (result.exit_code, result.stdout)
+    assert {"0000000000000003"} == handles(app)
+    assert document(app, "revoke", "--user", "ann") == {"ended": 0}
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "left"), [("y\n", 0, 0), ("n\n", 1, 2), ("", 1, 2)]
+)
+def test_revoke_all_asks(make_app: MakeApp, answer: str, code: int, left: int) -> None:
+    """``revoke --all`` asks on standard error, and ends nothing unless confirmed."""
+    app = make_app("sqlite://")
+    put(app, 1)
+    put(app, 2)
+
+    result = run(app, "revoke", "--all", input=answer)
+
+    assert "End all sessions of all users? [y/N]" in result.stderr
+    assert code == result.exit_code
+    assert ("" if left else "Ended 2 sessions.") == result.stdout.strip()
+    assert left == len(handles(app))
+
+
+def test_revoke_all_yes(app: Flask) -> None:
+    """With ``--yes`` it does not ask."""
+    put(app, 1)
+    put(app, 2)
+
+    assert document(app, "revoke", "--all", "--yes") == {"ended": 2}
+    assert set() == handles(app)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("revoke",),
+        ("revoke", "--yes"),
+        ("revoke", "--all", "--user", "ann"),
+        ("revoke", "--handle", "0000000000000001", "--user", "ann"),
+        ("revoke", "--handle", "", "--all"),
+        ("revoke", "--user", ""),
+        ("list", "--user", ""),
+        ("list", "--limit", "0"),
+        ("show",),
+        ("purge", "--batch-size", "0"),
+        ("purge", "--batch-size", "10001"),
+        ("purge", "--pause", "-1"),
+        ("purge", "--pause", "nan"),
+        ("purge", "--pause", "inf"),
+        ("purge", "--max-seconds", "0"),
+        ("burn",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_calls(make_app: MakeApp, arguments: tuple[str, ...]) -> None:
+    """A command that is called wrongly says how it is called, and does nothing."""
+    app = make_app("sqlite://")
+    put(app, 1, user_id="ann")
+
+    result = run(app, *arguments)
+
+    assert (2, "") == (result.exit_code, result.stdout)
+    assert "Usage: " in result.stderr
+    assert 1 == len(handles(app))
+
+
+# purge
+
+
+def test_purge(app: Flask) -> None:
+    """``purge`` deletes what has expired and nothing else, and the application's
+    receivers hear of each.
+    """
+    put_expired(app, 5)
+    put(app, 6)
+
+    with told(app) as events:
+        result = run(app, "purge", "--batch-size", "2", "--pause", "0")
+
+    assert (0, "Deleted 5 expired sessions.\n", "") == (
+        result.exit_code,
+        result.stdout,
+        result.stderr,
+    )
+    assert {"0000000000000006"} == handles(app)
+    assert {SessionEnded(f"{n:016x}", "ann", "expired") for n in range(1, 6)} == set(
+        events
+    )
+    assert document(app, "purge") == {"deleted": 0, "left": 0}
+
+
+def test_receivers_of_a_new_process(make_app: MakeApp, tmp_path: Path) -> None:
+    """The application's receivers hear of it where the command is the first that uses
+    the sessions in its process.
+    """
+    uri = f"sqlite:///{tmp_path / 'app.db'}"
+    put_expired(make_app(uri), 1)
+    app = make_app(uri)
+
+    with told(app) as events:
+        run(app, "purge")
+
+    assert [SessionEnded("0000000000000001", "ann", "expired")] == events
+
+
+def test_purge_makes_pauses(make_app: MakeApp) -> None:
+    """Between two batches there is a pause."""
+    app = make_app("sqlite://")
+    put_expired(app, 3)
+    began = time.monotonic()
+
+    run(app, "purge", "--batch-size", "1", "--pause", "0.1")
+
+    assert time.monotonic() - began >= 0.3
+
+
+def test_dry_run(make_app: MakeApp) -> None:
+    """``purge --dry-run`` counts and deletes nothing."""
+    app = make_app("sqlite://")
+    put_expired(app, 3)
+    put(app, 4)
+
+    result = run(app, "purge", "--dry-run")
+
+    assert (0, "3 expired sessions would be deleted.\n") == (
+        result.exit_code,
+        result.stdout,
+    )
+    assert document(app, "purge", "--dry-run") == {"deleted": 0, "left": 3}
+    assert 4 == len(handles(app))
+
+
+def test_max_seconds(app: Flask) -> None:
+    """``purge --max-seconds`` stops between two batches with its own exit code, without
+    a pause that would end after that time; the next run goes on.
+    """
+    put_expired(app, 5)
+    stopping = ("--batch-size", "2", "--pause", "60", "--max-seconds", "50")
+    began = time.monotonic()
+
+    first = run(app, "purge", *stopping)
+    second = run(app, "purge", *stopping, "--json")
+    third = run(app, "purge", *stopping)
+
+    assert (3, "Deleted 2 expired sessions. 3 are left.\n") == (
+        first.exit_code,
+        first.stdout,
+    )
+    assert (3, {"deleted": 2, "left": 1}) == (
+        second.exit_code,
+        json.loads(second.stdout),
+    )
+    assert (0, "Deleted 1 expired session.\n") == (third.exit_code, third.stdout)
+    assert time.monotonic() - began < 50
+
+
+def test_time_over_and_nothing_left(make_app: MakeApp) -> None:
+    """If the last batch is full and in time, nothing is left, and the exit code says
+    so.
+    """
+    app = make_app("sqlite://")
+    put_expired(app, 2)
+
+    result = run(
+        app, "purge", "--batch-size", "2", "--pause", "9", "--max-seconds", "8"
+    )
+
+    assert (0, "Deleted 2 expired sessions.\n") == (result.exit_code, result.stdout)
+
+
+def test_time_over_behind_sessions_that_live(make_app: MakeApp) -> None:
+    """If the last batch is full of sessions that were used on, what is behind them is
+    left, and told.
+    """
+    app = make_app("sqlite://")
+    put_expired(app, 2)
+    store = store_of(app)
+    used_on = sa.update(store.table).values(expires_at=NOW + 1000, purge_at=1)
+    with store.engine.connect() as connection:
+        connection.execute(used_on)
+    put_expired(app, 2, first=3)
+    stopping = ("--batch-size", "2", "--pause", "9", "--max-seconds", "8")
+
+    first, second = (run(app, "purge", *stopping) for _ in range(2))
+
+    assert (3, "Deleted 0 expired sessions. 2 are left.\n") == (
+        first.exit_code,
+        first.stdout,
+    )
+    assert (0, "Deleted 2 expired sessions.\n") == (second.exit_code, second.stdout)
+
+
+def test_time_is_enough(make_app: MakeApp) -> None:
+    """With time enough all batches are deleted."""
+    app = make_app("sqlite://")
+    put_expired(app, 3)
+
+    result = run(
+        app, "purge", "--batch-size", "1", "--pause", "0", "--max-seconds", "60"
+    )
+
+    assert (0, "Deleted 3 expired sessions.\n") == (result.exit_code, result.stdout)
+
+
+def test_interrupted(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted in a pause, ``purge`` tells what it has done."""
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    app = make_app("sqlite://")
+    put_expired(app, 3)
+    monkeypatch.setattr("flask_sessionsql.storage.purging.time.sleep", interrupt)
+
+    first = run(app, "purge", "--batch-size", "1")
+    second = run(app, "purge", "--batch-size", "1", "--json")
+
+    assert (130, "Deleted 1 expired session.\n") == (first.exit_code, first.stdout)
+    assert (130, {"deleted": 1, "left": None}) == (
+        second.exit_code,
+        json.loads(second.stdout),
+    )
+
+
+def test_purge_fails_on_the_way(make_app: MakeApp, tmp_path: Path) -> None:
+    """If the database fails after some batches, ``purge`` tells what it has done, and
+    what has gone wrong.
+    """
+    app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
+    put_expired(app, 3)
+    store_of(app).database.create_table = False
+
+    def drop(sender: Flask, event: SessionEnded) -> None:
+        with store_of(app).engine.connect() as connection:
+            connection.execute(sa.text("DROP TABLE IF EXISTS flask_sessionsql"))
+
+    with session_ended.connected_to(drop, app):
+        result = run(app, "purge", "--batch-size", "1")
+
+    assert (1, "Deleted 1 expired session.\n") == (result.exit_code, result.stdout)
+    assert "Error: There is no table 'flask_sessionsql'" in result.stderr
+
+
+def test_progress_bar(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal ``purge`` shows how far it is, of all that had expired; the result
+    is on standard output all the same.
+    """
+    app = make_app("sqlite://")
+    put_expired(app, 3)
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    with os.fdopen(theirs, "w") as terminal:
+        runner = app.test_cli_runner()
+        with runner.isolation() as (stdout, *_), monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", terminal)
+            app.cli.main(
+                ["sessions", "purge", "--batch-size", "1"],
+                obj=ScriptInfo(create_app=lambda: app),
+                standalone_mode=False,
+            )
+            printed = stdout.getvalue().decode()
+        shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+
+    assert "Deleted 3 expired sessions.\n" == printed
+    assert "Purging  [" in shown
+    assert ["0/3", "1/3", "2/3", "3/3"] == list(
+        dict.fromkeys(re.findall(r"\d/3", shown))
+    )
+
+
+# stats
+
+
+def test_stats(app: Flask) -> None:
+    """``stats`` counts sessions and users, and adds up the bytes."""
+    put(app, 1, user_id="ann")
+    put(app, 2, {"key": "x" * 2000}, user_id="ann")
+    put(app, 3)
+    put_expired(app, 2, first=4)
+
+    result = run(app, "stats")
+
+    assert result.stdout.splitlines() == [
+        "Live sessions:        3",
+        "Of users logged in:   2",
+        "Users logged in:      1",
+        "Expired, not purged:  2",
+        "Data in all rows:     2.0 KiB",
+        "Largest session:      2.0 KiB",
+    ]
+    assert document(app, "stats") == {
+        "live": 3,
+        "logged_in": 2,
+        "users": 1,
+        "expired": 2,
+        "data_bytes": 4 * 12 + 2009,
+        "largest_bytes": 2009,
+    }
+
+
+# check
+
+
+def test_check_finds_nothing(make_app: MakeApp, database_uri: str) -> None:
+    """Where nothing is wrong, ``check`` says so."""
+    app = make_app(database_uri, **SAFE)
+    run(app, "create-table")
+
+    result = run(app, "check")
+
+    assert (0, "Nothing is wrong.\n", "") == (
+        result.exit_code,
+        result.stdout,
+        result.stderr,
+    )
+    assert document(app, "check") == {"findings": []}
+
+
+def test_warnings_are_no_errors(make_app: MakeApp) -> None:
+    """Warnings are shown with advice, and the exit code is 0."""
+    app = make_app("sqlite://", **{**SAFE, "SESSION_COOKIE_SAMESITE": None})
+    run(app, "create-table")
+
+    result = run(app, "check")
+
+    assert 0 == result.exit_code
+    subject, problem, advice = result.stdout.splitlines()
+    assert subject == "warning: SESSION_COOKIE_SAMESITE"
+    assert problem.startswith("    It is None")
+    assert advice.startswith("    Set SESSION_COOKIE_SAMESITE = 'Lax'.")
+
+
+def test_errors_are_errors(make_app: MakeApp) -> None:
+    """With an error, the exit code is 1, as text and as JSON."""
+    app = make_app("sqlite://", **{**SAFE, "SECRET_KEY": None})
+    run(app, "create-table")
+
+    result = run(app, "check")
+    as_json = run(app, "check", "--json")
+
+    assert (1, 1) == (result.exit_code, as_json.exit_code)
+    assert result.stdout.startswith("error: SECRET_KEY\n    It is not set")
+    [finding, *_] = json.loads(as_json.stdout)["findings"]
+    assert ("error", "SECRET_KEY") == (finding["level"], finding["subject"])
+    assert {"level", "subject", "problem", "advice"} == finding.keys()
+
+
+# create-table
+
+
+def test_create_table(make_app: MakeApp, empty_database_uri: str) -> None:
+    """``create-table`` creates the table where that is not done by the first use, and
+    says whether it did.
+    """
+    app = make_app(empty_database_uri, SESSION_CREATE_TABLE=False)
+
+    before = run(app, "stats")
+    first, second = run(app, "create-table"), run(app, "create-table")
+
+    assert 1 == before.exit_code
+    assert "flask sessions create-table" in before.stderr
+    assert (0, "Created the table flask_sessionsql.\n") == (
+        first.exit_code,
+        first.stdout,
+    )
+    assert (0, "The table flask_sessionsql was there already.\n") == (
+        second.exit_code,
+        second.stdout,
+    )
+    assert 0 == run(app, "stats").exit_code
+
+
+# Errors.
+
+EACH: list[tuple[str, ...]] = [
+    ("list",),
+    ("show", "0000000000000001"),
+    ("revoke", "--handle", "0000000000000001"),
+    ("revoke", "--user", "ann"),
+    ("revoke", "--all", "--yes"),
+    ("purge",),
+    ("purge", "--dry-run"),
+    ("stats",),
+    ("check",),
+    ("create-table",),
+]
+
+
+@pytest.mark.parametrize("arguments", EACH, ids=" ".join)
+def test_no_session_type(make_app: MakeApp, arguments: tuple[str, ...]) -> None:
+    """Without ``SESSION_TYPE``, every command says what to set."""
+    result = run(make_app(SESSION_TYPE="null"), *arguments)
+
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "Set SESSION_TYPE = 'flask-sqlalchemy'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [each for each in EACH if each != ("check",)], ids=" ".join
+)
+def test_no_database(make_app: MakeApp, arguments: tuple[str, ...]) -> None:
+    """A database that cannot be reached is one line with its reason."""
+    app = make_app("sqlite:////nowhere/app.db")
+
+    result = run(app, *arguments)
+
+    assert 1 == result.exit_code
+    assert result.stderr == (
+        "Error: The database cannot be used: unable to open database file\n"
+    )
+
+
+def test_database_refuses(make_app: MakeApp) -> None:
+    """What else the database says is one line, too, without the statement and what it
+    was given.
+    """
+    app = make_app("sqlite://")
+    handle = put(app, 1)
+    with store_of(app).engine.connect() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER keep BEFORE DELETE ON flask_sessionsql"
+            " BEGIN SELECT RAISE(ABORT, 'nothing is deleted'); END"
+        )
+
+    result = run(app, "revoke", "--handle", handle)
+
+    assert (1, "Error: The database refuses: nothing is deleted\n") == (
+        result.exit_code,
+        result.output,
+    )
+
+
+def test_faults_are_not_hidden(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the program is not taken for an error of the operator's."""
+
+    def fault(app: Flask) -> None:
+        raise ZeroDivisionError
+
+    app = make_app("sqlite://")
+    monkeypatch.setattr(app.session_interface, "registry", fault)
+
+    assert isinstance(run(app, "list").exception, ZeroDivisionError)
+
+
+def test_own_commands_stay() -> None:
+    """An application that has commands of the name keeps them."""
+    app = Flask("shop")
+
+    @app.cli.command("sessions")
+    def own() -> None:
+        print("my own")
+
+    Session(app)
+
+    assert app.test_cli_runner().invoke(args=["sessions"]).output == "my own\n"
+
+
+# What no command prints.
+
+
+def test_no_command_prints_a_secret(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No command prints the token of a session, the key of its row or ``SECRET_KEY``,
+    whatever it is asked for.
+    """
+    secret = "no one may know this"
+    app = add_views(make_app("sqlite://", SECRET_KEY=secret))
+    clients = [app.test_client() for _ in range(4)]
+    for client in clients:
+        client.get("/set/_user_id/ann")
+        client.get("/set/_user_id/bob")  # which moves it to a new token
+        client.get("/set/key/value")
+    tokens = [token(client) for client in clients]
+    secrets = [secret, *tokens]
+    secrets += [row_id(secret, each).hex() for each in tokens]
+    secrets += [repr(row_id(secret, each)) for each in tokens]
+    first, second, third, _ = sorted(handles(app))
+
+    def everything() -> Iterator[tuple[str, ...]]:
+        for tail in ((), ("--json",)):
+            yield from [("list", *tail), ("list", "--user", "bob", *tail)]
+            yield from [("show", first, *tail), ("show", first, "--values", *tail)]
+            yield from [("show", tokens[0], *tail), ("stats", *tail)]
+            yield from [("revoke", "--handle", tokens[0], *tail), ("check", *tail)]
+            yield ("revoke", "--handle", second if tail else third, *tail)
+        yield from [("purge",), ("purge", "--json"), ("purge", "--dry-run")]
+        yield from [("revoke", "--user", "bob"), ("revoke", "--all", "--yes")]
+        yield from [("create-table",), ("--help",)]
+        yield from [(command, "--help") for command in COMMANDS]
+
+    results = {arguments: run(app, *arguments) for arguments in everything()}
+
+    assert "bob" in results["list",].output
+    assert [] == [
+        (arguments, text)
+        for arguments, result in results.items()
+        for text in secrets
+        if text in result.output or text in str(result.exception)
+    ]
+    assert [] == [text for text in secrets if text in caplog.text]
+
+
+# The documentation.
+
+
+def options_in_help(app: Flask, command: str) -> dict[str, str | None]:
+    """The options of a command, and the defaults that its help states."""
+    text = run(app, command, "--help").stdout
+    found = {}
+    for part in re.split(r"\n  (?=--)", text.split("\n\n  Exit codes:")[0])[1:]:
+        flat = " ".join(part.split())
+        name = re.match(r"--[a-z-]+(?: [A-Z]+)?\b", flat)
+        assert name, flat
+        default = re.search(r"\[default: ([\d.]+)", flat)
+        found[name[0]] = default and default[1]
+    assert found.pop("--help") is None
+    return found
+
+
+def options_in_documentation() -> dict[str, dict[str, str | None]]:
+    """The same, by command, as the documentation has them."""
+    found: dict[str, dict[str, str | None]] = {}
+    parts = re.split(r"\*\*flask sessions ([a-z-]+)(?: HANDLE)?\*\*", cli.__doc__ or "")
+    for command, part in zip(parts[1::2], parts[2::2], strict=True):
+        found[command] = {}
+        for option, text in re.findall(
+            r"^(--[a-z-]+(?: [A-Z]+)?)  +(.*(?:\n  .*)*)", part, re.MULTILINE
+        ):
+            default = re.search(r"([\d.,]+) unless given", text)
+            found[command][option] = default and default[1]
+    return found
+
+
+def test_documented_options(make_app: MakeApp) -> None:
+    """The documentation has every command with every option and default that the help
+    has, and no other.
+    """
+    app = make_app("sqlite://")
+    found = options_in_documentation()
+
+    assert COMMANDS == tuple(sorted(found))
+    assert COMMANDS == tuple(sorted(cli.sessions_command.commands))
+    assert found == {command: options_in_help(app, command) for command in COMMANDS}
+    purge = found["purge"]
+    assert str(BATCH) == purge["--batch-size ROWS"]
+    assert str(PAUSE) == purge["--pause SECONDS"]
+
+
+def test_every_option_is_explained(make_app: MakeApp) -> None:
+    """Every option has a text in the help, and every command its exit codes."""
+    app = make_app("sqlite://")
+
+    for name, command in cli.sessions_command.commands.items():
+        assert command.help
+        assert [] == [
+            option.name
+            for option in command.params
+            if option.param_type_name == "option" and not getattr(option, "help", None)
+        ]
+        assert "Exit codes:\n    0 " in run(app, name, "--help").stdout
+
+
+def test_documented_exit_codes(make_app: MakeApp) -> None:
+    """The table of ``purge``'s exit codes has those of its help."""
+    table = (cli.__doc__ or "").split("\n===== ")[1]
+    documented = re.findall(r"^(\d+) ", table, re.MULTILINE)
+    text = run(make_app("sqlite://"), "purge", "--help").stdout
+
+    assert documented == re.findall(r"^    (\d+) ", text, re.MULTILINE)
+
+
+def example(command: str) -> list[str]:
+    """The output of a command in the documentation."""
+    found = re.search(
+        rf"    \$ flask sessions {command}.*\n((?:    .*\n|\n(?=    ))*)",
+        cli.__doc__ or "",
+    )
+    assert found
+    return [line.strip() for line in found[1].splitlines()]
+
+
+def labels(lines: list[str]) -> list[str]:
+    return [line.split(":")[0] for line in lines if re.match("[A-Z].*:", line)]
+
+
+def test_documented_output(make_app: MakeApp) -> None:
+    """What the documentation shows of the commands' output is what they print."""
+    app = make_app("sqlite://", **SAFE)
+    handle = put(app, 1, {"cart": 1})
+
+    def lines(*arguments: str) -> list[str]:
+        return run(app, *arguments).stdout.splitlines()
+
+    assert lines("list")[0].split() == example("list")[0].split()
+    shown = lines("show", handle)
+    assert labels(shown) == labels(example("show"))
+    assert "Bytes  Key" in shown
+    assert "Bytes  Key" in example("show")
+    assert labels(lines("stats")) == labels(example("stats"))
+    assert lines("check") == example("check")
+    for command in (("revoke", "--user", "x"), ("purge",)):
+        [line], [documented] = lines(*command), example(command[0])
+        assert line == re.sub(r"[\d,]+", "0", documented)
+
+
+# The executable.
+
+SHOP = """
+import os
+from flask import Flask
+from flask_sessionsql import Session
+
+def create_app():
+    app = Flask("shop", instance_path=os.getcwd())
+    app.config.update(
+        SECRET_KEY="a key",
+        SESSION_TYPE="flask-sqlalchemy",
+        SQLALCHEMY_DATABASE_URI=os.environ["SHOP_DATABASE"],
+    )
+    Session(app)
+    return app
+"""
+
+
+@pytest.fixture
+def flask(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts ``flask sessions`` with these arguments, as in a shell."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    database = f"sqlite:///{tmp_path / 'app.db'}"
+
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flask", "sessions", *arguments],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "FLASK_APP": "shop",
+                "SHOP_DATABASE": database,
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Where the tests run in the background, an interrupt may be ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    return start
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout, stderr
+
+
+def test_executable(
+    flask: Callable[..., subprocess.Popen[str]], make_app: MakeApp, tmp_path: Path
+) -> None:
+    """``flask sessions`` works from a shell: with help, results, and errors in one line
+    of standard error; a terminal that cannot show a character does not stop it.
+    """
+    app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
+    put(app, 1, user_id="änn")
+
+    running = [
+        flask("--help"),
+        flask("list", PYTHONIOENCODING="ascii"),
+        flask("stats", SHOP_DATABASE="sqlite:////nowhere/app.db"),
+    ]
+    (code, usage, _), listed, failed = map(finish, running)
+
+    assert 0 == code
+    assert list(COMMANDS) == re.findall(r"^  ([a-z][a-z-]+)  ", usage, re.MULTILINE)
+    assert (0, "") == listed[::2]
+    assert r"0000000000000001  \xe4nn  " in listed[1]
+    assert failed == (
+        1,
+        "",
+        "Error: The database cannot be used: unable to open database file\n",
+    )
+
+
+def test_executable_is_interrupted(
+    flask: Callable[..., subprocess.Popen[str]], make_app: MakeApp, tmp_path: Path
+) -> None:
+    """Ctrl-C in a pause ends ``purge``, which tells what it has done."""
+    app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
+    put_expired(app, 3)
+
+    process = flask("purge", "--batch-size", "1", "--pause", "60")
+    deadline = time.monotonic() + 60
+    while len(handles(app)) == 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)  # from the deletion to the pause
+    process.send_signal(signal.SIGINT)
+
+    assert (130, "Deleted 1 expired session.\n", "") == finish(process)
+    assert 2 == len(handles(app))

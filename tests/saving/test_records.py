@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from flask_sessionsql.config import SessionConfig
+from flask_sessionsql.exceptions import UnreadableSessionError
+from flask_sessionsql.formats.serializers import MsgpackSerializer
+from flask_sessionsql.saving.planning import Action, Plan, SessionRecord, Stale
+from flask_sessionsql.saving.records import SessionRecords
+from flask_sessionsql.sessions import EXPIRY_KEY
+from flask_sessionsql.storage.engines import sessions_engine
+from flask_sessionsql.storage.store import SessionStore, StoredSession
+from flask_sessionsql.storage.tables import sessions_table
+
+NOW = 1_900_000_000
+KEYS = ["a key"]
+
+
+@pytest.fixture
+def records() -> Iterator[SessionRecords]:
+    engine = sessions_engine(sa.create_engine("sqlite://"))
+    store = SessionStore(engine, sessions_table(sa.MetaData(), "sessions"))
+    yield SessionRecords(SessionConfig(), store, MsgpackSerializer())
+    store.dispose()
+
+
+def plan(
+    records: SessionRecords,
+    record: SessionRecord | None,
+    data: dict[str, Any],
+    now: int = NOW,
+    cleared: bool = False,
+) -> Plan:
+    return records.planner.plan(
+        KEYS, record, data, empty=not data, cleared=cleared, now=now
+    )
+
+
+def save(
+    records: SessionRecords, record: SessionRecord | None, data: dict[str, Any]
+) -> SessionRecord:
+    stored = records.execute(plan(records, record, data), KEYS)
+    assert stored is not None
+    assert stored[0] is not None
+    return stored[0]
+
+
+def test_a_plan_for_nothing_does_nothing(records: SessionRecords) -> None:
+    """Executing it gives back what was loaded."""
+    record = save(records, None, {"a": 1})
+    assert records.execute(plan(records, record, {"a": 1}), KEYS) == (record, {"a": 1})
+
+
+def test_what_is_stored_is_found(records: SessionRecords) -> None:
+    """By its token, and with the data."""
+    record = save(records, None, {"a": 1})
+    assert records.find(KEYS, record.token, NOW) == (record, {"a": 1})
+
+
+def test_a_move_whose_answer_was_lost_is_recognised(
+    records: SessionRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row was moved to the new token, the connection broke before the answer, and
+    the second try finds nothing to move: it is not mistaken for a logout.
+    """
+    record = save(records, None, {"a": 1})
+    update = SessionStore.update
+
+    def update_twice(*arguments: Any, **options: Any) -> bool:
+        assert update(*arguments, **options)
+        return update(*arguments, **options)
+
+    monkeypatch.setattr(SessionStore, "update", update_twice)
+    moved = save(records, record, {"a": 1, "_user_id": "ann"})
+    assert moved.token != record.token
+    assert moved.row.user_id == "ann"
+    assert records.find(KEYS, moved.token, NOW) == (moved, {"a": 1, "_user_id": "ann"})
+
+
+def test_a_change_whose_answer_was_lost_is_recognised(
+    records: SessionRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second try that finds its own first one writes no more."""
+    record = save(records, None, {"a": 1})
+    update = SessionStore.update
+    calls = []
+
+    def update_twice(*arguments: Any, **options: Any) -> bool:
+        calls.append(update(*arguments, **options))
+        return update(*arguments, **options)
+
+    monkeypatch.setattr(SessionStore, "update", update_twice)
+    assert save(records, record, {"a": 2}).row.version == 2
+    assert calls == [True]
+
+
+def test_a_session_that_others_change_while_it_is_merged_to_nothing(
+    records: SessionRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both sides deleted what was left, but before that is stored somebody adds a
+    key: the addition is kept.
+    """
+    record = save(records, None, {"a": 1, "b": 1})
+    mine = plan(records, record, {"b": 1})
+    save(records, record, {"a": 1})
+    delete = SessionStore.delete
+    additions = [{"a": 1, "c": 1}]
+
+    def delete_late(store: SessionStore, *arguments: Any, **options: Any) -> bool:
+        if additions:
+            found = records.find(KEYS, record.token, NOW)
+            assert found is not None
+            save(records, found[0], additions.pop())
+        return delete(store, *arguments, **options)
+
+    monkeypatch.setattr(SessionStore, "delete", delete_late)
+    stored = records.execute(mine, KEYS)
+    assert stored is not None
+    assert stored[1] == {"c": 1}
+
+
+def test_what_was_merged_is_what_a_reader_would_store(records: SessionRecords) -> None:
+    """After a merge, a request that changes nothing finds nothing to write, also if
+    the session's permanence is set.
+    """
+    record = save(records, None, {"a": 1, "_permanent": False})
+    mine = plan(records, record, {"a": 1, "b": 1, "_permanent": False})
+    save(records, record, {"a": 2, "_permanent": False})
+    stored = records.execute(mine, KEYS)
+    assert stored is not None
+    assert list(stored[1]) == ["a", "b", "_permanent"]
+    found = records.find(KEYS, record.token, NOW)
+    assert found is not None
+    assert found[1] == {"a": 2, "b": 1, "_permanent": False}
+
+
+def test_data_may_come_as_any_buffer(records: SessionRecords) -> None:
+    """Some drivers give memoryviews for binary columns."""
+    record = save(records, None, {"a": 1})
+    load = records.store.load
+
+    class Driver:
+        def load(self, *arguments: Any) -> StoredSession | None:
+            row = load(*arguments)
+            assert row is not None
+            return row._replace(data=memoryview(row.data))  # type: ignore[arg-type]
+
+    records.store = Driver()  # type: ignore[assignment]
+    found = records.find(KEYS, record.token, NOW)
+    assert found is not None
+    assert found[1] == {"a": 1}
+    assert records.differs(found[0], {"a": 1}) is False
+
+
+def test_what_differs(records: SessionRecords) -> None:
+    """Whether there is anything to save, told by the bytes."""
+    record = save(records, None, {"a": 1})
+    assert records.differs(None, {}) is False
+    assert records.differs(None, {"a": 1}) is True
+    assert records.differs(record, {"a": 1}) is False
+    assert records.differs(record, {"a": True}) is True
+    assert records.differs(record, {"a": object()}) is True
+
+
+def test_a_row_whose_data_cannot_be_bytes(records: SessionRecords) -> None:
+    """Text where bytes belong is unreadable, whatever it says."""
+    record = save(records, None, {"a": 1})
+    broken = record.row._replace(data="text")  # type: ignore[arg-type]
+    with pytest.raises(UnreadableSessionError, match="of type str"):
+        records.readable(broken, KEYS)
+
+
+def test_a_row_does_not_show_its_data(records: SessionRecords) -> None:
+    """They end in error reports."""
+    record = save(records, None, {"a": "secret"})
+    assert f"<StoredSession {record.row.handle!r}>" == repr(record.row)
+
+
+def test_without_a_key_nothing_is_read(records: SessionRecords) -> None:
+    """And the error says what is missing."""
+    record = save(records, None, {"a": 1})
+    with pytest.raises(UnreadableSessionError, match="SECRET_KEY"):
+        records.readable(record.row, [])
+
+
+def test_an_end_that_is_no_time_is_unreadable(records: SessionRecords) -> None:
+    """Somebody has written to the row."""
+    record = save(records, None, {"a": 1})
+    data = MsgpackSerializer().dumps({EXPIRY_KEY: "soon"})
+    with pytest.raises(UnreadableSessionError, match="no number"):
+        records.data(record.row._replace(data=data))
+
+
+def test_what_holds_a_token_is_no_sequence() -> None:
+    """Reporters of errors take lists and tuples apart, whatever their repr says."""
+    row = StoredSession(b"id", "f00d", None, b"data", 1, NOW, NOW + 1)
+    record = SessionRecord("token", row)
+    for each in (record, Plan(Action.NOTHING, {}, record), Stale("token", 1)):
+        assert not isinstance(each, Sequence)
