@@ -913,7 +913,7 @@ def test_faults_are_not_hidden(
         raise ZeroDivisionError
 
     app = make_app("sqlite://")
-    monkeypatch.setattr(app.session_interface, "registry", fault)
+    monkeypatch.setattr(app.session_interface, "administration", fault)
 
     assert isinstance(run(app, "list").exception, ZeroDivisionError)
 
