@@ -91,34 +91,21 @@ given that user's session a new token meanwhile, the session is ended there.
 from __future__ import annotations
 
 import logging
-import threading
-import weakref
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import TypeVar
 
-import sqlalchemy as sa
-from flask import (
-    Flask,
-    appcontext_pushed,
-    current_app,
-    has_app_context,
-    has_request_context,
-)
-from flask_sqlalchemy import SQLAlchemy
+from flask import Flask, current_app, has_request_context
 
 from .commands.cli import sessions_command
 from .config import SQL_TYPES, SessionConfig
-from .exceptions import SessionConfigError, SessionStoreBusyError
+from .exceptions import SessionStoreBusyError
 from .formats.serializers import MsgpackSerializer
 from .interfaces import FlaskSQLAlchemySessionInterface, NullSessionInterface
 from .saving.records import SessionRecords
 from .sessions import session
-from .signals import Event, Tell, has_receivers, send
+from .signals import teller
 from .storage.administration import ANYBODY, SessionAdministration, SessionInfo
-from .storage.engines import sessions_engine
-from .storage.store import SessionStore
-from .storage.tables import sessions_table
+from .storage.bind import SessionsBind
 
 __all__ = ["Session"]
 
@@ -174,9 +161,11 @@ class Session:
         config = SessionConfig.from_mapping(app.config)
         interface: FlaskSQLAlchemySessionInterface | NullSessionInterface
         if config.session_type in SQL_TYPES:
-            sessions = _Sessions(app, config)
+            bind = SessionsBind(app, config)
+            serializer, tell = MsgpackSerializer(), teller(app)
+            records = SessionRecords(config, bind.store, serializer, tell)
             interface = FlaskSQLAlchemySessionInterface(
-                config, sessions.records, sessions.in_transaction
+                config, records, bind.holds_lock
             )
         else:
             interface = NullSessionInterface(config)
@@ -215,7 +204,7 @@ class Session:
         :raises SessionStoreBusyError: on SQLite, the file is locked while this request
             has a transaction open, and so could be waiting for itself. Commit before.
         """
-        return _end(lambda everybody, wait: everybody.revoke(handle, user, wait=wait))
+        return _revoke(lambda sessions, wait: sessions.revoke(handle, user, wait=wait))
 
     def revoke_user(self, user: object) -> int:
         """End all sessions of a user, such as when the account is closed (OWASP ASVS
@@ -226,7 +215,7 @@ class Session:
         :raises ValueError: it names nobody.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
-        return _end(lambda everybody, wait: everybody.revoke_user(user, wait=wait))
+        return _revoke(lambda sessions, wait: sessions.revoke_user(user, wait=wait))
 
     def revoke_others(self) -> int:
         """End all sessions of this request's user but this request's, such as after a
@@ -247,8 +236,8 @@ class Session:
                 " request of a user who is logged in, or call revoke_user()."
             )
         keep = session.handle
-        return _end(
-            lambda everybody, wait: everybody.revoke_user(user, keep=keep, wait=wait)
+        return _revoke(
+            lambda sessions, wait: sessions.revoke_user(user, keep=keep, wait=wait)
         )
 
     def revoke_all(self) -> int:
@@ -257,7 +246,7 @@ class Session:
         :return: how many there were.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
-        return _end(lambda everybody, wait: everybody.revoke_all(wait=wait))
+        return _revoke(lambda sessions, wait: sessions.revoke_all(wait=wait))
 
 
 def _interface() -> FlaskSQLAlchemySessionInterface:
@@ -274,28 +263,23 @@ def _interface() -> FlaskSQLAlchemySessionInterface:
     return interface
 
 
-def _app() -> Flask:
-    """The current application itself, which outlives this context."""
-    return current_app._get_current_object()  # type: ignore[attr-defined, no-any-return]
-
-
 def _administration() -> SessionAdministration:
-    return _interface().administration(_app())
+    return _interface().administration
 
 
 def _current_handle() -> str | None:
     return session.handle if has_request_context() else None
 
 
-def _end(work: Callable[[SessionAdministration, bool], T]) -> T:
+def _revoke(work: Callable[[SessionAdministration, bool], T]) -> T:
     """End sessions, without waiting for a lock that this very request may hold.
 
     :param work: called with the administration, and with whether it may wait.
     """
     interface = _interface()
-    may_wait = not interface.holds_lock(_app())
+    may_wait = not interface.holds_lock()
     try:
-        return work(interface.administration(_app()), may_wait)
+        return work(interface.administration, may_wait)
     except SessionStoreBusyError as error:
         reason = (
             "The SQLite file is locked, and this request has begun a transaction of its"
@@ -304,136 +288,3 @@ def _end(work: Callable[[SessionAdministration, bool], T]) -> T:
         )
         logger.error(reason)
         raise SessionStoreBusyError(reason) from error
-
-
-class _Sessions:
-    """The sessions' table and store in one application, made when they are needed.
-
-    Nothing here refers to the application: the sessions go when it goes, and their
-    connections are closed then.
-    """
-
-    def __init__(self, app: Flask, config: SessionConfig) -> None:
-        self._config = config
-        self._options = app.config.get_namespace("SQLALCHEMY_", False, False)
-        self._lock = threading.Lock()
-        self._records: SessionRecords | None = None
-        if self._place_table(app) is None:
-            # The SQLAlchemy object comes after us, if ever. db.create_all() and
-            # migrations need the table in its metadata, and an application context.
-            appcontext_pushed.connect(self._on_context, app)
-
-    # The SQLAlchemy object, if there is one.
-
-    def _sqlalchemy(self, app: Flask) -> SQLAlchemy | None:
-        there = self._config.sqlalchemy or app.extensions.get("sqlalchemy")
-        return there if isinstance(there, SQLAlchemy) else None
-
-    def _place_table(self, app: Flask) -> sa.Table | None:
-        """The table, in the metadata of its bind; ``None`` where that is not known."""
-        db = self._sqlalchemy(app)
-        metadata = db and db.metadatas.get(self._config.bind_key)
-        if not isinstance(metadata, sa.MetaData):
-            return None
-        return sessions_table(metadata, self._config.table, self._config.schema)
-
-    def _on_context(self, sender: Flask, **_: object) -> None:
-        if self._place_table(sender) is not None:
-            appcontext_pushed.disconnect(self._on_context, sender)
-
-    def in_transaction(self, app: Flask) -> bool:
-        """Whether the application's database session has begun a transaction in the
-        current context: one of the driver's, which SQLite's begins with the first
-        write. SQLAlchemy's begins with a ``SELECT``, as of every user who is logged in.
-        """
-        db = self._sqlalchemy(app)
-        if db is None or not db.session.registry.has():
-            return False
-        begun = db.session().get_transaction()
-        # Asking for the connections in public could check one out, and wait for it.
-        connections = getattr(begun, "_connections", None)
-        if begun is None or connections is None:
-            return begun is not None
-        return any(_writes(connection) for connection, *_ in connections.values())
-
-    # The stored sessions.
-
-    def records(self, app: Flask) -> SessionRecords:
-        """The stored sessions of the application; connects to nothing yet."""
-        if self._records is None:
-            with self._lock:
-                if self._records is None:
-                    self._records = self._make_records(app)
-        return self._records
-
-    def _make_records(self, app: Flask) -> SessionRecords:
-        appcontext_pushed.disconnect(self._on_context, app)
-        config = self._config
-        source, dispose = self._source(app)
-        table = self._place_table(app)
-        if table is None:
-            table = sessions_table(sa.MetaData(), config.table, config.schema)
-        engine = sessions_engine(source)
-        dispose()
-        store = SessionStore(engine, table, create_table=config.create_table)
-        # Not at exit: then the connections end with the process, as all others do.
-        weakref.finalize(app, store.dispose).atexit = False
-        return SessionRecords(config, store, MsgpackSerializer(), _teller(app))
-
-    def _source(self, app: Flask) -> tuple[sa.Engine, Callable[[], None]]:
-        """The engine to connect like, and what to do when that is settled."""
-        db = self._sqlalchemy(app)
-        if db is not None:
-            return _engine(app, db, self._config.bind_key), lambda: None
-        # Flask-SQLAlchemy has the rules for addresses and options; an application
-        # without it gets them by way of one that has it.
-        stand_in = Flask(app.import_name, instance_path=app.instance_path)
-        stand_in.config.update(self._options)
-        stand_in.config["SQLALCHEMY_DATABASE_URI"] = self._config.database_uri
-        stand_in.config["SQLALCHEMY_ECHO"] = self._config.echo
-        engine = _engine(stand_in, SQLAlchemy(stand_in), self._config.bind_key)
-        return engine, engine.dispose
-
-
-def _teller(app: Flask) -> Tell:
-    """Sends events in the name of the application, as long as there is one."""
-    there = weakref.ref(app)
-
-    def tell(event: Event) -> None:
-        sender = there()
-        if sender is None or not has_receivers(event, sender):
-            return
-        # A receiver may want the application's database, and a row that is purged
-        # after a response meets no context.
-        ours = has_app_context() and _app() is sender
-        with nullcontext() if ours else sender.app_context():
-            send(sender, event)
-
-    return tell
-
-
-def _writes(connection: sa.Connection) -> bool:
-    """Whether the driver says that it is in a transaction; a driver that does not say
-    may be.
-    """
-    if connection.closed or connection.invalidated:
-        return False
-    return bool(
-        getattr(connection.connection.driver_connection, "in_transaction", True)
-    )
-
-
-def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:
-    # A second context within a request would run the application's teardown functions
-    # before their time.
-    current = has_app_context() and current_app._get_current_object() is app  # type: ignore[attr-defined]
-    with nullcontext() if current else app.app_context():
-        try:
-            return db.engines[bind_key]
-        except KeyError:
-            keys = sorted(str(key) for key in db.engines)
-            raise SessionConfigError(
-                "SESSION_SQLALCHEMY_BIND_KEY",
-                f"expected one of the application's binds ({', '.join(keys)}); given"
-                f" is {bind_key!r}. Add it to SQLALCHEMY_BINDS.",
-            ) from None

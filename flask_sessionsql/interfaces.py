@@ -154,13 +154,13 @@ from .exceptions import (
 )
 from .formats.tokens import is_token
 from .responses import after_context, answer, vary_by_cookie
-from .saving.planning import Action, Client, Plan, SessionRecord, Stale
-from .saving.records import SessionRecords
+from .saving.planning import Client, Keep, Plan, SessionRecord, Stale, Use
+from .saving.records import Outcome, SessionRecords
 from .sessions import ServerSideSession, SessionFacts
 from .signals import RefusedReason, SessionRefused
 from .storage.administration import SessionAdministration
 from .storage.purging import Purger
-from .storage.tables import MAX_ADDRESS, MAX_USER_AGENT
+from .storage.tables import MAX_ADDRESS, MAX_USER_AGENT, as_time
 
 __all__ = [
     "FlaskSQLAlchemySessionInterface",
@@ -280,8 +280,8 @@ class NullSessionInterface(_ConfiguredInterface):
         """Nothing is ever saved."""
 
 
-class _Opened:
-    """The source of one request's session: reads the cookie and the row when the
+class RequestSource:
+    """Where one request's session comes from: reads the cookie and the row when the
     session is touched, and remembers what they were.
     """
 
@@ -302,7 +302,7 @@ class _Opened:
         self._request = request
 
     @cached_property
-    def keys(self) -> list[str | bytes]:
+    def secrets(self) -> list[str | bytes]:
         """``SECRET_KEY`` and its fallbacks."""
         return secret_keys(self._app)
 
@@ -311,7 +311,7 @@ class _Opened:
         if token is None or not is_token(token):
             return {}
         now = _now()
-        found = self._interface.records(self._app).find(self.keys, token, now)
+        found = self._interface.records.find(self.secrets, token, now)
         if found is None:
             self.stale = Stale(token, now)
             return {}
@@ -319,23 +319,39 @@ class _Opened:
         return data
 
     def differs(self, data: Mapping[Any, Any]) -> bool:
-        return self._interface.records(self._app).differs(self.record, data)
+        return self._interface.records.planner.differs(self.record, data)
 
     def restore(self, session: ServerSideSession) -> None:
         """Let the session be what was read again."""
         if self.record is None:
             session.settle({})
         else:
-            records = self._interface.records(self._app)
-            session.settle(records.data(self.record.row))
+            session.settle(self._interface.records.data(self.record.row))
 
     def facts(self) -> SessionFacts | None:
         if self.record is None:
             return None
         row = self.record.row
-        return SessionFacts(row.handle, row.created_at, row.expires_at)
+        times = as_time(row.created_at), as_time(row.expires_at)
+        return SessionFacts(row.handle, *times)
 
-    def client(self) -> Client:
+    def use(self) -> Use:
+        """This request's use of the session."""
+        return Use(_now(), self.secrets, self._client)
+
+    def tell_refused(self, user: object, error: SessionError) -> None:
+        """Tell of an error, once: the page for it is saved, too.
+
+        :param user: who is, or would be, logged in.
+        """
+        if not self.refused:
+            self.refused = True
+            handle = None if self.record is None else self.record.row.handle
+            user_id = None if user is None else str(user)
+            event = SessionRefused(handle, user_id, _REFUSED[type(error)])
+            self._interface.records.tell(event)
+
+    def _client(self) -> Client:
         """What the request came from, if that is to be recorded."""
         if not self._interface.config.record_client:
             return Client()
@@ -420,22 +436,28 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     the log has the reason.
 
     :param config: the settings.
-    :param records: gives the stored sessions; called at the first need, so that an
-        application starts while its database is down.
-    :param in_transaction: whether the application has a database transaction open
-        in this context, whose lock the session could be waiting for.
+    :param records: the stored sessions. They are first looked for at the first need,
+        so that an application starts while its database is down.
+    :param holds_lock: whether the application, in the current context, may hold the
+        lock that a session waits for: on SQLite, that of the whole file.
     """
 
     def __init__(
         self,
         config: SessionConfig,
-        records: Callable[[Flask], SessionRecords],
-        in_transaction: Callable[[Flask], bool],
+        records: SessionRecords,
+        holds_lock: Callable[[], bool],
     ) -> None:
         super().__init__(config)
         self.records = records
-        self._in_transaction = in_transaction
+        self.holds_lock = holds_lock
         self._purger = Purger(config.purge_interval)
+
+    @cached_property
+    def administration(self) -> SessionAdministration:
+        """The sessions of all users."""
+        database, tell = self.records.store.database, self.records.tell
+        return SessionAdministration(self.config, database, tell)
 
     def make_null_session(self, app: Flask) -> NullSession:
         """The empty session, whose error says that no ``SECRET_KEY`` is set."""
@@ -450,7 +472,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         """The request's session, not read yet; ``None`` without ``SECRET_KEY``."""
         if not app.secret_key:
             return None
-        source = _Opened(self, app, request)
+        source = RequestSource(self, app, request)
         return ServerSideSession(source, permanent=self.config.permanent)
 
     def save_session(
@@ -466,115 +488,106 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             vary_by_cookie(response)
         if not session.loaded:
             return
-        opened = cast(_Opened, session.source)
-        if opened.cookie is not None:
+        source = cast(RequestSource, session.source)
+        if source.cookie is not None:
             # Saved for the second time, with another response: an error was met after
             # the first. Its page has to carry the token that the session moved to.
-            opened.cookie(response)
+            source.cookie(response)
         try:
-            self._save(app, session, response)
+            self._save(app, session, source, response)
         except SessionLimitError as error:
             # Not logged in: the page that says so finds the session as it was.
-            opened.restore(session)
+            source.restore(session)
             answer(app, response, error)
-            self._save(app, session, response)  # what the page's handler made of it
+            # What the page's handler made of it.
+            self._save(app, session, source, response)
         except SessionStoreUnavailableError as error:
             answer(app, response, error)
-        self._purge_sometimes(app, response)
+        if self._purger.is_due():
+            database, tell = self.records.store.database, self.records.tell
+            response.call_on_close(partial(self._purger.run, database, tell))
 
-    def _save(self, app: Flask, session: ServerSideSession, response: Response) -> None:
+    def _save(
+        self,
+        app: Flask,
+        session: ServerSideSession,
+        source: RequestSource,
+        response: Response,
+    ) -> None:
         if session.failure is not None:
             if session or session.cleared:
                 raise session.failure
             return
-        opened = cast(_Opened, session.source)
-        if opened.record is None and not session:
-            if session.cleared and opened.stale is not None:
-                self._forget(app, session, opened.stale, response)
+        if source.record is None and not session:
+            if session.cleared and source.stale is not None:
+                self._forget(app, session, source, source.stale, response)
             return
-        records, keys = self.records(app), opened.keys
         user = session.get(self.config.user_key)
         try:
-            plan = records.planner.plan(
-                keys,
-                opened.record,
+            plan = self.records.planner.plan(
+                source.use(),
+                source.record,
                 session.stored_form(),
                 empty=not session,
                 cleared=session.cleared,
                 rotates=session.regenerated,
-                stale=opened.stale,
-                client=opened.client,
-                now=_now(),
+                stale=source.stale,
             )
-            if plan.action is Action.NOTHING:
+            if isinstance(plan, Keep):
                 return
-            wait = not self.holds_lock(app)
             try:
-                stored = records.execute(plan, keys, wait=wait)
+                outcome = self.records.execute(plan, wait=not self.holds_lock())
             except SessionStoreBusyError:
                 # The lock is probably this request's own, and gone with its context.
-                late = partial(_write_late, records, opened, user, plan, keys)
-                after_context(late)
-                stored = plan.target, plan.data
+                after_context(
+                    partial(_write_deferred, self.records, source, user, plan)
+                )
+                outcome = self.records.foresee(plan)
         except tuple(_REFUSED) as error:
-            _tell_refused(records, opened, user, error)
+            source.tell_refused(user, error)
             raise
-        self._settle(app, session, opened, stored, response)
+        self._settle(app, session, source, outcome, response)
 
     def _forget(
-        self, app: Flask, session: ServerSideSession, stale: Stale, response: Response
+        self,
+        app: Flask,
+        session: ServerSideSession,
+        source: RequestSource,
+        stale: Stale,
+        response: Response,
     ) -> None:
         """End a session that could not be read, and so looked like none."""
         session.settle({})
-        wait = not self.holds_lock(app)
-        if self.records(app).forget(secret_keys(app), stale.token, wait=wait):
+        wait = not self.holds_lock()
+        if self.records.forget(source.secrets, stale.token, wait=wait):
             self._clear_cookie(app, response)
-
-    def holds_lock(self, app: Flask) -> bool:
-        """Whether the application, in this context, may hold the lock that a session
-        waits for: on SQLite, that of the whole file.
-        """
-        store = self.records(app).store
-        return store.locks_whole_database and self._in_transaction(app)
-
-    def administration(self, app: Flask) -> SessionAdministration:
-        """The sessions of all users."""
-        records = self.records(app)
-        return SessionAdministration(self.config, records.store.database, records.tell)
-
-    def _purge_sometimes(self, app: Flask, response: Response) -> None:
-        """Now and then, delete expired rows once the response has left."""
-        if self._purger.is_due():
-            records = self.records(app)
-            run = partial(self._purger.run, records.store.database, records.tell)
-            response.call_on_close(run)
 
     def _settle(
         self,
         app: Flask,
         session: ServerSideSession,
-        opened: _Opened,
-        stored: tuple[SessionRecord | None, Mapping[Any, Any]] | None,
+        source: RequestSource,
+        outcome: Outcome,
         response: Response,
     ) -> None:
         """Bring the session, its source and the cookie to what is stored now."""
-        before, permanent = opened.record, session.permanent
+        before, after, permanent = source.record, outcome.record, session.permanent
         renewed = session.permanent_changed
-        opened.record, data = (None, {}) if stored is None else stored
-        session.settle(data)
-        if stored is None:
-            return  # Ended elsewhere; the browser may have a new token already.
-        if opened.record is None:
-            opened.cookie = partial(self._clear_cookie, app)
-            opened.cookie(response)
+        source.record = after
+        session.settle(outcome.data)
+        if outcome.is_elsewhere:
+            return  # The browser may have a new token already.
+        if after is None:
+            source.cookie = partial(self._clear_cookie, app)
+            source.cookie(response)
         elif (
             before is None
-            or before.token != opened.record.token
-            or (permanent and before.row.expires_at != opened.record.row.expires_at)
+            or before.token != after.token
+            or (permanent and before.row.expires_at != after.row.expires_at)
             or renewed
         ):
-            opened.cookie = partial(self._set_cookie, app, opened.record, permanent)
-            opened.cookie(response)
+            source.cookie = partial(self._set_cookie, app, after, permanent)
+            source.cookie(response)
 
     def _set_cookie(
         self, app: Flask, record: SessionRecord, permanent: bool, response: Response
@@ -615,18 +628,17 @@ def secret_keys(app: Flask) -> list[str | bytes]:
     return [key for key in (app.secret_key, *fallbacks) if key]
 
 
-def _write_late(
-    records: SessionRecords,
-    opened: _Opened,
-    user: object,
-    plan: Plan,
-    keys: list[str | bytes],
+def _write_deferred(
+    records: SessionRecords, source: RequestSource, user: object, plan: Plan
 ) -> None:
-    """Write what could not be written before the response was made."""
+    """Write what could not be written before the response was made.
+
+    :param user: who is, or would be, logged in.
+    """
     try:
-        records.execute(plan, keys)
+        records.execute(plan)
     except tuple(_REFUSED) as error:
-        _tell_refused(records, opened, user, error)
+        source.tell_refused(user, error)
         if not isinstance(error, SessionLimitError):
             raise
         # The token that has left opens nothing, which is what refusing comes to.
@@ -640,20 +652,6 @@ _REFUSED: dict[type[SessionError], RefusedReason] = {
     SessionLimitError: "limit",
     SessionConflictError: "conflict",
 }
-
-
-def _tell_refused(
-    records: SessionRecords, opened: _Opened, user: object, error: SessionError
-) -> None:
-    """Tell of an error, once: the page for it is saved, too.
-
-    :param user: who is, or would be, logged in.
-    """
-    if not opened.refused:
-        opened.refused = True
-        handle = None if opened.record is None else opened.record.row.handle
-        user_id = None if user is None else str(user)
-        records.tell(SessionRefused(handle, user_id, _REFUSED[type(error)]))
 
 
 def _storable(text: str | None, most: int) -> str | None:

@@ -31,20 +31,18 @@ __all__ = ["ServerSideSession", "SessionFacts", "SessionSource", "session"]
 PERMANENT_KEY = "_permanent"
 #: Where a session keeps the end that the application has set for it.
 EXPIRY_KEY = "_sessionsql_expires_at"
-#: The last second of the year 9999.
-_LAST_SECOND = 253402300799
+#: Further away than any calendar goes is as good as its last year.
+_FURTHEST = datetime(9999, 1, 1, tzinfo=UTC)
 #: What is stored with a session's data and does not show among it, in this order.
 HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY)
 
 
 class SessionFacts(NamedTuple):
-    """What the row of a session says of it: its handle, and two times in seconds since
-    1970, UTC.
-    """
+    """What the row of a session says of it. The times are in UTC."""
 
     handle: str
-    created_at: int
-    expires_at: int
+    created_at: datetime
+    expires_at: datetime
 
 
 class SessionSource(Protocol):
@@ -74,7 +72,7 @@ class ServerSideSession(SessionMixin):
     >>> class Stored:
     ...     def read(self): return {"cart": ["tea"]}
     ...     def differs(self, data): return data != self.read()
-    ...     def facts(self): return SessionFacts("f00d", 1000, 2000)
+    ...     def facts(self): return None
     >>> session = ServerSideSession(Stored())
     >>> session.modified
     False
@@ -226,7 +224,7 @@ class ServerSideSession(SessionMixin):
         it is not stored.
         """
         facts = self._facts()
-        return None if facts is None else as_time(facts.created_at)
+        return None if facts is None else facts.created_at
 
     @property
     def expires_at(self) -> datetime | None:
@@ -238,8 +236,9 @@ class ServerSideSession(SessionMixin):
         facts = self._facts()
         if facts is None:
             return None
-        ends = [facts.expires_at] + ([] if self._limit is None else [self._limit])
-        return as_time(min(ends))
+        if self._limit is None:
+            return facts.expires_at
+        return min(facts.expires_at, datetime.fromtimestamp(self._limit, UTC))
 
     def set_expiry(self, when: datetime | timedelta | None) -> None:
         """Let the session end at ``when`` at the latest, such as when the identity
@@ -253,7 +252,7 @@ class ServerSideSession(SessionMixin):
         :raises ValueError: it is past, or has no time zone.
         """
         self._mapping()
-        self._limit = None if when is None else _end(when)
+        self._limit = None if when is None else _as_seconds(when)
 
     def regenerate(self) -> None:
         """Move the session to a new token when it is saved. The old one is dead then;
@@ -379,22 +378,11 @@ class ServerSideSession(SessionMixin):
 session: ServerSideSession = cast(ServerSideSession, _session)
 
 
-def as_time(seconds: int) -> datetime:
-    """A time in a row, in UTC; the nearest year that a calendar has, if the row was
-    tampered with.
-    """
-    if not isinstance(seconds, int):  # SQLite keeps anything in any column
-        seconds = 0
-    return datetime.fromtimestamp(min(max(seconds, 0), _LAST_SECOND), UTC)
-
-
-def _end(when: datetime | timedelta) -> int:
+def _as_seconds(when: datetime | timedelta) -> int:
     """``when`` in seconds since 1970, rounded up."""
     given, now = when, datetime.fromtimestamp(time.time(), UTC)
     if isinstance(when, timedelta):
-        # Further away than any calendar goes is as good as its last year.
-        furthest = datetime(9999, 1, 1, tzinfo=UTC) - now
-        when = now + min(max(when, timedelta(0)), furthest)
+        when = now + min(max(when, timedelta(0)), _FURTHEST - now)
     if not isinstance(when, datetime):
         raise TypeError(
             f"set_expiry() was given {given!r}. It takes a datetime with a time zone, a"
@@ -410,4 +398,4 @@ def _end(when: datetime | timedelta) -> int:
             f"set_expiry() was given {given!r}, which is past. To end the session, call"
             " session.clear()."
         )
-    return math.ceil(when.timestamp())
+    return math.ceil(min(when, _FURTHEST).timestamp())

@@ -142,12 +142,14 @@ application's, or the limit of a user's sessions.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from blinker import Namespace, Signal
-from flask import Flask
+from flask import Flask, current_app, has_app_context
 
 __all__ = [
     "EndReason",
@@ -170,6 +172,7 @@ __all__ = [
     "session_refused",
     "session_rotated",
     "session_unreadable",
+    "teller",
 ]
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -288,3 +291,20 @@ def send(app: Flask, event: Event) -> None:
             app.ensure_sync(receiver)(app, event=event)
         except Exception:
             logger.exception("A receiver of %s failed.", type(event).__name__)
+
+
+def teller(app: Flask) -> Tell:
+    """What sends events in the name of the application, as long as there is one."""
+    there = weakref.ref(app)
+
+    def tell(event: Event) -> None:
+        sender = there()
+        if sender is None or not has_receivers(event, sender):
+            return
+        # A receiver may want the application's database, and a row that is purged
+        # after a response meets no context.
+        current = has_app_context() and current_app._get_current_object() is sender  # type: ignore[attr-defined]
+        with nullcontext() if current else sender.app_context():
+            send(sender, event)
+
+    return tell

@@ -158,7 +158,7 @@ def store_of(app: Flask) -> SessionStore:
     """The store behind an application's sessions."""
     interface = app.session_interface
     assert isinstance(interface, FlaskSQLAlchemySessionInterface)
-    return interface.records(app).store
+    return interface.records.store
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flask import Flask, Response, session
+from flask import Flask, Request, Response, session
 
 from flask_sessionsql import (
     NullSessionError,
@@ -15,8 +15,8 @@ from flask_sessionsql import (
     SessionRefused,
 )
 from flask_sessionsql import session as typed_session
-from flask_sessionsql.interfaces import _write_late
-from flask_sessionsql.saving.planning import Action, Plan
+from flask_sessionsql.interfaces import RequestSource, _write_deferred
+from flask_sessionsql.saving.planning import Keep, Plan
 
 READS: list[Callable[[], object]] = [
     lambda: session.get("key"),
@@ -170,18 +170,21 @@ def test_vary_names_the_cookie_once(
     assert sorted(said) == sorted(expected.split())
 
 
-def test_a_late_conflict_is_told_of_and_raised() -> None:
+def test_a_deferred_conflict_is_told_of_and_raised() -> None:
     """What cannot be written at the end of the context is told of, and an error."""
     told: list[Any] = []
 
     class Records:
         tell = told.append
 
-        def execute(self, plan: Plan, keys: list[str]) -> None:
+        def execute(self, plan: Plan) -> None:
             raise SessionConflictError("It was changed by others at each try.")
 
-    opened = SimpleNamespace(refused=False, record=None)
-    plan = Plan(Action.UPDATE, {})
-    with pytest.raises(SessionConflictError):
-        _write_late(Records(), opened, "ann", plan, ["a key"])  # type: ignore[arg-type]
+    records: Any = Records()
+    interface: Any = SimpleNamespace(records=records)
+    app, request = Flask("shop"), Request({})
+    source = RequestSource(interface, app, request)
+    for _ in range(2):
+        with pytest.raises(SessionConflictError):
+            _write_deferred(records, source, "ann", Keep(None, {}))
     assert [SessionRefused(None, "ann", "conflict")] == told

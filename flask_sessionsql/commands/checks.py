@@ -208,7 +208,7 @@ def _check_database(
     app: Flask, interface: FlaskSQLAlchemySessionInterface
 ) -> list[Finding]:
     try:
-        database = interface.records(app).store.database
+        database = interface.records.store.database
         there = database.run(lambda connection: _reflect(connection, database.table))
     except (SessionConfigError, SessionTableError) as error:
         subject = getattr(error, "key", "SESSION_SQLALCHEMY_TABLE")

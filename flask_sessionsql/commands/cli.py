@@ -192,7 +192,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
-from flask import Flask, current_app
+from flask import current_app
 from flask.cli import AppGroup
 from sqlalchemy import exc as sa_exc
 
@@ -202,9 +202,7 @@ from ..exceptions import (
     UnreadableSessionError,
 )
 from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
-from ..saving.records import SessionRecords
 from ..sessions import HIDDEN_KEYS
-from ..storage.administration import SessionAdministration
 from ..storage.purging import BATCH, PAUSE, count_expired, purge
 from ..storage.store import StoredSession
 from .checks import check_all
@@ -323,27 +321,15 @@ def _somebody(ctx: click.Context, option: click.Parameter, user: str | None) -> 
     return user
 
 
-def _application() -> tuple[Flask, FlaskSQLAlchemySessionInterface]:
-    # Itself, not what stands for it in every context: it is whom signals come from.
-    app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
-    interface = app.extensions.get("sessionsql")
+def _interface() -> FlaskSQLAlchemySessionInterface:
+    interface = current_app.extensions.get("sessionsql")
     if not isinstance(interface, FlaskSQLAlchemySessionInterface):
         raise _error(
             "This application keeps no sessions in a database. Set SESSION_TYPE ="
             " 'flask-sqlalchemy' in its configuration before Session(app) or"
             " init_app(app)."
         )
-    return app, interface
-
-
-def _administration() -> SessionAdministration:
-    app, interface = _application()
-    return interface.administration(app)
-
-
-def _records() -> SessionRecords:
-    app, interface = _application()
-    return interface.records(app)
+    return interface
 
 
 # list
@@ -374,7 +360,7 @@ def list_command(user: str | None, limit: int, as_json: bool) -> None:
     last first. Times are in UTC. Long values are cut; 'show' and --json have them
     whole.
     """
-    administration = _administration()
+    administration = _interface().administration
     if user is None:
         found = administration.all(limit + 1)
     else:
@@ -409,19 +395,19 @@ def show_command(handle: str, values: bool, as_json: bool) -> None:
     """Show what there is to know of the live session HANDLE, a handle as 'list' has it,
     and its keys with the bytes that each takes together with its value.
     """
-    app, interface = _application()
-    row = interface.administration(app).row(handle)
+    interface = _interface()
+    row = interface.administration.row(handle)
     if row is None:
         # Not what was given: it may be a token, by mistake.
         raise _error(
             "There is no live session of that handle. 'flask sessions list' shows the"
             " handles."
         )
-    stored, (row, data) = row.data, _read(app, interface, row)
+    stored, (row, data) = row.data, _read(interface, row)
     size = len(stored)
     document = session_document(row, data, size, permanent=interface.config.permanent)
     shown = {key: data[key] for key in data if key not in HIDDEN_KEYS}
-    sizes = interface.records(app).planner.sizes(shown)
+    sizes = interface.records.planner.sizes(shown)
     if as_json:
         keys = keys_document(sizes, shown if values else None)
         say_json({**document, "keys": keys})
@@ -430,17 +416,17 @@ def show_command(handle: str, values: bool, as_json: bool) -> None:
 
 
 def _read(
-    app: Flask, interface: FlaskSQLAlchemySessionInterface, row: StoredSession
+    interface: FlaskSQLAlchemySessionInterface, row: StoredSession
 ) -> tuple[StoredSession, dict[Any, Any]]:
     """The row and its data, hidden keys included."""
-    records, keys = interface.records(app), secret_keys(app)
-    if not keys:
+    records, secrets = interface.records, secret_keys(current_app)
+    if not secrets:
         raise _error(
             "No SECRET_KEY is set, and sessions are read with it. Run the command with"
             " the configuration that the application runs with."
         )
     try:
-        readable = records.readable(row, keys)
+        readable = records.readable(row, secrets)
         return readable, records.data(readable)
     except UnreadableSessionError as error:
         raise _error(
@@ -485,7 +471,7 @@ def revoke_command(
     """
     if sum((handle is not None, user is not None, everybody)) != 1:
         raise click.UsageError("Give one of --handle, --user and --all.")
-    administration = _administration()
+    administration = _interface().administration
     if everybody and not yes:
         click.confirm("End all sessions of all users?", abort=True, err=True)
     if handle is not None:
@@ -559,7 +545,7 @@ def purge_command(
     only makes room. It may run while the application does, any number of times at once,
     and goes on where the last run stopped. On a terminal it shows how far it is.
     """
-    records, now = _records(), int(time.time())
+    records, now = _interface().records, int(time.time())
     database = records.store.database
     if dry_run:
         _say_purged(0, count_expired(database, now), as_json, dry_run=True)
@@ -617,7 +603,7 @@ def stats_command(as_json: bool) -> None:
     """Tell how many sessions and users there are, and how large they are. It reads the
     whole table.
     """
-    stats = _administration().stats()
+    stats = _interface().administration.stats()
     if as_json:
         say_json(asdict(stats))
         return
@@ -647,7 +633,7 @@ def check_command(ctx: click.Context, as_json: bool) -> None:
     """Look at the settings, and at the table as the database has it, and say what is
     wrong and what to do about it. It changes nothing.
     """
-    findings = check_all(*_application())
+    findings = check_all(current_app, _interface())
     if as_json:
         say_json({"findings": [asdict(finding) for finding in findings]})
     elif findings:
@@ -669,7 +655,7 @@ def create_table_command() -> None:
     """Create the table of the sessions, with its indexes, if it is missing. An
     application with migrations creates it by one of those instead.
     """
-    database = _records().store.database
+    database = _interface().records.store.database
     name = escaped(database.table.fullname)
     if database.provide_table():
         say(f"Created the table {name}.")

@@ -15,9 +15,10 @@ from typing import Any
 
 import click
 
-from ..sessions import EXPIRY_KEY, PERMANENT_KEY, as_time
+from ..sessions import EXPIRY_KEY, PERMANENT_KEY
 from ..storage.administration import SessionInfo
 from ..storage.store import StoredSession
+from ..storage.tables import as_time
 from .checks import Finding
 
 __all__ = [

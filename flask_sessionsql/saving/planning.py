@@ -1,16 +1,16 @@
 """What saving a session comes to, decided without the database.
 
 :meth:`Planner.plan` compares what a request made of its session with what it had
-loaded, and says what is to be written, so that a response can be made before it is.
-:mod:`flask_sessionsql.saving.records` writes it.
+loaded, and gives a plan: one small type for each thing that can be done. Where another
+request was faster, :meth:`Planner.again` gives the next plan.
+:mod:`flask_sessionsql.saving.records` carries them out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from ..config import SessionConfig
 from ..exceptions import SessionTooLargeError, SessionValueError
@@ -19,14 +19,32 @@ from ..formats.tokens import new_handle, new_token, row_id
 from ..sessions import EXPIRY_KEY, HIDDEN_KEYS
 from ..storage.store import StoredSession
 from ..storage.tables import MAX_USER_ID
+from .merging import merge
 
-__all__ = ["Action", "Client", "Keys", "Plan", "Planner", "SessionRecord", "Stale"]
+__all__ = [
+    "Change",
+    "Clear",
+    "Client",
+    "Contended",
+    "Empty",
+    "Insert",
+    "Keep",
+    "Plan",
+    "Planner",
+    "Replace",
+    "Secrets",
+    "SessionRecord",
+    "Stale",
+    "Touch",
+    "Update",
+    "Use",
+]
 
 #: How many of its keys the error of a session that is too large names.
 _NAMED_KEYS = 5
 
-#: ``SECRET_KEY`` and its fallbacks.
-Keys = Sequence[str | bytes]
+#: ``SECRET_KEY`` and its fallbacks, in this order.
+Secrets: TypeAlias = Sequence[str | bytes]
 
 
 class Client(NamedTuple):
@@ -36,8 +54,8 @@ class Client(NamedTuple):
     user_agent: str | None = None
 
 
-# What holds a token is no tuple: reporters of errors take sequences apart, whatever
-# their repr says.
+# What holds a token or a secret is no tuple: reporters of errors take sequences apart,
+# whatever their repr says. What holds data has no repr of its fields.
 
 
 @dataclass(slots=True)
@@ -70,37 +88,120 @@ class SessionRecord:
         return f"<SessionRecord {self.row.handle!r}>"
 
 
-class Action(Enum):
-    """What saving a session comes to."""
+@dataclass(slots=True, repr=False)
+class Use:
+    """A request's use of a session: when, under which secrets, and from where."""
 
-    NOTHING = auto()
-    INSERT = auto()
-    UPDATE = auto()
-    TOUCH = auto()
-    DELETE = auto()
-
-
-@dataclass(slots=True)
-class Plan:
-    """What is to be written."""
-
-    action: Action
-    data: Mapping[Any, Any]
-    #: What was loaded, if anything was.
-    record: SessionRecord | None = None
-    #: What is to be stored.
-    target: SessionRecord | None = None
-    #: The application ended the old session: nothing of it is to be merged.
-    replaces: bool = False
-    #: The session moves to a new token, whoever its user is.
-    rotates: bool = False
-    stale: Stale | None = None
+    #: Seconds since 1970, UTC.
+    now: int
+    secrets: Secrets
+    #: Gives what the session is used with; called if something is written.
     client: Callable[[], Client] = Client
-    now: int = 0
 
-    def __repr__(self) -> str:
-        """Without the data."""
-        return f"<Plan {self.action.name}>"
+
+@dataclass(slots=True, repr=False)
+class Change:
+    """What a request made of a session that it had loaded."""
+
+    #: As it was loaded.
+    base: SessionRecord
+    data: Mapping[Any, Any]
+    use: Use
+    #: Whether the application asked for a new token.
+    rotates: bool = False
+
+
+# The plans. Each but Keep and Insert is for a row as it was loaded last: ``record``.
+# ``target`` is what is to stand there, and ``data`` what that holds, decoded.
+
+
+@dataclass(slots=True, repr=False)
+class Keep:
+    """Write nothing."""
+
+    record: SessionRecord | None
+    data: Mapping[Any, Any]
+
+
+@dataclass(slots=True, repr=False)
+class Insert:
+    """Begin a session."""
+
+    target: SessionRecord
+    data: Mapping[Any, Any]
+    use: Use
+    #: The token that came with the request and opened nothing, if any.
+    stale: Stale | None = None
+
+
+@dataclass(slots=True, repr=False)
+class Touch:
+    """Note that a session was used; nothing else of it changes."""
+
+    record: SessionRecord
+    target: SessionRecord
+    data: Mapping[Any, Any]
+    use: Use
+
+
+@dataclass(slots=True, repr=False)
+class Update:
+    """Store a change, along with what others have changed meanwhile."""
+
+    record: SessionRecord
+    target: SessionRecord
+    data: Mapping[Any, Any]
+    change: Change
+
+    @property
+    def use(self) -> Use:
+        """Of the request that made the change."""
+        return self.change.use
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether another request's change is in it."""
+        return self.record is not self.change.base
+
+
+@dataclass(slots=True, repr=False)
+class Empty:
+    """Delete a session whose last key the request took out, unless others have put
+    something in meanwhile.
+    """
+
+    record: SessionRecord
+    change: Change
+
+    @property
+    def use(self) -> Use:
+        """Of the request that made the change."""
+        return self.change.use
+
+
+@dataclass(slots=True, repr=False)
+class Replace:
+    """End a session, whatever others have made of it, and begin another in its row:
+    something was written after ``session.clear()``.
+    """
+
+    record: SessionRecord
+    target: SessionRecord
+    data: Mapping[Any, Any]
+    use: Use
+
+
+@dataclass(slots=True, repr=False)
+class Clear:
+    """End a session, whatever others have made of it: ``session.clear()``."""
+
+    record: SessionRecord
+    use: Use
+
+
+#: What writes over a row that other requests may have written.
+Contended: TypeAlias = Update | Empty | Replace | Clear
+Plan: TypeAlias = Keep | Insert | Touch | Contended
 
 
 class Planner:
@@ -112,152 +213,205 @@ class Planner:
 
     def plan(
         self,
-        keys: Keys,
+        use: Use,
         record: SessionRecord | None,
         data: Mapping[Any, Any],
         *,
         empty: bool,
         cleared: bool,
-        now: int,
         rotates: bool = False,
         stale: Stale | None = None,
-        client: Callable[[], Client] = Client,
     ) -> Plan:
         """What saving ``data`` over ``record`` comes to.
 
         :param empty: whether the application sees an empty session.
         :param cleared: whether the application ended the session that was loaded.
-        :param now: seconds since 1970, UTC.
         :param rotates: whether the application asked for a new token.
         :param stale: the token that came with the request and opened nothing, if any.
-        :param client: gives what the session is used with.
         :raises SessionValueError: something in ``data`` cannot be kept.
         :raises SessionTooLargeError: ``data`` is over ``SESSION_MAX_BYTES``.
         """
-        plan = Plan(
-            Action.NOTHING, data, record, None, cleared, rotates, stale, client, now
-        )
         if empty:
-            plan.action = Action.NOTHING if record is None else Action.DELETE
-            return plan
+            if record is None:
+                return Keep(None, data)
+            if cleared:
+                return Clear(record, use)
+            return Empty(record, Change(record, data, use, rotates))
         try:
             payload = self._serializer.dumps(data)
         except SessionValueError:
             # A row that another version or hand wrote can be read and not written.
             if record is not None and data == self._serializer.loads(record.row.data):
-                return plan
+                return Keep(record, data)
             raise
         if record is None:
-            plan.action = Action.INSERT
-            plan.target = self._new(keys, plan, payload, None)
-            return plan
-        row = record.row
+            return Insert(self._begun(use, data, payload), data, use, stale)
         if cleared:
-            plan.target = self._new(keys, plan, payload, row.id)
-        elif rotates or payload != row.data:
-            plan.target = self.changed(keys, plan, record, data, payload)
-        elif (user_id := self._user_id_in(data)) != row.user_id:
+            target = self._begun(use, data, payload, record.row.id)
+            return Replace(record, target, data, use)
+        if rotates or payload != record.row.data:
+            change = Change(record, data, use, rotates)
+            target = self._changed(change, record, data, payload)
+            return Update(record, target, data, change)
+        return self._read(use, record, data)
+
+    def _read(
+        self, use: Use, record: SessionRecord, data: Mapping[Any, Any]
+    ) -> Keep | Touch | Update:
+        """What a session that is as it was loaded comes to."""
+        row = record.row
+        if (user_id := self._stored_user_id(data)) != row.user_id:
             # SESSION_USER_KEY is another one than when the row was stored.
             row = row._replace(user_id=user_id)
-            plan.target = self._used(keys, plan, record, record.token, row, data)
-        elif self._config.refresh_each_request and self._is_due(row, data, now):
-            until = max(row.expires_at, self._expiry(row, data, now))
-            address, user_agent = client()
-            row = row._replace(
-                expires_at=until,
-                last_used_at=now,
-                address=address,
-                user_agent=user_agent,
-            )
-            plan.action = Action.TOUCH
-            plan.target = replace(record, row=row)
-            return plan
-        else:
-            return plan
-        plan.action = Action.UPDATE
-        return plan
-
-    def changed(
-        self,
-        keys: Keys,
-        plan: Plan,
-        record: SessionRecord,
-        data: Mapping[Any, Any],
-        payload: bytes,
-        new: str | None = None,
-    ) -> SessionRecord:
-        """``record`` with ``data``: under a new token if the user is another one
-        (OWASP ASVS 5.0, 7.2.4) or the application asked for it, and always under the
-        current key.
-
-        :param payload: ``data``, serialized.
-        :param new: the new token, if one was made already.
-        """
-        self._check_size(data, payload, len(record.row.data))
-        token, user_id, before = record.token, self._user_id(data), record.row.user_id
-        if before != user_id:
-            # The column may lag behind SESSION_USER_KEY; the data do not.
-            before = self._user_id_in(self._serializer.loads(record.row.data))
-        if plan.rotates or user_id != before:
-            token = new or new_token(self._config.id_length)
-        row = record.row._replace(user_id=user_id, data=payload)
-        if before is None and user_id is not None:
-            # A login: the absolute lifetime asks for one now and then, so it begins
-            # with one (OWASP ASVS 5.0, 7.3.2).
-            row = row._replace(created_at=plan.now)
-        return self._used(keys, plan, record, token, row, data)
-
-    def _used(
-        self,
-        keys: Keys,
-        plan: Plan,
-        record: SessionRecord,
-        token: str,
-        row: StoredSession,
-        data: Mapping[Any, Any],
-    ) -> SessionRecord:
-        """``row`` in the place of ``record``, used now, where it belongs by its token
-        and the current key.
-        """
-        place = row.id
-        if token != record.token or not record.is_current:
-            place = row_id(keys[0], token)
-        address, user_agent = plan.client()
+            target = self._written(use, record, record.token, row, data)
+            return Update(record, target, data, Change(record, data, use))
+        if not (self._config.refresh_each_request and self._is_due(row, data, use.now)):
+            return Keep(record, data)
+        address, user_agent = use.client()
         row = row._replace(
-            id=place,
-            version=row.version + 1,
-            expires_at=self._expiry(row, data, plan.now),
-            last_used_at=plan.now,
+            expires_at=max(row.expires_at, self._moved_end(row, data, use.now)),
+            last_used_at=use.now,
             address=address,
             user_agent=user_agent,
-            previous_id=None if place == row.id else row.id,
         )
-        return SessionRecord(token, row, True)
+        return Touch(record, replace(record, row=row), data, use)
 
-    def _new(
-        self, keys: Keys, plan: Plan, payload: bytes, previous_id: bytes | None
+    def again(
+        self, plan: Contended, record: SessionRecord, theirs: Mapping[Any, Any]
+    ) -> Plan:
+        """What a plan comes to after another request has written its row.
+
+        :param record: what that request has stored.
+        :param theirs: the data of ``record``.
+        :raises SessionTooLargeError: both changes together are over
+            ``SESSION_MAX_BYTES``.
+        """
+        if isinstance(plan, (Replace, Clear)):
+            return replace(plan, record=record)
+        change = plan.change
+        data = self._merged(change, theirs)
+        if not data.keys() - set(HIDDEN_KEYS):
+            return Empty(record, change)
+        payload = self._serializer.dumps(data)
+        if payload == record.row.data and not change.rotates:
+            return Keep(record, data)
+        token = None
+        if isinstance(plan, Update) and plan.target.token != record.token:
+            token = plan.target.token
+        target = self._changed(change, record, data, payload, token)
+        return Update(record, target, data, change)
+
+    def alone(self, plan: Update | Replace) -> Insert:
+        """A plan for a row, as one for a new session: what the request had read and
+        made of it, and nothing of what has become of the row.
+        """
+        target = plan.target
+        row = target.row._replace(handle=new_handle(plan.use.now), version=1)
+        return Insert(replace(target, row=row), plan.data, plan.use)
+
+    # What is to be stored.
+
+    def _begun(
+        self,
+        use: Use,
+        data: Mapping[Any, Any],
+        payload: bytes,
+        previous_id: bytes | None = None,
     ) -> SessionRecord:
-        self._check_size(plan.data, payload, 0)
+        """A new session.
+
+        :param payload: ``data``, serialized.
+        :param previous_id: the key of the row that it takes.
+        """
+        self._check_size(data, payload, 0)
         token = new_token(self._config.id_length)
-        address, user_agent = plan.client()
+        address, user_agent = use.client()
         row = StoredSession(
-            id=row_id(keys[0], token),
-            handle=new_handle(plan.now),
-            user_id=self._user_id(plan.data),
+            id=row_id(use.secrets[0], token),
+            handle=new_handle(use.now),
+            user_id=self._user_id(data),
             data=payload,
             version=1,
-            created_at=plan.now,
-            expires_at=self._end(plan.now, plan.data, plan.now),
-            last_used_at=plan.now,
+            created_at=use.now,
+            expires_at=self._ends_at(use.now, data, use.now),
+            last_used_at=use.now,
             address=address,
             user_agent=user_agent,
             previous_id=previous_id,
         )
         return SessionRecord(token, row, True)
 
+    def _changed(
+        self,
+        change: Change,
+        record: SessionRecord,
+        data: Mapping[Any, Any],
+        payload: bytes,
+        token: str | None = None,
+    ) -> SessionRecord:
+        """``record`` with ``data``: under a new token if the user is another one
+        (OWASP ASVS 5.0, 7.2.4) or the application asked for it, and always under the
+        current secret.
+
+        :param payload: ``data``, serialized.
+        :param token: the new token, if one was made already.
+        """
+        self._check_size(data, payload, len(record.row.data))
+        user_id, before = self._user_id(data), record.row.user_id
+        if before != user_id:
+            # The column may lag behind SESSION_USER_KEY; the data do not.
+            before = self._stored_user_id(self._serializer.loads(record.row.data))
+        if not change.rotates and user_id == before:
+            token = record.token
+        row = record.row._replace(user_id=user_id, data=payload)
+        if before is None and user_id is not None:
+            # A login: the absolute lifetime asks for one now and then, so it begins
+            # with one (OWASP ASVS 5.0, 7.3.2).
+            row = row._replace(created_at=change.use.now)
+        token = token or new_token(self._config.id_length)
+        return self._written(change.use, record, token, row, data)
+
+    def _written(
+        self,
+        use: Use,
+        record: SessionRecord,
+        token: str,
+        row: StoredSession,
+        data: Mapping[Any, Any],
+    ) -> SessionRecord:
+        """``row`` in the place of ``record``, used now, where it belongs by its token
+        and the current secret.
+        """
+        place = row.id
+        if token != record.token or not record.is_current:
+            place = row_id(use.secrets[0], token)
+        address, user_agent = use.client()
+        row = row._replace(
+            id=place,
+            version=row.version + 1,
+            expires_at=self._moved_end(row, data, use.now),
+            last_used_at=use.now,
+            address=address,
+            user_agent=user_agent,
+            previous_id=None if place == row.id else row.id,
+        )
+        return SessionRecord(token, row, True)
+
+    def _merged(self, change: Change, theirs: Mapping[Any, Any]) -> dict[Any, Any]:
+        """What a request and another one made of the same session."""
+        base = self._serializer.loads(change.base.row.data)
+        data = merge(base, change.data, theirs, self._is_same)
+        for key in HIDDEN_KEYS:  # they stand last, where the session puts them
+            if key in data:
+                data[key] = data.pop(key)
+        return data
+
+    def _is_same(self, one: Any, other: Any) -> bool:
+        return self._serializer.dumps({0: one}) == self._serializer.dumps({0: other})
+
     # When a session ends.
 
-    def _end(self, created_at: int, data: Mapping[Any, Any], now: int) -> int:
+    def _ends_at(self, created_at: int, data: Mapping[Any, Any], now: int) -> int:
         """When a session used ``now`` ends if it is not used again."""
         end = now + self._config.lifetime
         if self._config.absolute_lifetime is not None:
@@ -266,26 +420,35 @@ class Planner:
             end = min(end, data[EXPIRY_KEY])
         return end
 
-    def _expiry(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> int:
-        """As :meth:`_end`; the end that ``row`` has if that is near enough, so that
+    def _moved_end(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> int:
+        """As :meth:`_ends_at`; the end that ``row`` has if that is near enough, so that
         neither the row nor the cookie is written for it in every request.
         """
-        until = self._end(row.created_at, data, now)
+        end = self._ends_at(row.created_at, data, now)
         # What the application has set, and the absolute lifetime, hold to the second.
-        is_idle_end = until == now + self._config.lifetime
-        lag = until - row.expires_at
+        is_idle_end = end == now + self._config.lifetime
+        lag = end - row.expires_at
         near_enough = is_idle_end and 0 <= lag < self._config.refresh_interval
-        return row.expires_at if near_enough else until
+        return row.expires_at if near_enough else end
 
     def _is_due(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:
         """Whether the row's end or last use lag behind further than they may."""
-        if self._expiry(row, data, now) > row.expires_at:
+        if self._moved_end(row, data, now) > row.expires_at:
             return True
         # An end that is set does not move, and the last use goes on all the same.
         used = row.last_used_at
         return used is not None and now - used >= max(1, self._config.refresh_interval)
 
     # What the data say.
+
+    def differs(self, record: SessionRecord | None, data: Mapping[Any, Any]) -> bool:
+        """Whether ``data`` is not what ``record`` holds."""
+        if record is None:
+            return bool(data)
+        try:
+            return self._serializer.dumps(data) != record.row.data
+        except SessionValueError:
+            return True
 
     def _check_size(self, data: Mapping[Any, Any], payload: bytes, stored: int) -> None:
         """A session that is too large already may stay so, and shrink."""
@@ -305,7 +468,7 @@ class Planner:
         ]
         return sorted(sizes, key=lambda each: -each[1])
 
-    def _user_id_in(self, data: Mapping[Any, Any]) -> str | None:
+    def _stored_user_id(self, data: Mapping[Any, Any]) -> str | None:
         """As :meth:`_user_id`, of data that are stored already."""
         try:
             return self._user_id(data)

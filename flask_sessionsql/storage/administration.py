@@ -174,11 +174,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..config import SessionConfig
-from ..sessions import as_time
 from ..signals import SessionEnded, Tell
 from .database import SessionDatabase, delete_rows, transaction
 from .limits import of_user
 from .store import StoredSession
+from .tables import as_time
 
 __all__ = ["ANYBODY", "SessionAdministration", "SessionInfo", "SessionStats"]
 
@@ -372,7 +372,7 @@ class SessionAdministration:
         where = self._named(handle)
         if user_id is not ANYBODY:
             where = sa.and_(where, self._of_user(user_id))
-        return self._end(where, wait) > 0
+        return self._end_all(where, wait) > 0
 
     def revoke_user(
         self, user_id: object, *, keep: str | None = None, wait: bool = True
@@ -387,7 +387,7 @@ class SessionAdministration:
         where = self._of_user(user_id)
         if keep is not None:
             where = sa.and_(where, sa.not_(self._named(keep)))
-        return self._end(where, wait)
+        return self._end_all(where, wait)
 
     def revoke_all(self, *, wait: bool = True) -> int:
         """End all sessions that began before this. How many there were.
@@ -397,10 +397,10 @@ class SessionAdministration:
         created_at, now = self._database.table.c.created_at, int(time.time())
         # Another host's clock may be ahead of ours. Those are met once: a second look
         # at them would meet whoever has come since, and never be the last.
-        ahead = self._end(created_at <= now + CLOCKS_DIFFER, wait, looks=1)
-        return ahead + self._end(created_at <= now, wait)
+        ahead = self._end_all(created_at <= now + CLOCKS_DIFFER, wait, looks=1)
+        return ahead + self._end_all(created_at <= now, wait)
 
-    def _end(
+    def _end_all(
         self, where: sa.ColumnElement[bool], wait: bool, looks: int | None = None
     ) -> int:
         """Delete rows until there are none, and tell of each. How many they were.
@@ -411,16 +411,16 @@ class SessionAdministration:
         """
         total, done = 0, 0
         while True:
-            ended = self._look(where, wait)
+            ended = self._sweep(where, wait)
             total, done = total + ended, done + 1
             if done == looks or (looks is None and done > 1 and not ended):
                 return total
 
-    def _look(self, where: sa.ColumnElement[bool], wait: bool) -> int:
+    def _sweep(self, where: sa.ColumnElement[bool], wait: bool) -> int:
         """Delete the rows from the lowest key to the highest. How many they were."""
         total, after = 0, None
         while True:
-            ended = self._end_some(where, wait, after)
+            ended = self._delete_batch(where, wait, after)
             for row in ended:
                 self._tell(SessionEnded(row.handle, row.user_id, "revoked"))
             total += len(ended)
@@ -429,7 +429,7 @@ class SessionAdministration:
             # Deleted rows are still met, for as long as others may see them.
             after = ended[-1].id
 
-    def _end_some(
+    def _delete_batch(
         self, where: sa.ColumnElement[bool], wait: bool, after: bytes | None
     ) -> Sequence[Any]:
         table = self._database.table

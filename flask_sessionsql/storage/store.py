@@ -36,7 +36,7 @@ _LOADED = (
 )
 
 
-class _End(Enum):
+class _Expiry(Enum):
     """What becomes of the end of a session when it is changed."""
 
     STAYS = auto()
@@ -70,7 +70,7 @@ class StoredSession(NamedTuple):
 
 
 #: A column's new value, as a parameter.
-_NEW = {name: f"new_{name}" for name in StoredSession._fields}
+_PARAMETER = {name: f"new_{name}" for name in StoredSession._fields}
 
 
 class SessionStore:
@@ -126,7 +126,7 @@ class SessionStore:
                 | {"purge_at": sa.bindparam("expires_at")}
             )
         )
-        self._updates: dict[tuple[Sequence[str], _End], Statement] = {}
+        self._updates: dict[tuple[Sequence[str], _Expiry], Statement] = {}
         until: sa.BindParameter[int] = sa.bindparam("new_expires_at")
         used: sa.BindParameter[int] = sa.bindparam("new_last_used_at")
         self._touch = Statement(
@@ -135,7 +135,7 @@ class SessionStore:
             .where(sa.or_(columns.last_used_at.is_(None), columns.last_used_at < used))
             .values(_bound(_USED) | {"expires_at": until})
         )
-        self._late = sa.select(sa.literal(1)).where(
+        self._moved = sa.select(sa.literal(1)).where(
             columns.last_used_at > sa.bindparam("since"),
             columns.expires_at > sa.bindparam("now"),
         )
@@ -159,14 +159,14 @@ class SessionStore:
         row = self.database.first(self._load, {"at": id, "now": now})
         return None if row is None else StoredSession(id, *row)
 
-    def is_late(self, ids: Iterable[bytes], now: int, since: int) -> bool:
-        """Whether a live row that was used after ``since`` had one of these keys
-        before its token changed.
+    def has_moved(self, ids: Iterable[bytes], now: int, since: int) -> bool:
+        """Whether a session that had one of these keys has moved to a new token: a live
+        one that was used after ``since``.
         """
-        late = self._late.where(self.table.c.previous_id.in_(list(ids)))
+        moved = self._moved.where(self.table.c.previous_id.in_(list(ids)))
         parameters = {"now": now, "since": since}
         found = self.database.run(
-            lambda connection: connection.execute(late, parameters).first()
+            lambda connection: connection.execute(moved, parameters).first()
         )
         return found is not None
 
@@ -210,28 +210,28 @@ class SessionStore:
             names += _MOVED
         elif row.user_id != loaded.user_id:
             names += ("user_id",)
-        end = _End.STAYS
+        end = _Expiry.STAYS
         if row.expires_at != loaded.expires_at:
             later = row.expires_at > loaded.expires_at
-            end = _End.MOVES_ON if later else _End.MOVES_BACK
+            end = _Expiry.MOVES_ON if later else _Expiry.MOVES_BACK
             names += ("expires_at",)
-        values = _new(row, names)
+        values = _values(row, names)
         values |= {"at": loaded.id, "loaded": loaded.version, "now": now}
         statement = self._updates.get((names, end)) or self._update(names, end)
         return self._write(statement, values, row, limit, wait) == 1
 
-    def _update(self, names: Sequence[str], end: _End) -> Statement:
+    def _update(self, names: Sequence[str], end: _Expiry) -> Statement:
         """The statement that writes these columns, and no other: SQLite touches the
         index of each column that is named, changed or not.
         """
         columns = self.table.c
         new = _bound(names) | {"version": columns.version + sa.literal_column("1")}
-        if end is _End.MOVES_ON:
+        if end is _Expiry.MOVES_ON:
             # Another request may have used the session later than this one.
             until = new["expires_at"]
             later = columns.expires_at < until
             new["expires_at"] = sa.case((later, until), else_=columns.expires_at)
-        elif end is _End.MOVES_BACK:
+        elif end is _Expiry.MOVES_BACK:
             # The purge must not look at the row later than that.
             new["purge_at"] = new["expires_at"]
         update = sa.update(self.table).where(self._as_loaded).values(new)
@@ -243,7 +243,7 @@ class SessionStore:
         is noted then, and its end may be another one. Its end and its last use only
         ever move forward.
         """
-        values = _new(row, (*_USED, "expires_at"))
+        values = _values(row, (*_USED, "expires_at"))
         values |= {"at": row.id, "loaded": row.version, "now": now}
         return self.database.change(self._touch, values, wait=wait) == 1
 
@@ -256,7 +256,7 @@ class SessionStore:
         values = {"at": id, "loaded": version}
         return self.database.change(self._delete_loaded, values, wait=wait) == 1
 
-    def end(self, loaded: StoredSession, *, wait: bool = True) -> bool:
+    def delete_moved(self, loaded: StoredSession, *, wait: bool = True) -> bool:
         """Delete a session where it has moved to from ``loaded``, if it is still the
         same user's. Whether it was there.
         """
@@ -299,9 +299,9 @@ class SessionStore:
 
 def _bound(names: Iterable[str]) -> dict[str, Any]:
     """A parameter for each of these columns' new values."""
-    return {name: sa.bindparam(_NEW[name]) for name in names}
+    return {name: sa.bindparam(_PARAMETER[name]) for name in names}
 
 
-def _new(row: StoredSession, names: Iterable[str]) -> dict[str, Any]:
+def _values(row: StoredSession, names: Iterable[str]) -> dict[str, Any]:
     """The values for :func:`_bound`."""
-    return {_NEW[name]: getattr(row, name) for name in names}
+    return {_PARAMETER[name]: getattr(row, name) for name in names}

@@ -150,19 +150,29 @@ for what it lacks.
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from ..exceptions import SessionTableError
 
-__all__ = ["MAX_ADDRESS", "MAX_USER_AGENT", "MAX_USER_ID", "sessions_table"]
+__all__ = [
+    "LAST_SECOND",
+    "MAX_ADDRESS",
+    "MAX_USER_AGENT",
+    "MAX_USER_ID",
+    "as_time",
+    "sessions_table",
+]
 
 #: Characters that ``user_id`` holds: what every database can index.
 MAX_USER_ID = 255
 #: An IPv6 address with a zone has at most 60 characters or so.
 MAX_ADDRESS = 64
 MAX_USER_AGENT = 255
+#: The last second of the year 9999.
+LAST_SECOND = 253402300799
 
 _MYSQL = ("mysql", "mariadb")
 
@@ -274,3 +284,12 @@ def sessions_table(
             " SESSION_SQLALCHEMY_TABLE to a name that is free."
         )
     return there
+
+
+def as_time(seconds: int) -> datetime:
+    """A time in a row, in UTC; the nearest year that a calendar has, if the row was
+    tampered with.
+    """
+    if not isinstance(seconds, int):  # SQLite keeps anything in any column
+        seconds = 0
+    return datetime.fromtimestamp(min(max(seconds, 0), LAST_SECOND), UTC)

@@ -30,6 +30,7 @@ from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from flask_sessionsql.formats.tokens import row_id
 from flask_sessionsql.sessions import EXPIRY_KEY, PERMANENT_KEY
+from flask_sessionsql.storage.administration import SessionAdministration
 from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
 from tests.conftest import MakeApp, MakeDatabase, Servers, database_maker, store_of
@@ -909,11 +910,11 @@ def test_faults_are_not_hidden(
 ) -> None:
     """A fault of the program is not taken for an error of the operator's."""
 
-    def fault(app: Flask) -> None:
+    def fault(*arguments: object) -> None:
         raise ZeroDivisionError
 
     app = make_app("sqlite://")
-    monkeypatch.setattr(app.session_interface, "administration", fault)
+    monkeypatch.setattr(SessionAdministration, "all", fault)
 
     assert isinstance(run(app, "list").exception, ZeroDivisionError)
 

@@ -50,7 +50,7 @@ def index(number):
     app.extensions["number"] = session["number"] = number
     return "ok"
 
-engine = app.session_interface.records(app).store.engine
+engine = app.session_interface.records.store.engine
 
 @sa.event.listens_for(engine, "before_cursor_execute")
 def note(connection, cursor, statement, *rest):

@@ -22,7 +22,7 @@ from flask_sessionsql import (
 )
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.formats.tokens import row_id
-from flask_sessionsql.saving.records import LATE
+from flask_sessionsql.saving.records import GRACE
 from tests.conftest import MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import (
     Clock,
@@ -259,7 +259,7 @@ def test_a_late_writer_begins_no_session(
         told.append(event)
 
     tab = moved(app, client)
-    clock.now += LATE - 1
+    clock.now += GRACE - 1
     with session_refused.connected_to(note, app):
         response = tab.get("/set/csrf_token/1")
     assert (response.status_code, cookie(response)) == (200, None)
@@ -483,7 +483,7 @@ def test_another_user_key_reaches_sessions_that_are_only_read(
     settings = {"SESSION_MAX_PER_USER": 1, "SESSION_MAX_PER_USER_POLICY": "refuse"}
     if database_uri == "sqlite://":  # which no two applications share
         after = before
-        records = after.session_interface.records(after)  # type: ignore[attr-defined]
+        records = after.session_interface.records  # type: ignore[attr-defined]
         changed = replace(records._config, user_key="user", max_per_user=1)
         records._config = records.planner._config = changed
     else:

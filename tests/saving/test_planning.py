@@ -11,20 +11,28 @@ from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from flask_sessionsql.formats.tokens import row_id
 from flask_sessionsql.saving.planning import (
-    Action,
+    Change,
+    Clear,
     Client,
-    Keys,
+    Empty,
+    Insert,
+    Keep,
     Plan,
     Planner,
+    Replace,
+    Secrets,
     SessionRecord,
     Stale,
+    Touch,
+    Update,
+    Use,
 )
 from flask_sessionsql.sessions import EXPIRY_KEY, PERMANENT_KEY
 from flask_sessionsql.storage.store import StoredSession
 
 NOW = 1_900_000_000
 DAY = 24 * 3600
-KEYS: Keys = ["new", "old"]
+SECRETS: Secrets = ["new", "old"]
 TOKEN = "k2bS0dmVqQZtCz8WnKxP5g"
 VISITOR = Client("192.0.2.1", "Lynx")
 
@@ -40,7 +48,7 @@ def record_of(
 ) -> SessionRecord:
     """A stored session that was used now."""
     row = StoredSession(
-        id=row_id(KEYS[0] if is_current else KEYS[1], TOKEN),
+        id=row_id(SECRETS[0] if is_current else SECRETS[1], TOKEN),
         handle="0123456789abcdef",
         user_id=data.get("_user_id"),
         data=dumps(data),
@@ -62,22 +70,20 @@ def plan_of(
     rotates: bool = False,
 ) -> Plan:
     return (by or planner()).plan(
-        KEYS,
+        Use(now, SECRETS, lambda: VISITOR),
         record,
         data,
         empty=not data,
         cleared=cleared,
-        now=now,
         rotates=rotates,
-        client=lambda: VISITOR,
     )
 
 
 def target_of(*arguments: Any, **options: Any) -> SessionRecord:
     """What is to be stored, where something is."""
-    target = plan_of(*arguments, **options).target
-    assert target is not None
-    return target
+    plan = plan_of(*arguments, **options)
+    assert isinstance(plan, (Insert, Touch, Update, Replace))
+    return plan.target
 
 
 # What is to be done.
@@ -86,14 +92,17 @@ def target_of(*arguments: Any, **options: Any) -> SessionRecord:
 def test_each_action() -> None:
     """What was loaded, and what was made of it, decide."""
     record, later = record_of({"a": 1}), NOW + DAY
-    assert plan_of(None, {}).action is Action.NOTHING
-    assert plan_of(None, {"a": 1}).action is Action.INSERT
-    assert plan_of(record, {"a": 1}).action is Action.NOTHING
-    assert plan_of(record, {"a": 1}, now=later).action is Action.TOUCH
-    assert plan_of(record, {"a": 2}).action is Action.UPDATE
-    assert plan_of(record, {"a": 1}, cleared=True).action is Action.UPDATE
-    assert plan_of(record, {"a": 1}, rotates=True).action is Action.UPDATE
-    assert plan_of(record, {}).action is Action.DELETE
+    assert type(plan_of(None, {})) is Keep
+    assert type(plan_of(None, {}, cleared=True)) is Keep
+    assert type(plan_of(None, {"a": 1})) is Insert
+    assert type(plan_of(None, {"a": 1}, cleared=True)) is Insert
+    assert type(plan_of(record, {"a": 1})) is Keep
+    assert type(plan_of(record, {"a": 1}, now=later)) is Touch
+    assert type(plan_of(record, {"a": 2})) is Update
+    assert type(plan_of(record, {"a": 1}, rotates=True)) is Update
+    assert type(plan_of(record, {"a": 1}, cleared=True)) is Replace
+    assert type(plan_of(record, {})) is Empty
+    assert type(plan_of(record, {}, cleared=True)) is Clear
 
 
 def test_an_update_keeps_what_was_loaded() -> None:
@@ -110,7 +119,7 @@ def test_a_new_session() -> None:
     """It has a new token, is under the current key and ends by the settings."""
     target = target_of(None, {"a": 1, "_user_id": 5}, planner(lifetime=10 * DAY))
     row = target.row
-    assert (row.id, row.previous_id) == (row_id(KEYS[0], target.token), None)
+    assert (row.id, row.previous_id) == (row_id(SECRETS[0], target.token), None)
     assert (row.user_id, row.version) == ("5", 1)
     assert (row.created_at, row.expires_at) == (NOW, NOW + 10 * DAY)
     assert (row.last_used_at, row.address, row.user_agent) == (NOW, *VISITOR)
@@ -120,11 +129,9 @@ def test_a_new_session() -> None:
 def test_a_session_that_was_ended_begins_anew() -> None:
     """Nothing of it stays but the place that it moves away from."""
     record = record_of({"a": 1})
-    plan = plan_of(record, {"a": 1}, cleared=True)
-    assert plan.replaces
-    assert plan.target is not None
-    row = plan.target.row
-    assert plan.target.token != TOKEN
+    target = target_of(record, {"a": 1}, cleared=True)
+    row = target.row
+    assert target.token != TOKEN
     assert row.handle != record.row.handle
     assert row.created_at == NOW
     assert row.previous_id == record.row.id
@@ -136,10 +143,10 @@ def test_a_session_that_was_ended_begins_anew() -> None:
 def test_an_earlier_key_gives_way_when_something_is_written() -> None:
     """The token stays, and the row moves to where the current key has it."""
     record = record_of({"a": 1}, is_current=False)
-    assert plan_of(record, {"a": 1}).action is Action.NOTHING
+    assert type(plan_of(record, {"a": 1})) is Keep
     target = target_of(record, {"a": 2})
     assert (target.token, target.is_current) == (TOKEN, True)
-    assert target.row.id == row_id(KEYS[0], TOKEN) != record.row.id
+    assert target.row.id == row_id(SECRETS[0], TOKEN) != record.row.id
     assert target.row.previous_id == record.row.id
 
 
@@ -187,20 +194,89 @@ def test_the_absolute_lifetime_begins_with_a_login() -> None:
 def test_a_token_that_was_made_already_is_used() -> None:
     """As when the change is merged into another one after the response was made."""
     record, by = record_of({"a": 1}), planner()
-    plan = plan_of(record, {"a": 2}, by, rotates=True)
-    again = by.changed(KEYS, plan, record, {"a": 3}, dumps({"a": 3}), "made already")
-    assert again.token == "made already"
-    assert again.row.id == row_id(KEYS[0], "made already")
+    plan = plan_of(record, {"a": 1, "b": 2}, by, rotates=True)
+    assert isinstance(plan, Update)
+    theirs = {"a": 3}
+    again = by.again(plan, record_of(theirs, version=8), theirs)
+    assert isinstance(again, Update)
+    assert again.data == {"a": 3, "b": 2}
+    assert again.target.token == plan.target.token != TOKEN
+    assert again.target.row.id == row_id(SECRETS[0], plan.target.token)
+
+
+# After another request has written the row.
+
+
+def after(plan: Plan, theirs: dict[Any, Any]) -> Plan:
+    """The plan that follows if another request has stored ``theirs``."""
+    assert isinstance(plan, (Update, Empty, Replace, Clear))
+    return planner().again(plan, record_of(theirs, version=8), theirs)
+
+
+def test_changes_of_two_requests_are_merged() -> None:
+    """And where both together are what is stored already, nothing is written."""
+    record = record_of({"a": 1, "b": 1})
+    mine = plan_of(record, {"a": 1, "b": 2})
+    again = after(mine, {"a": 2, "b": 1})
+    assert isinstance(again, Update)
+    assert (again.data, again.is_merged) == ({"a": 2, "b": 2}, True)
+    assert again.target.row.version == 9
+    assert type(after(mine, {"a": 1, "b": 2})) is Keep
+
+
+def test_a_session_that_both_requests_empty() -> None:
+    """It is deleted, unless another key has come in meanwhile."""
+    record = record_of({"a": 1, "b": 1})
+    assert type(after(plan_of(record, {"a": 1}), {"b": 1})) is Empty
+    emptied = plan_of(record, {})
+    assert type(after(emptied, {"a": 1})) is Empty
+    kept = after(emptied, {"a": 1, "b": 1, "c": 1})
+    assert isinstance(kept, Update)
+    assert kept.data == {"c": 1}
+
+
+def test_a_new_token_is_moved_to_although_the_data_are_there_already() -> None:
+    """The application has asked for it."""
+    record = record_of({"a": 1})
+    mine = plan_of(record, {"a": 2}, rotates=True)
+    again = after(mine, {"a": 2})
+    assert isinstance(again, Update)
+    assert again.target.token != TOKEN
+    emptied = after(plan_of(record, {}, rotates=True), {"a": 1, "b": 1})
+    assert isinstance(emptied, Update)
+    assert emptied.target.token != TOKEN
+
+
+def test_an_end_takes_no_heed_of_others() -> None:
+    """session.clear() ends what is there, whatever that is."""
+    record = record_of({"a": 1})
+    for mine in (
+        plan_of(record, {}, cleared=True),
+        plan_of(record, {"new": 1}, cleared=True),
+    ):
+        again = after(mine, {"a": 2, "b": 1})
+        assert type(again) is type(mine)
+        assert isinstance(again, (Replace, Clear))
+        assert again.record.row.version == 8
+
+
+def test_what_is_left_alone_is_a_session_of_its_own() -> None:
+    """With the token that it was to have, and another handle."""
+    plan = plan_of(record_of({"a": 1}), {"a": 2})
+    assert isinstance(plan, Update)
+    alone = planner().alone(plan)
+    assert (alone.target.token, alone.target.row.version) == (plan.target.token, 1)
+    assert alone.target.row.handle != plan.target.row.handle
+    assert alone.data == {"a": 2}
 
 
 def test_another_user_key_moves_no_token() -> None:
     """The column follows ``SESSION_USER_KEY``, with the next change or without one."""
     by = planner(user_key="member")
     record = record_of({"member": "ann"}, user_id=None)
-    same = plan_of(record, {"member": "ann"}, by)
-    assert same.action is Action.UPDATE
-    for target in (same.target, plan_of(record, {"member": "ann", "a": 1}, by).target):
-        assert target is not None
+    assert type(plan_of(record, {"member": "ann"}, by)) is Update
+    for data in ({"member": "ann"}, {"member": "ann", "a": 1}):
+        target = target_of(record, data, by)
         assert (target.token, target.row.user_id) == (TOKEN, "ann")
         assert target.row.created_at == record.row.created_at
 
@@ -213,7 +289,7 @@ def test_the_end_moves_on_by_steps() -> None:
     after it.
     """
     by, record = planner(lifetime=31 * DAY, refresh_interval=60), record_of({"a": 1})
-    assert plan_of(record, {"a": 1}, by, now=NOW + 59).action is Action.NOTHING
+    assert type(plan_of(record, {"a": 1}, by, now=NOW + 59)) is Keep
     target = target_of(record, {"a": 1}, by, now=NOW + 60)
     assert target.row == record.row._replace(
         expires_at=NOW + 60 + 31 * DAY,
@@ -229,7 +305,7 @@ def test_the_end_moves_on_by_steps() -> None:
 def test_without_refreshing_only_a_change_moves_the_end() -> None:
     """``SESSION_REFRESH_EACH_REQUEST`` off."""
     by, record = planner(refresh_each_request=False), record_of({"a": 1})
-    assert plan_of(record, {"a": 1}, by, now=NOW + DAY).action is Action.NOTHING
+    assert type(plan_of(record, {"a": 1}, by, now=NOW + DAY)) is Keep
     changed = target_of(record, {"a": 2}, by, now=NOW + DAY)
     assert changed.row.expires_at == NOW + 32 * DAY
 
@@ -249,14 +325,14 @@ def test_a_use_is_noted_where_the_end_is_set() -> None:
 def test_a_use_that_was_never_noted_is_not_due() -> None:
     """Rows that another version wrote may lack it."""
     record = record_of({"a": 1}, last_used_at=None)
-    assert plan_of(record, {"a": 1}).action is Action.NOTHING
+    assert type(plan_of(record, {"a": 1})) is Keep
 
 
 def test_no_interval_still_means_a_second() -> None:
     """Two requests in one second write one use."""
     by, record = planner(refresh_interval=0), record_of({"a": 1})
-    assert plan_of(record, {"a": 1}, by).action is Action.NOTHING
-    assert plan_of(record, {"a": 1}, by, now=NOW + 1).action is Action.TOUCH
+    assert type(plan_of(record, {"a": 1}, by)) is Keep
+    assert type(plan_of(record, {"a": 1}, by, now=NOW + 1)) is Touch
 
 
 def test_the_nearest_end_holds() -> None:
@@ -296,7 +372,7 @@ def test_what_cannot_be_kept_is_refused() -> None:
 
     foreign = object()
     by, record = Planner(SessionConfig(), Tolerant()), record_of({"a": 1})
-    assert plan_of(record, {"a": foreign}, by).action is Action.NOTHING
+    assert type(plan_of(record, {"a": foreign}, by)) is Keep
     for loaded, data in ((record, {"a": object()}), (None, {"a": foreign})):
         with pytest.raises(SessionValueError):
             plan_of(loaded, data, by)
@@ -320,7 +396,7 @@ def test_a_session_that_is_too_large() -> None:
 
     record = record_of(data)
     shrunk = {key: value for key, value in data.items() if key != "100"}
-    assert plan_of(record, shrunk, by).action is Action.UPDATE
+    assert type(plan_of(record, shrunk, by)) is Update
     with pytest.raises(SessionTooLargeError) as caught:
         plan_of(None, {"a": "x" * 1_024, PERMANENT_KEY: False}, by)
     assert [key for key, _ in caught.value.largest] == ["a"]
@@ -335,7 +411,7 @@ def test_what_is_no_name_of_a_user(name: str) -> None:
         with pytest.raises(SessionValueError, match="SESSION_USER_KEY"):
             plan_of(loaded, {"_user_id": name})
     there = record_of({"_user_id": name}, user_id=None)
-    assert plan_of(there, {"_user_id": name}).action is Action.NOTHING
+    assert type(plan_of(there, {"_user_id": name})) is Keep
     assert target_of(there, {"a": 1}).token == TOKEN
 
 
@@ -347,7 +423,11 @@ def test_the_longest_name_of_a_user() -> None:
 def test_no_repr_shows_a_token_or_data() -> None:
     """Records and plans can be logged."""
     record = record_of({"a": "secret"})
-    plan = plan_of(record, {"a": "secret too"})
     assert repr(record) == "<SessionRecord '0123456789abcdef'>"
-    assert repr(plan) == "<Plan UPDATE>"
     assert repr(Stale(TOKEN, 5)) == "<Stale at 5>"
+    secret = Use(NOW, ["hush"], lambda: VISITOR)
+    for data, cleared in (({"a": "secret too"}, False), ({"a": 1}, True), ({}, True)):
+        plan = plan_of(record, data, cleared=cleared)
+        shown = repr((plan, Change(record, data, secret), secret))
+        for hidden in (TOKEN, "secret too", "hush", "192.0.2.1"):
+            assert hidden not in shown

@@ -9,22 +9,35 @@ import sqlalchemy as sa
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.exceptions import UnreadableSessionError
 from flask_sessionsql.formats.serializers import MsgpackSerializer
-from flask_sessionsql.saving.planning import Action, Plan, SessionRecord, Stale
-from flask_sessionsql.saving.records import SessionRecords
+from flask_sessionsql.saving.planning import (
+    Change,
+    Clear,
+    Empty,
+    Insert,
+    Keep,
+    Plan,
+    Replace,
+    SessionRecord,
+    Stale,
+    Touch,
+    Update,
+    Use,
+)
+from flask_sessionsql.saving.records import Outcome, SessionRecords
 from flask_sessionsql.sessions import EXPIRY_KEY
 from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
 
 NOW = 1_900_000_000
-KEYS = ["a key"]
+SECRETS = ["a key"]
 
 
 @pytest.fixture
 def records() -> Iterator[SessionRecords]:
     engine = sessions_engine(sa.create_engine("sqlite://"))
     store = SessionStore(engine, sessions_table(sa.MetaData(), "sessions"))
-    yield SessionRecords(SessionConfig(), store, MsgpackSerializer())
+    yield SessionRecords(SessionConfig(), lambda: store, MsgpackSerializer())
     store.dispose()
 
 
@@ -36,29 +49,29 @@ def plan(
     cleared: bool = False,
 ) -> Plan:
     return records.planner.plan(
-        KEYS, record, data, empty=not data, cleared=cleared, now=now
+        Use(now, SECRETS), record, data, empty=not data, cleared=cleared
     )
 
 
 def save(
     records: SessionRecords, record: SessionRecord | None, data: dict[str, Any]
 ) -> SessionRecord:
-    stored = records.execute(plan(records, record, data), KEYS)
-    assert stored is not None
-    assert stored[0] is not None
-    return stored[0]
+    outcome = records.execute(plan(records, record, data))
+    assert outcome.record is not None
+    return outcome.record
 
 
 def test_a_plan_for_nothing_does_nothing(records: SessionRecords) -> None:
     """Executing it gives back what was loaded."""
     record = save(records, None, {"a": 1})
-    assert records.execute(plan(records, record, {"a": 1}), KEYS) == (record, {"a": 1})
+    outcome = records.execute(plan(records, record, {"a": 1}))
+    assert outcome == Outcome(record, {"a": 1})
 
 
 def test_what_is_stored_is_found(records: SessionRecords) -> None:
     """By its token, and with the data."""
     record = save(records, None, {"a": 1})
-    assert records.find(KEYS, record.token, NOW) == (record, {"a": 1})
+    assert records.find(SECRETS, record.token, NOW) == (record, {"a": 1})
 
 
 def test_a_move_whose_answer_was_lost_is_recognised(
@@ -78,7 +91,10 @@ def test_a_move_whose_answer_was_lost_is_recognised(
     moved = save(records, record, {"a": 1, "_user_id": "ann"})
     assert moved.token != record.token
     assert moved.row.user_id == "ann"
-    assert records.find(KEYS, moved.token, NOW) == (moved, {"a": 1, "_user_id": "ann"})
+    assert records.find(SECRETS, moved.token, NOW) == (
+        moved,
+        {"a": 1, "_user_id": "ann"},
+    )
 
 
 def test_a_change_whose_answer_was_lost_is_recognised(
@@ -112,15 +128,13 @@ def test_a_session_that_others_change_while_it_is_merged_to_nothing(
 
     def delete_late(store: SessionStore, *arguments: Any, **options: Any) -> bool:
         if additions:
-            found = records.find(KEYS, record.token, NOW)
+            found = records.find(SECRETS, record.token, NOW)
             assert found is not None
             save(records, found[0], additions.pop())
         return delete(store, *arguments, **options)
 
     monkeypatch.setattr(SessionStore, "delete", delete_late)
-    stored = records.execute(mine, KEYS)
-    assert stored is not None
-    assert stored[1] == {"c": 1}
+    assert records.execute(mine).data == {"c": 1}
 
 
 def test_what_was_merged_is_what_a_reader_would_store(records: SessionRecords) -> None:
@@ -130,10 +144,8 @@ def test_what_was_merged_is_what_a_reader_would_store(records: SessionRecords) -
     record = save(records, None, {"a": 1, "_permanent": False})
     mine = plan(records, record, {"a": 1, "b": 1, "_permanent": False})
     save(records, record, {"a": 2, "_permanent": False})
-    stored = records.execute(mine, KEYS)
-    assert stored is not None
-    assert list(stored[1]) == ["a", "b", "_permanent"]
-    found = records.find(KEYS, record.token, NOW)
+    assert list(records.execute(mine).data) == ["a", "b", "_permanent"]
+    found = records.find(SECRETS, record.token, NOW)
     assert found is not None
     assert found[1] == {"a": 2, "b": 1, "_permanent": False}
 
@@ -150,20 +162,20 @@ def test_data_may_come_as_any_buffer(records: SessionRecords) -> None:
             return row._replace(data=memoryview(row.data))  # type: ignore[arg-type]
 
     records.store = Driver()  # type: ignore[assignment]
-    found = records.find(KEYS, record.token, NOW)
+    found = records.find(SECRETS, record.token, NOW)
     assert found is not None
     assert found[1] == {"a": 1}
-    assert records.differs(found[0], {"a": 1}) is False
+    assert records.planner.differs(found[0], {"a": 1}) is False
 
 
 def test_what_differs(records: SessionRecords) -> None:
     """Whether there is anything to save, told by the bytes."""
     record = save(records, None, {"a": 1})
-    assert records.differs(None, {}) is False
-    assert records.differs(None, {"a": 1}) is True
-    assert records.differs(record, {"a": 1}) is False
-    assert records.differs(record, {"a": True}) is True
-    assert records.differs(record, {"a": object()}) is True
+    assert records.planner.differs(None, {}) is False
+    assert records.planner.differs(None, {"a": 1}) is True
+    assert records.planner.differs(record, {"a": 1}) is False
+    assert records.planner.differs(record, {"a": True}) is True
+    assert records.planner.differs(record, {"a": object()}) is True
 
 
 def test_a_row_whose_data_cannot_be_bytes(records: SessionRecords) -> None:
@@ -171,7 +183,7 @@ def test_a_row_whose_data_cannot_be_bytes(records: SessionRecords) -> None:
     record = save(records, None, {"a": 1})
     broken = record.row._replace(data="text")  # type: ignore[arg-type]
     with pytest.raises(UnreadableSessionError, match="of type str"):
-        records.readable(broken, KEYS)
+        records.readable(broken, SECRETS)
 
 
 def test_a_row_does_not_show_its_data(records: SessionRecords) -> None:
@@ -190,14 +202,25 @@ def test_without_a_key_nothing_is_read(records: SessionRecords) -> None:
 def test_an_end_that_is_no_time_is_unreadable(records: SessionRecords) -> None:
     """Somebody has written to the row."""
     record = save(records, None, {"a": 1})
-    data = MsgpackSerializer().dumps({EXPIRY_KEY: "soon"})
-    with pytest.raises(UnreadableSessionError, match="no number"):
-        records.data(record.row._replace(data=data))
+    for end in ("soon", 10**12):
+        data = MsgpackSerializer().dumps({EXPIRY_KEY: end})
+        with pytest.raises(UnreadableSessionError, match="no time"):
+            records.data(record.row._replace(data=data))
 
 
 def test_what_holds_a_token_is_no_sequence() -> None:
     """Reporters of errors take lists and tuples apart, whatever their repr says."""
     row = StoredSession(b"id", "f00d", None, b"data", 1, NOW, NOW + 1)
     record = SessionRecord("token", row)
-    for each in (record, Plan(Action.NOTHING, {}, record), Stale("token", 1)):
+    use, change = Use(NOW, SECRETS), Change(record, {}, Use(NOW, SECRETS))
+    plans = (
+        Keep(record, {}),
+        Insert(record, {}, use),
+        Touch(record, record, {}, use),
+        Update(record, record, {}, change),
+        Empty(record, change),
+        Replace(record, record, {}, use),
+        Clear(record, use),
+    )
+    for each in (record, Stale("token", 1), use, change, Outcome(record, {}), *plans):
         assert not isinstance(each, Sequence)

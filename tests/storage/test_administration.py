@@ -332,13 +332,13 @@ def test_a_look_that_finds_nothing_is_not_the_only_one(
     """A session that moves meanwhile can escape one look of InnoDB's: the first is
     followed by another.
     """
-    real, looks = registry._look, [0]
+    real, looks = registry._sweep, [0]
 
     def miss_once(where: Any, wait: bool) -> int:
         looks[0] += 1
         return 0 if looks[0] == 1 else real(where, wait)
 
-    monkeypatch.setattr(registry, "_look", miss_once)
+    monkeypatch.setattr(registry, "_sweep", miss_once)
     row = row_of(1)
     store.insert(row)
     assert registry.revoke(row.handle) is True

@@ -211,11 +211,11 @@ def test_who_comes_late_is_known(store: SessionStore) -> None:
     """A key that a live row had before its last move, if that row was used since."""
     store.insert(row_of(1, previous_id=b"p" * 32, last_used_at=1_100))
     late = [b"x" * 32, b"p" * 32]
-    assert store.is_late(late, 1_100, since=1_099) is True
-    assert store.is_late(late, 1_100, since=1_100) is False
-    assert store.is_late(late, 1_999, since=1_099) is True
-    assert store.is_late(late, 2_000, since=1_099) is False
-    assert store.is_late([b"x" * 32, bytes([1]) * 32], 1_100, since=0) is False
+    assert store.has_moved(late, 1_100, since=1_099) is True
+    assert store.has_moved(late, 1_100, since=1_100) is False
+    assert store.has_moved(late, 1_999, since=1_099) is True
+    assert store.has_moved(late, 2_000, since=1_099) is False
+    assert store.has_moved([b"x" * 32, bytes([1]) * 32], 1_100, since=0) is False
 
 
 def test_nothing_there_is_not_an_error(store: SessionStore) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from flask_sessionsql.storage.tables import (
     MAX_ADDRESS,
     MAX_USER_AGENT,
     MAX_USER_ID,
+    as_time,
     sessions_table,
 )
 from tests.conftest import MakeDatabase
@@ -298,3 +300,17 @@ def test_threads_that_ask_at_once_get_one_table() -> None:
             assert found == [metadata.tables["sessions"]] * 4
     finally:
         sys.setswitchinterval(usual)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "year"), [(-5, 1970), (10**18, 9999), (253402300800, 9999)]
+)
+def test_times_beyond_all_calendars(seconds: int, year: int) -> None:
+    """In a row that was tampered with, they are the nearest that there is."""
+    assert year == as_time(seconds).year
+
+
+@pytest.mark.parametrize("seconds", [-5, 2**60, "soon", None])
+def test_a_time_in_a_damaged_row_is_some_time(seconds: Any) -> None:
+    """SQLite keeps anything in any column, and a list has to be shown all the same."""
+    assert 1970 <= as_time(seconds).year <= 9999

@@ -1,0 +1,152 @@
+"""The bind that holds the sessions: which of an application's databases it is, found
+when it is first needed.
+
+Flask-SQLAlchemy may be set up after the sessions, or not at all, so nothing is looked
+for before. Nothing here keeps the application alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import sqlalchemy as sa
+from flask import Flask, appcontext_pushed, current_app, has_app_context
+from flask_sqlalchemy import SQLAlchemy
+
+from ..config import SessionConfig
+from ..exceptions import SessionConfigError
+from .engines import sessions_engine
+from .store import SessionStore
+from .tables import sessions_table
+
+__all__ = ["SessionsBind"]
+
+
+class SessionsBind:
+    """Where the sessions of one application are.
+
+    :param app: the application, whose ``SQLALCHEMY_*`` settings are read now.
+    :param config: the settings of its sessions.
+    """
+
+    def __init__(self, app: Flask, config: SessionConfig) -> None:
+        self._app = weakref.ref(app)
+        self._config = config
+        self._options = app.config.get_namespace("SQLALCHEMY_", False, False)
+        self._lock = threading.Lock()
+        self._store: SessionStore | None = None
+        if self._place_table(app) is None:
+            # The SQLAlchemy object comes after us, if ever. db.create_all() and
+            # migrations need the table in its metadata, and an application context.
+            appcontext_pushed.connect(self._on_context, app)
+
+    def store(self) -> SessionStore:
+        """The rows of the sessions, the same for all threads; connects to nothing yet.
+
+        :raises SessionConfigError: ``SESSION_SQLALCHEMY_BIND_KEY`` names no bind.
+        """
+        if self._store is None:
+            with self._lock:
+                if self._store is None:
+                    self._store = self._open()
+        return self._store
+
+    def holds_lock(self) -> bool:
+        """Whether the application, in the current context, may hold the lock that a
+        statement on the sessions waits for: on SQLite, that of the whole file.
+        """
+        return self.store().locks_whole_database and self._in_transaction()
+
+    def _open(self) -> SessionStore:
+        app, config = self._app(), self._config
+        if app is None:
+            raise RuntimeError("The application of these sessions is gone.")
+        appcontext_pushed.disconnect(self._on_context, app)
+        source, dispose = self._source(app)
+        table = self._place_table(app)
+        if table is None:
+            table = sessions_table(sa.MetaData(), config.table, config.schema)
+        engine = sessions_engine(source)
+        dispose()
+        store = SessionStore(engine, table, create_table=config.create_table)
+        # Not at exit: then the connections end with the process, as all others do.
+        weakref.finalize(app, store.dispose).atexit = False
+        return store
+
+    # The SQLAlchemy object, if there is one.
+
+    def _sqlalchemy(self, app: Flask) -> SQLAlchemy | None:
+        there = self._config.sqlalchemy or app.extensions.get("sqlalchemy")
+        return there if isinstance(there, SQLAlchemy) else None
+
+    def _place_table(self, app: Flask) -> sa.Table | None:
+        """The table, in the metadata of its bind; ``None`` where that is not known."""
+        db = self._sqlalchemy(app)
+        metadata = db and db.metadatas.get(self._config.bind_key)
+        if not isinstance(metadata, sa.MetaData):
+            return None
+        return sessions_table(metadata, self._config.table, self._config.schema)
+
+    def _on_context(self, sender: Flask, **_: object) -> None:
+        if self._place_table(sender) is not None:
+            appcontext_pushed.disconnect(self._on_context, sender)
+
+    def _source(self, app: Flask) -> tuple[sa.Engine, Callable[[], None]]:
+        """The engine to connect like, and what to do when that is settled."""
+        db = self._sqlalchemy(app)
+        if db is not None:
+            return _engine(app, db, self._config.bind_key), lambda: None
+        # Flask-SQLAlchemy has the rules for addresses and options; an application
+        # without it gets them by way of one that has it.
+        stand_in = Flask(app.import_name, instance_path=app.instance_path)
+        stand_in.config.update(self._options)
+        stand_in.config["SQLALCHEMY_DATABASE_URI"] = self._config.database_uri
+        stand_in.config["SQLALCHEMY_ECHO"] = self._config.echo
+        engine = _engine(stand_in, SQLAlchemy(stand_in), self._config.bind_key)
+        return engine, engine.dispose
+
+    def _in_transaction(self) -> bool:
+        """Whether the application's database session has begun a transaction in the
+        current context: one of the driver's, which SQLite's begins with the first
+        write. SQLAlchemy's begins with a ``SELECT``, as of every user who is logged in.
+        """
+        app = self._app()
+        db = None if app is None else self._sqlalchemy(app)
+        if db is None or not db.session.registry.has():
+            return False
+        begun = db.session().get_transaction()
+        # Asking for the connections in public could check one out, and wait for it.
+        connections = getattr(begun, "_connections", None)
+        if begun is None or connections is None:
+            return begun is not None
+        return any(_writes(connection) for connection, *_ in connections.values())
+
+
+def _writes(connection: sa.Connection) -> bool:
+    """Whether the driver says that it is in a transaction; a driver that does not say
+    may be.
+    """
+    if connection.closed or connection.invalidated:
+        return False
+    return bool(
+        getattr(connection.connection.driver_connection, "in_transaction", True)
+    )
+
+
+def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:
+    # A second context within a request would run the application's teardown functions
+    # before their time.
+    current = has_app_context() and current_app._get_current_object() is app  # type: ignore[attr-defined]
+    with nullcontext() if current else app.app_context():
+        try:
+            return db.engines[bind_key]
+        except KeyError:
+            keys = sorted(str(key) for key in db.engines)
+            raise SessionConfigError(
+                "SESSION_SQLALCHEMY_BIND_KEY",
+                f"expected one of the application's binds ({', '.join(keys)}); given"
+                f" is {bind_key!r}. Add it to SQLALCHEMY_BINDS.",
+            ) from None
