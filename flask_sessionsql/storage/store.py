@@ -105,44 +105,16 @@ class SessionStore:
         )
         self.engine = engine
         self.table = table
-        columns = table.c
-        live = sa.and_(
-            columns.id == sa.bindparam("at"),
-            columns.expires_at > sa.bindparam("now"),
-        )
-        self._as_loaded = sa.and_(live, columns.version == sa.bindparam("loaded"))
-        # A column of the wrong type, in a row that was tampered with, must not
-        # fail while the row is fetched: the data is taken as the driver gives it.
-        driver_data = sa.type_coerce(columns.data, sa.types.NullType()).label("data")
-        self._load = Statement(
-            sa.select(
-                *(driver_data if name == "data" else columns[name] for name in _LOADED)
-            ).where(live)
-        )
-        # The purge looks at a row first when it would end if it were not used.
-        self._insert = Statement(
-            sa.insert(table).values(
-                {name: sa.bindparam(name) for name in StoredSession._fields}
-                | {"purge_at": sa.bindparam("expires_at")}
-            )
-        )
+        delete = sa.delete(table).where(table.c.id == sa.bindparam("at"))
+        as_loaded = table.c.version == sa.bindparam("loaded")
+        self._load = Statement(_select(table))
+        self._insert = Statement(_insert(table))
         self._updates: dict[tuple[Sequence[str], _Expiry], Statement] = {}
-        until: sa.BindParameter[int] = sa.bindparam("new_expires_at")
-        used: sa.BindParameter[int] = sa.bindparam("new_last_used_at")
-        self._touch = Statement(
-            sa.update(table)
-            .where(self._as_loaded, columns.expires_at <= until)
-            .where(sa.or_(columns.last_used_at.is_(None), columns.last_used_at < used))
-            .values(_bound(_USED) | {"expires_at": until})
-        )
-        self._moved = sa.select(sa.literal(1)).where(
-            columns.last_used_at > sa.bindparam("since"),
-            columns.expires_at > sa.bindparam("now"),
-        )
-        delete = sa.delete(table).where(columns.id == sa.bindparam("at"))
+        self._touch = Statement(_touch(table))
         self._delete = Statement(delete)
-        self._delete_loaded = Statement(
-            delete.where(columns.version == sa.bindparam("loaded"))
+        self._delete_loaded = Statement(delete.where(as_loaded))
+        self._moved = sa.select(sa.literal(1)).where(
+            table.c.last_used_at > sa.bindparam("since"), _is_live(table)
         )
 
     @property
@@ -234,7 +206,7 @@ class SessionStore:
         elif end is _Expiry.MOVES_BACK:
             # The purge must not look at the row later than that.
             new["purge_at"] = new["expires_at"]
-        update = sa.update(self.table).where(self._as_loaded).values(new)
+        update = sa.update(self.table).where(*_as_loaded(self.table)).values(new)
         statement = self._updates[names, end] = Statement(update)
         return statement
 
@@ -295,6 +267,50 @@ class SessionStore:
 
         work = within_limit(write, self.table, limit, row.id, row.user_id)
         return self.database.run(work, wait=wait)
+
+
+# The statements, and what their conditions and values are made of.
+
+
+def _is_live(table: sa.Table) -> sa.ColumnElement[bool]:
+    return table.c.expires_at > sa.bindparam("now")
+
+
+def _as_loaded(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+    """The conditions that a live row is as it was loaded."""
+    has_key = table.c.id == sa.bindparam("at")
+    return has_key, _is_live(table), table.c.version == sa.bindparam("loaded")
+
+
+def _select(table: sa.Table) -> sa.Select[Any]:
+    columns = {name: table.c[name] for name in _LOADED}
+    # A column of the wrong type, in a row that was tampered with, must not fail while
+    # the row is fetched: the data is taken as the driver gives it.
+    data = sa.type_coerce(table.c.data, sa.types.NullType()).label("data")
+    has_key = table.c.id == sa.bindparam("at")
+    return sa.select(*(columns | {"data": data}).values()).where(
+        has_key, _is_live(table)
+    )
+
+
+def _insert(table: sa.Table) -> sa.Insert:
+    values: dict[str, Any] = {
+        name: sa.bindparam(name) for name in StoredSession._fields
+    }
+    # The purge looks at a row first when it would end if it were not used.
+    return sa.insert(table).values(values | {"purge_at": sa.bindparam("expires_at")})
+
+
+def _touch(table: sa.Table) -> sa.Update:
+    columns, new = table.c, _bound((*_USED, "expires_at"))
+    is_later = sa.or_(
+        columns.last_used_at.is_(None), columns.last_used_at < new["last_used_at"]
+    )
+    return (
+        sa.update(table)
+        .where(*_as_loaded(table), columns.expires_at <= new["expires_at"], is_later)
+        .values(new)
+    )
 
 
 def _bound(names: Iterable[str]) -> dict[str, Any]:
