@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from .test_documentation import DOCS, build
+from .pages import DOCS
+from .test_documentation import build
 
 pytest.importorskip("sphinx", reason="the nox session docs installs it")
 

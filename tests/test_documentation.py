@@ -24,7 +24,7 @@ from flask_sessionsql import config, interfaces
 from flask_sessionsql.commands.cli import sessions_command
 from flask_sessionsql.config import SessionConfig
 
-DOCS = Path(__file__).parents[1] / "docs"
+from .pages import DOCS
 
 #: What a build of the documentation needs.
 NEEDED = ("furo", "sphinx", "sphinx_autodoc_typehints", "sphinx_copybutton")

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .test_documentation import DOCS, build
+from .pages import DOCS
+from .test_documentation import build
 
 SPECIFICATION = Path(__file__).parent / "specification"
 
