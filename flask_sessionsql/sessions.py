@@ -4,6 +4,8 @@ It is read from its source at the first touch and not before, so a request that
 leaves the session alone costs nothing. It keeps no record of changes: whether
 it changed is decided by its source, which compares bytes, so a change deep
 inside a nested value is noticed like any other.
+
+``session`` is :data:`flask.session` itself, by its type: see :ref:`typed-access`.
 """
 
 from __future__ import annotations

@@ -1,53 +1,8 @@
 r"""Encryption of the sessions in the database.
 
-What the database holds
------------------------
-
-Whoever reads the table can log in as nobody. In the place of a session's token there is
-its keyed hash, HMAC-SHA-256 under ``SECRET_KEY``; neither the token nor the key is in
-the database. Keep the key away from it, and from its backups: whoever has the key and
-can write to the table can make a session of anybody's.
-
-What a reader of the table does learn:
-
-===================================== ==================================================
-``data``                              what the application keeps in the session, unless
-                                      it is encrypted
-``user_id``                           who is logged in, as the application names them
-``handle``                            a name that opens nothing
-``created_at``, ``last_used_at``      when somebody was there
-``expires_at``                        when the session ends if nobody comes back
-``version``                           how often it has changed
-``address``, ``user_agent``           from where and with what it was last used, if
-                                      ``SESSION_RECORD_CLIENT`` is on; otherwise nothing
-``id``, ``previous_id``               keyed hashes of the token and of the one before it
-===================================== ==================================================
-
-Rows go when a session ends, and some time after it has expired; backups keep them.
-
-Encryption
-----------
-
-``SESSION_ENCRYPT = True`` keeps what sessions hold from whoever reads the database, its
-backups or its replicas. The other columns stay readable: the database works with them.
-It needs the package ``cryptography``::
-
-    $ pip install "Flask-SessionSql[encryption]"
-
-The data is sealed with AES-256-GCM (NIST SP 800-38D), an authenticated encryption: data
-that was changed does not open. Each row has a key of its own, derived from
-``SECRET_KEY`` and the row's ``id`` with HKDF-SHA-256 (RFC 5869); data that was moved to
-another row does not open, and no key comes near the number of messages that one may
-seal. With ``SECRET_KEY_FALLBACKS``, a row is opened by the key that found it, and
-sealed by the current one at its next change.
-
-Turning it on or off loses nothing: each row tells how it was written, and is written in
-the new way when its session changes next. A session that is only read stays as it is,
-for as long as it lives: ``SESSION_ABSOLUTE_LIFETIME`` says when the last one is gone.
-From then on ``SESSION_ENCRYPT = "required"`` makes sure that nobody who can write to
-the table puts a row of plain data there: such a row is unreadable, and its session an
-empty one. The other columns are not sealed, and a row is as good as a copy of it: who
-can write to the table can put back a session that has ended, or an older state of one.
+The data is sealed with AES-256-GCM. Each row has a key of its own, derived from
+``SECRET_KEY`` and the row's ``id``, so data that was moved to another row does not
+open. What that keeps from whom is on the page :doc:`/encryption`.
 
 >>> encryption = Encryption()
 >>> sealed = encryption.seal(b"\x01data", "a secret key", id=b"0" * 32)

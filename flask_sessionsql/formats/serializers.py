@@ -1,29 +1,10 @@
-r"""How a session becomes bytes, and bytes a session.
+"""How a session becomes bytes, and bytes a session.
 
 Pickle is out of the question: whoever can write to the table could run code in
 the application. JSON, which Flask's own session uses, has no tuples, bytes or
 dates, and costs more. MessagePack has extension types, one number and some
-bytes each, and so every value of a session comes back equal and of its type:
-
-==================================================== ===========================
-``None``, ``bool``, ``float``, ``str``, ``bytes``    MessagePack's own
-``int``                                              of any size
-``list``, ``dict``                                   nested up to 50 deep; the
-                                                     keys may be whatever is
-                                                     hashable in this table
-``tuple``, ``set``, ``frozenset``                    elements as above
-``datetime``, ``date``, ``time``, ``timedelta``      microseconds kept; a time
-                                                     zone as its offset
-``Decimal``, ``UUID``                                exact
-``markupsafe.Markup``                                and every object with an
-                                                     ``__html__`` method, as a
-                                                     ``Markup``: Flask's rule
-==================================================== ===========================
-
-An instance of a subclass (an ``OrderedDict``, a ``namedtuple``, an ``IntEnum``)
-comes back as the type in the table, as it does from Flask's own session.
-Anything else is refused with a :exc:`~flask_sessionsql.SessionValueError` that
-says where it stands.
+bytes each, and so every value of a session comes back equal and of its type.
+The types are on the page :doc:`/values`.
 
 >>> from datetime import date
 >>> serializer = MsgpackSerializer()
@@ -85,7 +66,7 @@ class Serializer(Protocol):
 
 
 class MsgpackSerializer:
-    """The serializer that ships: see :mod:`flask_sessionsql.formats.serializers`."""
+    """The serializer that ships. What it keeps is on the page :doc:`/values`."""
 
     def dumps(self, data: Mapping[Any, Any]) -> bytes:
         """The bytes for ``data``.

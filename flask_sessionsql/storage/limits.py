@@ -1,68 +1,8 @@
 """How many sessions a user may have at once, however many logins there are at the same
 time.
 
-How many sessions at once
--------------------------
-
-``SESSION_MAX_PER_USER`` says how many sessions a user may have at once (OWASP ASVS 5.0,
-7.1.2); by default, any number. ``SESSION_MAX_PER_USER_POLICY`` says what a login does
-that would be one too many:
-
-- ``"end-oldest"``, the default: the user's session that began first is ended. Somebody
-  who has lost a device gets in; so does somebody who has found out the password, and
-  the user sees a session ended.
-- ``"refuse"``: the login is answered with a
-  :exc:`403 <flask_sessionsql.SessionLimitError>`, and the session is as it was. Users
-  have to log out somewhere, and somebody who has found out the password can keep them
-  out. Let sessions end soon.
-
-Only a login asks: a session that is its user's already goes on, and sessions that have
-expired do not count. Where the number is lowered, the next login ends as many as are
-too many, or is refused. For a page of your own instead of the 403, register an error
-handler:
-
-.. testcode:: limits
-
-    from flask import Flask
-    from flask_sessionsql import Session, SessionLimitError, session
-
-    app = Flask("shop")
-    app.config.update(
-        SECRET_KEY="not so secret",
-        SESSION_TYPE="flask-sqlalchemy",
-        SESSION_MAX_PER_USER=1,
-        SESSION_MAX_PER_USER_POLICY="refuse",
-        SQLALCHEMY_DATABASE_URI="sqlite://",
-    )
-    Session(app)
-
-    @app.errorhandler(SessionLimitError)
-    def too_many(error):
-        return f"You can be logged in on {error.limit} device. Log out there.", 403
-
-    @app.get("/login")
-    def login():
-        session["_user_id"] = "ann"
-        return "Hello, Ann!"
-
-    laptop, phone = app.test_client(), app.test_client()
-    print(laptop.get("/login").text)
-    print(phone.get("/login").text)
-
-.. testoutput:: limits
-
-    Hello, Ann!
-    You can be logged in on 1 device. Log out there.
-
-On SQLite, if the view has changes of its own that are not committed, the session is
-written after the response is made, and a refusal comes too late for it: then the log
-says so, and the token that the browser gets opens nothing.
-
-A session that becomes a user's is written under a lock of that user's, so that two
-logins cannot both find the last place free: PostgreSQL's advisory locks, MariaDB's
-``GET_LOCK``, and SQLite's one writer at a time. In a Galera cluster ``GET_LOCK`` holds
-on one node, so two logins at the same moment on two nodes can exceed the limit by one,
-until the next login.
+The settings, and what a login does that would be one too many, are on the page
+:doc:`/limits`.
 """
 
 from __future__ import annotations

@@ -1,42 +1,7 @@
 """Expired rows go.
 
-An expired session is never served, whether its row is still there or not. The rows go
-in two ways, which may go on at the same time, in any number of processes: no two of
-them work on the same rows, since each skips what another has locked (PostgreSQL,
-MariaDB from 10.6, MySQL from 8.0.1) or waits its turn (SQLite).
-
-- **By themselves**, on a small site: each process looks at up to 100 rows every ten
-  minutes (``SESSION_PURGE_INTERVAL``), when the response to a request that touched its
-  session has left, so that nobody waits for it. If there were 100, it goes on after the
-  next such request.
-- **By the command** ``flask sessions purge``, on a large site, from a timer; see
-  :mod:`flask_sessionsql.commands.cli`. It deletes 500 at once, and then pauses for as
-  long as that took, so that the database has half of its time for others even where it
-  is slow.
-
-A row that has expired is found by its ``purge_at``: the end that it had when it was
-stored, or when the purge last looked at it. If it has been used since and goes on, its
-``purge_at`` becomes the end that it has by then. So the index that finds expired rows
-is written once in the lifetime of a session, and not whenever its end moves.
-
-How much requests notice of the command, ``benchmarks/purge.py`` measures: four clients
-that never rest read sessions and change them, while 1,000,000 of 2,000,000 rows are
-deleted; times with the purge and without it take turns, all on one machine with two
-cores, the server included. No request failed. These are medians of what a request
-spends on its session:
-
-=============== ======= ====== ========= ============ =====
-Database        Time           Quiet     During purge Ratio
-=============== ======= ====== ========= ============ =====
-PostgreSQL 15   182 s   read   0.83 ms   0.87 ms      1.1
-PostgreSQL 15   182 s   write  2.26 ms   2.47 ms      1.1
-MariaDB 10.11   256 s   read   0.85 ms   0.88 ms      1.0
-MariaDB 10.11   256 s   write  2.22 ms   2.47 ms      1.1
-=============== ======= ====== ========= ============ =====
-
-The ratio is that of neighbouring times. MariaDB had a buffer pool of 1 GiB. With its
-default of 128 MiB, into which such a table does not fit, everything is slower, 50,000
-of 1,000,000 rows took 95 seconds, and the ratios were 1.2.
+A few of them go after a response now and then, and all of them by the command: see
+:ref:`expired-rows`.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
 from tests.conftest import MakeApp, MakeDatabase, Servers, database_maker, store_of
 from tests.integration.helpers import add_views, token
+from tests.pages import page
 
 NOW = int(time.time())
 COMMANDS = ("check", "create-table", "list", "purge", "revoke", "show", "stats")
@@ -998,7 +999,7 @@ def options_in_help(app: Flask, command: str) -> dict[str, str | None]:
 def options_in_documentation() -> dict[str, dict[str, str | None]]:
     """The same, by command, as the documentation has them."""
     found: dict[str, dict[str, str | None]] = {}
-    parts = re.split(r"\*\*flask sessions ([a-z-]+)(?: HANDLE)?\*\*", cli.__doc__ or "")
+    parts = re.split(r"\*\*flask sessions ([a-z-]+)(?: HANDLE)?\*\*", page("commands"))
     for command, part in zip(parts[1::2], parts[2::2], strict=True):
         found[command] = {}
         for option, text in re.findall(
@@ -1040,7 +1041,7 @@ def test_every_option_is_explained(make_app: MakeApp) -> None:
 
 def test_documented_exit_codes(make_app: MakeApp) -> None:
     """The table of ``purge``'s exit codes has those of its help."""
-    table = (cli.__doc__ or "").split("\n===== ")[1]
+    table = page("commands").split("\n===== ")[1]
     documented = re.findall(r"^(\d+) ", table, re.MULTILINE)
     text = run(make_app("sqlite://"), "purge", "--help").stdout
 
@@ -1051,7 +1052,7 @@ def example(command: str) -> list[str]:
     """The output of a command in the documentation."""
     found = re.search(
         rf"    \$ flask sessions {command}.*\n((?:    .*\n|\n(?=    ))*)",
-        cli.__doc__ or "",
+        page("commands"),
     )
     assert found
     return [line.strip() for line in found[1].splitlines()]

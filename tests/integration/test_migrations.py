@@ -18,11 +18,11 @@ from flask_sessionsql import FlaskSQLAlchemySessionInterface, SessionTableError
 from flask_sessionsql.commands.checks import check_all
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from flask_sessionsql.formats.tokens import row_id
-from flask_sessionsql.storage import tables
 from flask_sessionsql.storage.purging import purge_batch
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import SHARED_BACKENDS, MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import add_views, visit
+from tests.pages import page
 
 pytestmark = pytest.mark.filterwarnings(
     # Said by what Flask-Migrate generates.
@@ -105,7 +105,7 @@ def write_migration(app: Flask, body: str) -> None:
 def documented() -> list[str]:
     """The migrations that the documentation gives."""
     blocks = re.findall(
-        r"^    import sqlalchemy as sa\n(?:(?:    .*)?\n)+", tables.__doc__ or "", re.M
+        r"^    import sqlalchemy as sa\n(?:(?:    .*)?\n)+", page("migrations"), re.M
     )
     return [textwrap.dedent(block) for block in blocks]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import textwrap
 import threading
@@ -34,10 +33,10 @@ from flask_sessionsql import (
     session_refused,
     session_rotated,
     session_unreadable,
-    signals,
 )
 from tests.conftest import MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import add_views, rows, token, visit
+from tests.pages import page
 
 SIGNALS = (
     *(session_created, session_rotated, session_merged, session_ended),
@@ -337,8 +336,7 @@ def test_no_event_shows_a_token_or_a_value(
 
 def recipe() -> str:
     """The code under "Counting for an operator", without the visits at its end."""
-    words = inspect.cleandoc(signals.__doc__ or "")
-    code = words.split("Counting for an operator", 1)[1]
+    code = page("signals").split("Counting for an operator", 1)[1]
     code = code.split(".. testcode:: counters", 1)[1].split(".. testoutput::", 1)[0]
     return textwrap.dedent(code).partition("browser = ")[0]
 
