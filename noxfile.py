@@ -26,13 +26,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 AT_ONCE = ["--numprocesses=4", "--dist=worksteal", "--ignore=tests/browser"]
 #: What the last Python runs alone: the tools, which are not part of the package.
 NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
-#: The servers take time. The last Python has them in every test, and the
-#: lowest versions of the drivers in those that are about statements.
-SQLITE = "not postgresql and not mariadb"
-NO_SERVERS = [*NO_TOOLS, "-k", SQLITE]
-STATEMENTS = "test_store or test_database or test_registry or test_concurrency"
-DRIVERS = "test_statements or test_connections"
-FEW_SERVERS = [*NO_TOOLS, "-k", f"({SQLITE}) or {STATEMENTS} or {DRIVERS}"]
+#: The servers take time. The last Python has them in every test, and the lowest
+#: versions of the drivers in those that are about statements.
+NO_SERVERS = [*NO_TOOLS, "-m", "not postgresql and not mariadb"]
+STATEMENTS = ["tests/storage", "tests/integration/test_concurrency.py"]
+STATEMENTS += ["tests/integration/test_statements.py"]
+FEW_SERVERS = [*AT_ONCE, "-m", "postgresql or mariadb", *STATEMENTS]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -92,7 +91,9 @@ def tests_min(session: nox.Session) -> None:
     lowest = [requirement.replace(">=", "==") for requirement in ranges]
     tools = nox.project.dependency_groups(PROJECT, "tests")
     session.install("-e", ".", *lowest, *tools)
-    session.run("pytest", *(session.posargs or FEW_SERVERS))
+    session.run("pytest", *(session.posargs or NO_SERVERS))
+    if not session.posargs:
+        session.run("pytest", *FEW_SERVERS)
 
 
 @nox.session(python=LATEST)
@@ -181,4 +182,4 @@ def dist(session: nox.Session) -> None:
         with session.chdir(unpacked):
             # Against the wheel that is installed, not the folder beside the tests.
             shutil.rmtree("flask_sessionsql")
-            session.run("pytest", *AT_ONCE, "-k", "sqlite-memory")
+            session.run("pytest", *AT_ONCE, "-m", "sqlite_memory")

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface, Session
 from flask_sessionsql.storage.store import SessionStore
+from tests.helpers import on
 
 MakeApp = Callable[..., Flask]
 MakeDatabase = Callable[[str], str]
@@ -31,13 +32,16 @@ SERVERS = {
         "mysql+pymysql://root@127.0.0.1:3306/test",
     ),
 }
-BACKENDS = ("sqlite-file", "sqlite-memory", *SERVERS)
+BACKENDS = on("sqlite-file", "sqlite-memory", *SERVERS)
 #: Those that several processes or connections can share.
-SHARED_BACKENDS = ("sqlite-file", *SERVERS)
+SHARED_BACKENDS = on("sqlite-file", *SERVERS)
 
 
 class Servers:
     """A database of our own on each server, so that runs do not meet."""
+
+    #: The test that runs. It has to be marked with the servers that it asks for.
+    test: pytest.Item
 
     def __init__(self) -> None:
         self._name = f"sessionsql_{secrets.token_hex(6)}"
@@ -50,6 +54,12 @@ class Servers:
         :param keep: a table that may stay, emptied: making one anew takes longer
             than most tests.
         """
+        if self.test.get_closest_marker(backend) is None:
+            pytest.fail(
+                f"{self.test.nodeid} asks for {backend} and is not marked with it. Add"
+                f" @pytest.mark.{backend}, or parametrize it by tests.helpers.on():"
+                " tests are chosen by these markers."
+            )
         ours = self._ours.get(backend) or self._create(backend)
         inspector = sa.inspect(ours)
         for name in inspector.get_table_names():
@@ -98,6 +108,11 @@ class Servers:
             self._run(admin, f"DROP DATABASE IF EXISTS {self._name}{force}")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    Servers.test = item
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     servers = Servers()
@@ -106,7 +121,7 @@ def servers() -> Iterator[Servers]:
 
 
 def database_maker(
-    servers: Servers, tmp_path: Path, keep: str | None = None
+    servers: Servers, folder: Path, keep: str | None = None
 ) -> MakeDatabase:
     """What ``make_database`` is."""
 
@@ -114,16 +129,26 @@ def database_maker(
         if backend == "sqlite-memory":
             return "sqlite://"
         if backend == "sqlite-file":
-            return f"sqlite:///{tmp_path / 'app.db'}"
+            return f"sqlite:///{folder / 'app.db'}"
         return servers.empty_database(backend, keep)
 
     return make
 
 
 @pytest.fixture
-def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
-    """Gives the address of an empty database of a kind."""
-    return database_maker(servers, tmp_path)
+def kept_table() -> str | None:
+    """A table that may be in the databases, emptied. Folders and files of tests that
+    use one again and again override this.
+    """
+    return None
+
+
+@pytest.fixture
+def make_database(
+    servers: Servers, tmp_path: Path, kept_table: str | None
+) -> MakeDatabase:
+    """Gives the address of a database of a kind, empty but for ``kept_table``."""
+    return database_maker(servers, tmp_path, kept_table)
 
 
 @pytest.fixture

@@ -244,6 +244,7 @@ def test_a_bind_without_a_sqlalchemy_object(make_app: MakeApp, tmp_path: Path) -
     assert tables_in(uri) == {TABLE}
 
 
+@pytest.mark.postgresql
 def test_a_schema(make_app: MakeApp, make_database: Callable[[str], str]) -> None:
     """SESSION_SQLALCHEMY_SCHEMA names the schema of the table."""
     uri = make_database("postgresql")

@@ -15,6 +15,8 @@ pytest.importorskip(
     " installs: sh tools/nox.sh -s browser",
 )
 
+from tests.helpers import on
+
 from .conftest import PASSWORD
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 #: For what no database has a part in.
 ON_ONE_DATABASE = pytest.mark.parametrize(
-    "running_site", ["sqlite-file"], indirect=True
+    "running_site", on("sqlite-file"), indirect=True
 )
 
 

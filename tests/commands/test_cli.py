@@ -33,7 +33,7 @@ from flask_sessionsql.sessions import EXPIRY_KEY, PERMANENT_KEY
 from flask_sessionsql.storage.administration import SessionAdministration
 from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
-from tests.conftest import MakeApp, MakeDatabase, Servers, database_maker, store_of
+from tests.conftest import MakeApp, store_of
 from tests.integration.helpers import add_views, token
 from tests.pages import page
 
@@ -53,9 +53,8 @@ SAFE: dict[str, Any] = {
 
 
 @pytest.fixture
-def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
-    """Gives the address of a database without sessions, which may have their table."""
-    return database_maker(servers, tmp_path, keep=SessionConfig.table)
+def kept_table() -> str:
+    return SessionConfig.table
 
 
 def run(app: Flask, *arguments: str, input: str | None = None) -> Result:

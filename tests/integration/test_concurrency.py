@@ -295,6 +295,7 @@ def test_reading_while_another_moves_the_session_to_the_new_key(
     assert client.get("/all").json == {"a": "1", "b": "2"}
 
 
+@pytest.mark.postgresql
 def test_no_write_is_lost_where_transactions_are_serializable(
     make_app: MakeApp, make_database: MakeDatabase
 ) -> None:

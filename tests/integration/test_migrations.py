@@ -21,6 +21,7 @@ from flask_sessionsql.formats.tokens import row_id
 from flask_sessionsql.storage.purging import purge_batch
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import SHARED_BACKENDS, MakeApp, MakeDatabase, store_of
+from tests.helpers import on
 from tests.integration.helpers import add_views, visit
 from tests.pages import page
 
@@ -141,7 +142,7 @@ def test_generated(database: str, make_migrated: MakeMigrated) -> None:
         app.test_client().get("/set/key/value")
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("database", on("postgresql"), indirect=True)
 def test_generated_in_a_bind(
     database: str, make_migrated: MakeMigrated, tmp_path: Path
 ) -> None:
@@ -167,7 +168,7 @@ def test_generated_in_a_bind(
     assert ["alembic_version"] == inspect(app).get_table_names()
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("database", on("postgresql"), indirect=True)
 def test_generated_in_a_schema(database: str, make_migrated: MakeMigrated) -> None:
     """With ``include_schemas``, the table is made in ``SESSION_SQLALCHEMY_SCHEMA``."""
     app = make_migrated(database, schemas=True, SESSION_SQLALCHEMY_SCHEMA="web")
@@ -247,11 +248,13 @@ def number_in(app: Flask, token: str) -> object:
 
 @pytest.mark.parametrize(
     ("database", "by_hand"),
-    [
-        *((backend, True) for backend in SHARED_BACKENDS),
+    on(
+        ("sqlite-file", True),
+        ("postgresql", True),
+        ("mariadb", True),
         ("mariadb", False),
         ("postgresql", False),
-    ],
+    ),
     indirect=["database"],
 )
 def test_later_columns(

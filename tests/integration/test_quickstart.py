@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import SERVERS
+from tests.conftest import SERVERS
+from tests.helpers import on
 
 TOOL = Path(__file__).parents[2] / "tools" / "quickstart.py"
 
@@ -39,7 +40,7 @@ def test_as_written() -> None:
     assert "in the table flask_sessionsql of sqlite:////tmp/test.db" in result.stdout
 
 
-@pytest.mark.parametrize("backend", SERVERS)
+@pytest.mark.parametrize("backend", on(*SERVERS))
 def test_other_databases(backend: str, make_database: Callable[[str], str]) -> None:
     """It does the same on a database server, whose address is all that changes."""
     result = quickstart("--database", make_database(backend))

@@ -366,6 +366,7 @@ def end():
 """
 
 
+@pytest.mark.postgresql
 def test_an_end_reaches_every_worker(
     make_database: MakeDatabase, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from hypothesis.stateful import (
 )
 
 from tests.conftest import MakeApp, store_of
+from tests.helpers import on
 from tests.integration.helpers import rows
 
 USER = "_user_id"
@@ -191,7 +192,7 @@ class Browsers(RuleBasedStateMachine):
             request.transaction.__exit__(None, None, None)
 
 
-@pytest.mark.parametrize("backend", ["sqlite-file", "postgresql"])
+@pytest.mark.parametrize("backend", on("sqlite-file", "postgresql"))
 def test_two_browsers_against_a_model(
     make_app: MakeApp, make_database: Callable[[str], str], backend: str
 ) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from flask_sessionsql.storage.administration import (
     SessionStats,
 )
 from flask_sessionsql.storage.store import SessionStore
-from tests.conftest import MakeDatabase, Servers, database_maker
 from tests.integration.helpers import Clock
 from tests.storage.helpers import KEPT, ROW, handles, make_store, row_of
 
@@ -44,8 +42,8 @@ USERS = [
 
 
 @pytest.fixture
-def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
-    return database_maker(servers, tmp_path, keep=KEPT)
+def kept_table() -> str:
+    return KEPT
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from flask_sessionsql.storage.database import SessionDatabase, transaction
 from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
+from tests.helpers import on
 from tests.storage.helpers import (
     ROW,
     assert_nothing_locked,
@@ -98,6 +99,7 @@ def test_without_create_table_the_missing_table_is_an_error(database_uri: str) -
     store.dispose()
 
 
+@pytest.mark.postgresql
 def test_a_table_that_cannot_be_created_is_an_error(make_database: Any) -> None:
     """The database's own reason is in the message, and what to do."""
     source = sa.create_engine(make_database("postgresql"))
@@ -142,7 +144,7 @@ class Flaky:
         sa.event.remove(self._store.engine, "before_cursor_execute", self._fail)
 
 
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 def test_a_lost_connection_is_made_anew(make_database: Any, backend: str) -> None:
     """A connection that the server ended costs one more try, and no error."""
     store = make_store(make_database(backend))
@@ -156,7 +158,7 @@ def test_a_lost_connection_is_made_anew(make_database: Any, backend: str) -> Non
     assert updated is True
 
 
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 def test_there_is_one_more_try_and_no_third(make_database: Any, backend: str) -> None:
     """A connection that is lost twice is a database that cannot be reached."""
     store = make_store(make_database(backend))
@@ -403,7 +405,7 @@ def test_a_connection_that_is_not_rolled_back_is_not_used_again(
     store.dispose()
 
 
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 def test_a_transaction_whose_connection_is_lost_is_tried_once_more(
     make_database: Any, backend: str
 ) -> None:
@@ -433,7 +435,7 @@ def test_a_transaction_whose_connection_is_lost_is_tried_once_more(
     store.dispose()
 
 
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 def test_an_error_on_a_lost_connection_is_raised_as_it_came(
     make_database: Any, backend: str
 ) -> None:
@@ -453,7 +455,7 @@ def test_an_error_on_a_lost_connection_is_raised_as_it_came(
     store.dispose()
 
 
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 def test_each_statement_sees_what_is_committed_before_it(
     make_database: Any, backend: str
 ) -> None:

@@ -403,6 +403,7 @@ def test_a_file_is_no_memory(tmp_path: Path) -> None:
     source.dispose()
 
 
+@pytest.mark.postgresql
 def test_a_listener_may_leave_a_transaction_open(
     make_database: Callable[[str], str],
 ) -> None:

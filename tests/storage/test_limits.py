@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,8 @@ from flask_sessionsql import (
 from flask_sessionsql.storage import limits
 from flask_sessionsql.storage.limits import UserLimit, _users_turn
 from flask_sessionsql.storage.store import SessionStore
-from tests.conftest import MakeDatabase, Servers, database_maker
+from tests.conftest import MakeDatabase
+from tests.helpers import on
 from tests.integration.helpers import at_once
 from tests.storage.helpers import (
     KEPT,
@@ -35,8 +35,8 @@ NOW = 1_500
 
 
 @pytest.fixture
-def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
-    return database_maker(servers, tmp_path, keep=KEPT)
+def kept_table() -> str:
+    return KEPT
 
 
 @pytest.fixture
@@ -331,7 +331,7 @@ def test_logins_in_many_processes_keep_the_limit(shared_store: SessionStore) -> 
 # What goes wrong.
 
 
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 @pytest.mark.parametrize("at", ["INSERT", "DELETE", "COMMIT"])
 def test_a_lost_connection_neither_loses_nor_doubles_a_login(
     make_database: MakeDatabase, backend: str, at: str
@@ -360,7 +360,7 @@ def test_a_lost_connection_neither_loses_nor_doubles_a_login(
     store.dispose()
 
 
-@pytest.mark.parametrize("backend", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 def test_a_login_whose_answer_is_lost_is_stored_once(
     make_database: MakeDatabase, backend: str
 ) -> None:
@@ -388,6 +388,7 @@ def test_a_login_whose_answer_is_lost_is_stored_once(
     assert lost == 1
 
 
+@pytest.mark.mariadb
 def test_a_users_lock_that_is_never_free_is_a_503(
     make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,6 +414,7 @@ def test_a_users_lock_that_is_never_free_is_a_503(
     store.dispose()
 
 
+@pytest.mark.mariadb
 def test_a_lock_that_cannot_be_given_back_goes_with_its_connection(
     make_database: MakeDatabase,
 ) -> None:
@@ -435,6 +437,7 @@ def test_a_lock_that_cannot_be_given_back_goes_with_its_connection(
     store.dispose()
 
 
+@pytest.mark.mariadb
 def test_databases_of_one_server_have_locks_of_their_own(
     make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

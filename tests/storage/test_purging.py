@@ -25,6 +25,7 @@ from flask_sessionsql.storage.purging import (
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import MakeDatabase
+from tests.helpers import on
 
 NOW = 2_000
 #: A test that waits for a lock of its own fails, rather than never ends.
@@ -70,7 +71,7 @@ def memory(make_store: MakeStore) -> SessionStore:
     return make_store("sqlite://")
 
 
-@pytest.fixture(params=["postgresql", "mariadb"])
+@pytest.fixture(params=on("postgresql", "mariadb"))
 def server_uri(request: pytest.FixtureRequest, make_database: MakeDatabase) -> str:
     """The address of an empty database that locks rows, not everything."""
     return make_database(request.param)

@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,13 +15,13 @@ from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.purging import purge_batch
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
-from tests.conftest import MakeDatabase, Servers, database_maker
+from tests.conftest import MakeDatabase
 from tests.storage.helpers import KEPT, ROW, make_store, row_of
 
 
 @pytest.fixture
-def make_database(servers: Servers, tmp_path: Path) -> MakeDatabase:
-    return database_maker(servers, tmp_path, keep=KEPT)
+def kept_table() -> str:
+    return KEPT
 
 
 @pytest.fixture
@@ -170,6 +169,7 @@ def test_usual_writes_name_no_column_with_an_index(store: SessionStore) -> None:
     assert not named & {"id", *indexed}
 
 
+@pytest.mark.postgresql
 def test_usual_writes_write_no_index_on_postgresql(make_database: MakeDatabase) -> None:
     """Where the end of a session moves, too, the new row stays in the page and in the
     indexes of the old one: a heap-only tuple.
@@ -302,6 +302,7 @@ def test_large_data_fits(store: SessionStore) -> None:
     assert row == store.load(row.id, now=1_500)
 
 
+@pytest.mark.mariadb
 def test_16_mib_have_room_on_mariadb(make_database: Any) -> None:
     """The column takes more than the 64 KiB of a BLOB, and more than 16 MiB."""
     store = make_store(make_database("mariadb"), KEPT)

@@ -20,6 +20,7 @@ from flask_sessionsql.storage.tables import (
     sessions_table,
 )
 from tests.conftest import MakeDatabase
+from tests.helpers import on
 
 FIRST = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
 #: Columns that came later.
@@ -232,7 +233,7 @@ def test_it_works_on_every_database(database_uri: str, table: sa.Table) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", ["sqlite-file", "postgresql"])
+@pytest.mark.parametrize("kind", on("sqlite-file", "postgresql"))
 def test_users_are_found_by_their_index(kind: str, make_database: MakeDatabase) -> None:
     """The index of users serves though it leaves out the rows that have none."""
     engine = sa.create_engine(make_database(kind))
