@@ -17,6 +17,7 @@ from flask_sessionsql import FlaskSQLAlchemySessionInterface
 from flask_sessionsql.commands.checks import Finding, check_all
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import MakeApp, MakeDatabase, store_of
+from tests.helpers import on
 
 #: Not the name that other tests use: they would find a damaged table.
 TABLE = "damaged"
@@ -166,12 +167,12 @@ def test_a_table_by_hand(shared_database_uri: str, make_sound: MakeSound) -> Non
 
 @pytest.mark.parametrize(
     ("kind", "creates", "migrates", "level", "advice"),
-    [
+    on(
         ("sqlite-file", True, False, "warning", "flask sessions create-table"),
         ("sqlite-file", False, False, "error", "SESSION_CREATE_TABLE = True"),
         ("postgresql", False, True, "error", "flask db upgrade"),
         ("mariadb", True, True, "warning", "flask db upgrade"),
-    ],
+    ),
 )
 def test_a_table_that_is_missing(
     kind: str,
@@ -195,6 +196,7 @@ def test_a_table_that_is_missing(
         assert advice in finding.advice
 
 
+@pytest.mark.postgresql
 def test_a_table_in_a_schema(
     make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
@@ -223,7 +225,7 @@ def test_a_table_in_a_schema(
 
 @pytest.mark.parametrize(
     ("kind", "migrates"),
-    [("sqlite-file", True), ("postgresql", False), ("mariadb", False)],
+    on(("sqlite-file", True), ("postgresql", False), ("mariadb", False)),
 )
 def test_a_table_of_an_earlier_version(
     kind: str, migrates: bool, make_database: MakeDatabase, make_sound: MakeSound
@@ -287,7 +289,7 @@ def test_a_unique_index_on_the_end(
     assert [] == check(app)
 
 
-@pytest.mark.parametrize("kind", ["sqlite-file", "postgresql"])
+@pytest.mark.parametrize("kind", on("sqlite-file", "postgresql"))
 def test_a_unique_constraint_on_the_end(
     kind: str, make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
@@ -314,7 +316,7 @@ def test_another_programs_table(make_sound: MakeSound) -> None:
     assert [] == check(app)
 
 
-@pytest.mark.parametrize("server", ["postgresql", "mariadb"])
+@pytest.mark.parametrize("server", on("postgresql", "mariadb"))
 def test_columns_that_are_too_small(
     server: str, make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
@@ -368,6 +370,7 @@ def test_columns_that_are_too_small(
     assert [] == check(app)
 
 
+@pytest.mark.mariadb
 def test_the_room_for_data_on_mariadb(
     make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
@@ -384,6 +387,7 @@ def test_the_room_for_data_on_mariadb(
     assert [] == check(app)
 
 
+@pytest.mark.mariadb
 def test_a_key_that_is_filled_up(
     make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
@@ -437,6 +441,7 @@ def test_columns_of_another_kind(
     assert [] == check(app)
 
 
+@pytest.mark.postgresql
 def test_a_citext_key(make_database: MakeDatabase, make_sound: MakeSound) -> None:
     """PostgreSQL's type for text without regard to case is an error for keys and for
     users; a type that nobody knows is one, too.
@@ -454,6 +459,7 @@ def test_a_citext_key(make_database: MakeDatabase, make_sound: MakeSound) -> Non
     assert f"{TABLE}.user_id" not in problems(check(app))
 
 
+@pytest.mark.mariadb
 def test_users_that_are_compared_without_regard_to_case(
     make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
@@ -523,7 +529,7 @@ def test_columns_that_may_or_may_not_be_null(
 
 @pytest.mark.parametrize(
     ("kind", "key"),
-    [("sqlite-file", None), ("postgresql", "handle"), ("mariadb", None)],
+    on(("sqlite-file", None), ("postgresql", "handle"), ("mariadb", None)),
 )
 def test_a_primary_key_that_is_not_the_id(
     kind: str, key: str | None, make_database: MakeDatabase, make_sound: MakeSound
@@ -587,7 +593,7 @@ def test_indexes_that_are_wrong(
     assert [] == check(app)
 
 
-@pytest.mark.parametrize("kind", ["sqlite-file", "postgresql"])
+@pytest.mark.parametrize("kind", on("sqlite-file", "postgresql"))
 def test_a_unique_constraint(
     kind: str, make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
@@ -601,7 +607,7 @@ def test_a_unique_constraint(
     assert [] == check(app)
 
 
-@pytest.mark.parametrize("kind", ["sqlite-file", "postgresql"])
+@pytest.mark.parametrize("kind", on("sqlite-file", "postgresql"))
 def test_an_index_of_some_rows(
     kind: str, make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
@@ -622,6 +628,7 @@ def test_an_index_of_some_rows(
     assert [] == check(app)
 
 
+@pytest.mark.postgresql
 def test_an_index_that_is_invalid(
     make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
