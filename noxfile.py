@@ -29,8 +29,14 @@ NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
 #: The servers take time. The last Python has them in every test, and the lowest
 #: versions of the drivers in those that are about statements.
 NO_SERVERS = [*NO_TOOLS, "-m", "not postgresql and not mariadb"]
-STATEMENTS = ["tests/storage", "tests/integration/test_concurrency.py"]
-STATEMENTS += ["tests/integration/test_statements.py"]
+STATEMENTS = [
+    "tests/commands",
+    "tests/storage",
+    "tests/test_extension.py",
+    "tests/integration/test_concurrency.py",
+    "tests/integration/test_revocation.py",
+    "tests/integration/test_statements.py",
+]
 FEW_SERVERS = [*AT_ONCE, "-m", "postgresql or mariadb", *STATEMENTS]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
