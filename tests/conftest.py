@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface, Session
 from flask_sessionsql.storage.store import SessionStore
-from tests.helpers import on
+from tests.helpers import Clock, on
 
 MakeApp = Callable[..., Flask]
 MakeDatabase = Callable[[str], str]
@@ -238,6 +238,16 @@ def app(make_app: MakeApp, database_uri: str) -> Flask:
 def client(app: Flask) -> FlaskClient:
     """A browser."""
     return app.test_client()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of day in the whole process, whoever reads it, which stands still until
+    the test moves it. What waits goes by ``time.monotonic``, and so goes on.
+    """
+    clock = Clock()
+    monkeypatch.setattr("time.time", clock.time)
+    return clock
 
 
 @pytest.fixture(autouse=True)

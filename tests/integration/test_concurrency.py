@@ -22,7 +22,8 @@ from flask_sessionsql import (
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.storage.store import SessionStore
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.integration.helpers import add_views, at_once, cookie, rows, token, visit
+from tests.helpers import at_once
+from tests.integration.helpers import add_views, cookie, rows, token, visit
 
 
 @pytest.fixture

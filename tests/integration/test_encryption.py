@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 
 from flask_sessionsql import session
 from tests.conftest import MakeApp, store_of
-from tests.integration.helpers import Clock, add_views, cookie, rows, token, visit
+from tests.helpers import Clock
+from tests.integration.helpers import add_views, cookie, rows, token, visit
 
 MakeShop = Callable[..., Flask]
 

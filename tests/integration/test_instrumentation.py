@@ -27,7 +27,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from flask_sessionsql import Session
 from flask_sessionsql.storage.purging import purge_batch
 from tests.conftest import MakeApp, store_of
-from tests.integration.helpers import Clock, add_views, rows, token, visit
+from tests.helpers import Clock
+from tests.integration.helpers import add_views, rows, token, visit
 from tests.storage.helpers import kill_connections
 
 #: What is counted: not what a driver or SQLAlchemy says to set a connection up.

@@ -15,7 +15,8 @@ from werkzeug.test import TestResponse
 
 from flask_sessionsql import session
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.integration.helpers import Clock, add_views, cookie, rows, token, visit
+from tests.helpers import Clock
+from tests.integration.helpers import add_views, cookie, rows, token, visit
 
 HOUR = 3600
 DAY = 24 * HOUR

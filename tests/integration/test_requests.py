@@ -10,7 +10,8 @@ from flask.testing import FlaskClient
 
 from flask_sessionsql import SessionValueError
 from tests.conftest import MakeApp, MakeDatabase
-from tests.integration.helpers import Clock, add_views, cookie, rows, token, visit
+from tests.helpers import Clock
+from tests.integration.helpers import add_views, cookie, rows, token, visit
 
 DAY = 24 * 3600
 

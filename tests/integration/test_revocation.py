@@ -29,7 +29,8 @@ from flask_sessionsql import (
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.exceptions import SessionStoreBusyError
 from tests.conftest import MakeApp, MakeDatabase
-from tests.integration.helpers import Clock, add_views, cookie, rows, token, visit
+from tests.helpers import Clock
+from tests.integration.helpers import add_views, cookie, rows, token, visit
 from tests.integration.test_concurrency import during, same_browser
 from tests.integration.test_servers import gunicorn
 

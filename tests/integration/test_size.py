@@ -8,7 +8,8 @@ from flask.testing import FlaskClient
 
 from flask_sessionsql import SessionTooLargeError, session
 from tests.conftest import MakeApp
-from tests.integration.helpers import Clock, add_views, cookie, rows, token, visit
+from tests.helpers import Clock
+from tests.integration.helpers import add_views, cookie, rows, token, visit
 
 
 @pytest.fixture

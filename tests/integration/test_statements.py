@@ -14,7 +14,8 @@ from flask.testing import FlaskClient
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface
 from tests.conftest import store_of
-from tests.integration.helpers import Clock, add_views, rows, token, visit
+from tests.helpers import Clock
+from tests.integration.helpers import add_views, rows, token, visit
 
 
 @pytest.fixture

@@ -24,15 +24,8 @@ from flask_sessionsql import session as typed_session
 from flask_sessionsql.formats.tokens import row_id
 from flask_sessionsql.saving.records import GRACE
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.integration.helpers import (
-    Clock,
-    add_views,
-    at_once,
-    cookie,
-    rows,
-    token,
-    visit,
-)
+from tests.helpers import Clock, at_once
+from tests.integration.helpers import add_views, cookie, rows, token, visit
 from tests.integration.test_concurrency import during, same_browser
 
 KEY = "a key"

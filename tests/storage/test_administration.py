@@ -18,7 +18,7 @@ from flask_sessionsql.storage.administration import (
     SessionStats,
 )
 from flask_sessionsql.storage.store import SessionStore
-from tests.integration.helpers import Clock
+from tests.helpers import Clock
 from tests.storage.helpers import KEPT, ROW, handles, make_store, row_of
 
 #: Users that a database may take for each other, and are not.
@@ -47,11 +47,9 @@ def kept_table() -> str:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock(clock: Clock) -> Clock:
     """It is 1,500."""
-    clock = Clock()
     clock.now = 1_500.9
-    monkeypatch.setattr("flask_sessionsql.storage.administration.time", clock)
     return clock
 
 

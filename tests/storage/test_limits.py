@@ -20,8 +20,7 @@ from flask_sessionsql.storage import limits
 from flask_sessionsql.storage.limits import UserLimit, _users_turn
 from flask_sessionsql.storage.store import SessionStore
 from tests.conftest import MakeDatabase
-from tests.helpers import on
-from tests.integration.helpers import at_once
+from tests.helpers import at_once, on
 from tests.storage.helpers import (
     KEPT,
     assert_nothing_locked,
