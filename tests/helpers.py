@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 
 def on(*cases: str | tuple[Any, ...]) -> list[Any]:
@@ -41,6 +48,104 @@ def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
     for thread in threads:
         thread.join(60)
     return results
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Wait until something is true, and fail if it does not become so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not true within {seconds} seconds"
+        time.sleep(0.01)
+
+
+@contextmanager
+def statements_on(engine: sa.Engine) -> Iterator[list[str]]:
+    """The statements that run on an engine meanwhile."""
+    seen: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        seen.append(arguments[2])
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    sa.event.remove(engine, "before_cursor_execute", note)
+
+
+@contextmanager
+def locked_file(uri: str | sa.URL) -> Iterator[None]:
+    """Somebody else is writing to a SQLite file meanwhile."""
+    other = sa.create_engine(uri, poolclass=sa.NullPool)
+    with other.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
+
+
+@contextmanager
+def told_by(signal: Any, sender: Any) -> Iterator[list[Any]]:
+    """The events that a signal tells of an application meanwhile."""
+    events: list[Any] = []
+
+    def receive(sender: object, event: object) -> None:
+        events.append(event)
+
+    with signal.connected_to(receive, sender):
+        yield events
+
+
+def run_together(commands: list[list[str]]) -> list[str]:
+    """Run programs that begin together: each prints "ready" and waits for a line. What
+    they print then.
+    """
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        for command in commands
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert not any(process.returncode for process in processes), outputs
+    return outputs
+
+
+@contextmanager
+def gunicorn(
+    folder: Path, *options: str, app: str = "app:app", **process: Any
+) -> Iterator[int]:
+    """A server of ``app.py`` in ``folder``, or of another application; gives its port.
+    It ends without a traceback.
+
+    :param process: how else it is to be started, such as in another folder.
+    """
+    log = folder / "gunicorn.log"
+    # The port is free because it is ours: the server is handed the socket.
+    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gunicorn", *options),
+                *(f"--bind=fd://{listener.fileno()}", "--worker-tmp-dir", str(folder)),
+                app,
+            ],
+            stdout=output,
+            stderr=output,
+            pass_fds=[listener.fileno()],
+            **{"cwd": folder, **process},
+        )
+        try:
+            begun = "Booting worker"
+            wait_until(lambda: begun in log.read_text() or server.poll() is not None)
+            assert server.poll() is None, log.read_text()
+            yield listener.getsockname()[1]
+        finally:
+            server.terminate()
+            server.wait(30)
+    text = log.read_text()
+    assert "Traceback" not in text, text
 
 
 class Clock:

@@ -6,12 +6,9 @@ import itertools
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.conftest import SHARED_BACKENDS, Servers, database_maker
+from tests.helpers import gunicorn, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Cookie, Page, Playwright
@@ -80,10 +78,7 @@ class SlowPage:
         self._tab, self._address, self._file = tab, address, file
 
     def wait(self) -> None:
-        until = time.monotonic() + PATIENCE
-        while not self._file.with_suffix(".begun").exists():
-            assert time.monotonic() < until, "the slow page did not begin"
-            time.sleep(0.01)
+        wait_until(self._file.with_suffix(".begun").exists)
 
     def finish(self) -> str:
         """Let the server answer; gives the page."""
@@ -239,35 +234,14 @@ def running_site(
     with engine.begin() as connection:
         connection.execute(sa.text("ALTER TABLE users ADD first_hash VARCHAR(255)"))
         connection.execute(sa.text("UPDATE users SET first_hash = password_hash"))
-    with serving(folder, environment) as address:
-        yield Site(address, engine, folder)
-
-
-@contextmanager
-def serving(folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    """A server with the example; gives its address. It ends without a traceback."""
-    log = folder / "gunicorn.log"
-    # The port is free because it is ours: the server is handed the socket.
-    with socket.create_server(("127.0.0.1", 0)) as listener, log.open("wb") as output:
-        server = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "gunicorn", "--workers=2", "--threads=4"),
-                *(f"--bind=fd://{listener.fileno()}", "--worker-tmp-dir", str(folder)),
-                "tests.browser.site:app",
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=output,
-            stderr=output,
-            pass_fds=[listener.fileno()],
-        )
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.terminate()
-            server.wait(PATIENCE)
-    text = log.read_text()
-    assert "Traceback" not in text, text
+    with gunicorn(
+        folder,
+        *("--workers=2", "--threads=4"),
+        app="tests.browser.site:app",
+        cwd=ROOT,
+        env=environment,
+    ) as port:
+        yield Site(f"http://127.0.0.1:{port}", engine, folder)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from flask_sessionsql.storage.administration import SessionAdministration
 from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
 from tests.conftest import MakeApp, store_of
+from tests.helpers import told_by, wait_until
 from tests.integration.helpers import add_views, token
 from tests.pages import page
 
@@ -417,19 +417,6 @@ def test_show_what_is_not_there(make_app: MakeApp) -> None:
 # revoke
 
 
-@contextmanager
-def told(app: Flask) -> Iterator[list[SessionEnded]]:
-    """The events of sessions that end."""
-    events: list[SessionEnded] = []
-
-    def receive(sender: Flask, event: SessionEnded) -> None:
-        assert sender is app
-        events.append(event)
-
-    with session_ended.connected_to(receive, app):
-        yield events
-
-
 def test_revoke_one(app: Flask) -> None:
     """``revoke --handle`` ends that session, tells the application's receivers, and is
     an error if there is none.
@@ -437,7 +424,7 @@ def test_revoke_one(app: Flask) -> None:
     put(app, 1, user_id="ann")
     put(app, 2, user_id="ann")
 
-    with told(app) as events:
+    with told_by(session_ended, app) as events:
         first = run(app, "revoke", "--handle", "0000000000000001")
         second = run(app, "revoke", "--handle", "0000000000000001")
 
@@ -548,7 +535,7 @@ def test_purge(app: Flask) -> None:
     put_expired(app, 5)
     put(app, 6)
 
-    with told(app) as events:
+    with told_by(session_ended, app) as events:
         result = run(app, "purge", "--batch-size", "2", "--pause", "0")
 
     assert (0, "Deleted 5 expired sessions.\n", "") == (
@@ -571,7 +558,7 @@ def test_receivers_of_a_new_process(make_app: MakeApp, tmp_path: Path) -> None:
     put_expired(make_app(uri), 1)
     app = make_app(uri)
 
-    with told(app) as events:
+    with told_by(session_ended, app) as events:
         run(app, "purge")
 
     assert [SessionEnded("0000000000000001", "ann", "expired")] == events
@@ -1166,9 +1153,7 @@ def test_executable_is_interrupted(
     put_expired(app, 3)
 
     process = flask("purge", "--batch-size", "1", "--pause", "60")
-    deadline = time.monotonic() + 60
-    while len(handles(app)) == 3 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(handles(app)) < 3)
     time.sleep(0.1)  # from the deletion to the pause
     process.send_signal(signal.SIGINT)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +13,9 @@ from flask import Flask, session
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from flask_sessionsql import session as typed_session
 from tests.conftest import store_of
+from tests.helpers import at_once, locked_file
 
 
 def add_views(app: Flask) -> Flask:
@@ -87,3 +92,55 @@ def token(client: FlaskClient) -> str:
     found = client.get_cookie("session")
     assert found is not None
     return found.value
+
+
+def browser_with(app: Flask, value: str) -> FlaskClient:
+    """A browser that holds this token, wherever it has it from."""
+    browser = app.test_client()
+    browser.set_cookie("session", value)
+    return browser
+
+
+def same_browser(client: FlaskClient, app: Flask | None = None) -> FlaskClient:
+    """Another tab of the same browser, at another application if one is given."""
+    return browser_with(app or client.application, token(client))
+
+
+def during(
+    client: FlaskClient, view: Callable[[], Any], between: Callable[[], Any]
+) -> Any:
+    """A slow request: ``view`` has touched the session, then ``between`` happens in
+    other requests, then the rest of the view runs and the session is saved.
+    """
+
+    def slow() -> Any:
+        session.get("anything")
+        outcome: list[Any] = at_once([between])
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return view()
+
+    return visit(client, slow)
+
+
+def regenerate() -> str:
+    """A view that moves its session to a new token."""
+    typed_session.regenerate()
+    return "ok"
+
+
+@contextmanager
+def locked_for_a_while(app: Flask) -> Iterator[None]:
+    """Somebody else is writing to the application's SQLite file, and is done soon."""
+    locked = threading.Event()
+
+    def hold() -> None:
+        with locked_file(app.config["SQLALCHEMY_DATABASE_URI"]):
+            locked.set()
+            time.sleep(0.2)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert locked.wait(10)
+    yield
+    thread.join()

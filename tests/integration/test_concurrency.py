@@ -22,37 +22,17 @@ from flask_sessionsql import (
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.storage.store import SessionStore
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import at_once
-from tests.integration.helpers import add_views, cookie, rows, token, visit
-
-
-@pytest.fixture
-def app(app: Flask) -> Flask:
-    return add_views(app)
-
-
-def same_browser(client: FlaskClient) -> FlaskClient:
-    """Another tab: the same cookie."""
-    other = client.application.test_client()
-    other.set_cookie("session", token(client))
-    return other
-
-
-def during(
-    client: FlaskClient, view: Callable[[], Any], between: Callable[[], Any]
-) -> Any:
-    """A slow request: ``view`` has touched the session, then ``between`` happens in
-    other requests, then the rest of the view runs and the session is saved.
-    """
-
-    def slow() -> Any:
-        session.get("anything")
-        outcome: list[Any] = at_once([between])
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        return view()
-
-    return visit(client, slow)
+from tests.helpers import at_once, told_by
+from tests.integration.helpers import (
+    add_views,
+    cookie,
+    during,
+    locked_for_a_while,
+    rows,
+    same_browser,
+    token,
+    visit,
+)
 
 
 def test_12_requests_at_once_keep_12_keys(app: Flask, client: FlaskClient) -> None:
@@ -569,23 +549,8 @@ def test_somebody_elses_lock_is_waited_for(
     app = add_views(make_app(make_database("sqlite-file")))
     client = app.test_client()
     client.get("/set/a/1")
-    other = sa.create_engine(store_of(app).engine.url)
-    locked = threading.Event()
-
-    def hold() -> None:
-        with other.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            locked.set()
-            time.sleep(0.3)
-            connection.rollback()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert locked.wait(10)
-    response = client.get("/set/a/2")
-    thread.join()
-    other.dispose()
-    assert response.status_code == 200
+    with locked_for_a_while(app):
+        assert client.get("/set/a/2").status_code == 200
     assert client.get("/get/a").text == "'2'"
 
 
@@ -705,12 +670,7 @@ def test_a_logout_ends_what_cannot_be_read(
     store = store_of(app)
     with store.engine.connect() as connection:
         connection.execute(sa.update(store.table).values(data=b"?"))
-    told: list[SessionEnded] = []
-
-    def note(sender: Flask, event: SessionEnded) -> None:
-        told.append(event)
-
-    with session_ended.connected_to(note, app):
+    with told_by(session_ended, app) as told:
         client.get("/clear")
     assert [SessionEnded(None, None, "cleared")] == told
     assert "cannot be read" in caplog.text

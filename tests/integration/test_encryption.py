@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from flask.testing import FlaskClient
 
 from flask_sessionsql import session
 from tests.conftest import MakeApp, store_of
-from tests.helpers import Clock
-from tests.integration.helpers import add_views, cookie, rows, token, visit
+from tests.helpers import Clock, at_once
+from tests.integration.helpers import (
+    add_views,
+    cookie,
+    regenerate,
+    rows,
+    same_browser,
+    visit,
+)
 
 MakeShop = Callable[..., Flask]
 
@@ -29,13 +35,6 @@ def make_shop(make_app: MakeApp, shared_database_uri: str) -> MakeShop:
         return add_views(app)
 
     return make
-
-
-def browser(app: Flask, client: FlaskClient) -> FlaskClient:
-    """The same browser, at another application on the same database."""
-    other = app.test_client()
-    other.set_cookie("session", token(client))
-    return other
 
 
 def is_sealed(app: Flask) -> list[bool]:
@@ -112,12 +111,12 @@ def test_a_session_of_an_earlier_key(make_shop: MakeShop) -> None:
     client = make_shop(SECRET_KEY="old").test_client()
     client.get("/set/a/1")
     both = make_shop(SECRET_KEY="new", SECRET_KEY_FALLBACKS=["older", "old"])
-    again = browser(both, client)
+    again = same_browser(client, both)
     assert {"a": "1"} == again.get("/all").json
     again.get("/set/b/2")
-    new = browser(make_shop(SECRET_KEY="new"), again)
+    new = same_browser(again, make_shop(SECRET_KEY="new"))
     assert {"a": "1", "b": "2"} == new.get("/all").json
-    old = browser(make_shop(SECRET_KEY="old"), again)
+    old = same_browser(again, make_shop(SECRET_KEY="old"))
     assert {} == old.get("/all").json
 
 
@@ -129,7 +128,7 @@ def test_turning_it_on_and_off_loses_nothing(make_shop: MakeShop) -> None:
     client = off.test_client()
     client.get("/set/a/1")
     for number, (app, before) in enumerate([(on, off), (off, on), (on, off)]):
-        now = browser(app, client)
+        now = same_browser(client, app)
         sealed = is_sealed(app)
         assert (before is on) == sealed[0]
         assert "'1'" == now.get("/get/a").text
@@ -149,14 +148,13 @@ def test_workers_of_both_settings_at_once(make_shop: MakeShop) -> None:
     client.get("/set/a/1")
 
     def work(number: int) -> int:
-        other = browser([off, on][number % 2], client)
+        other = same_browser(client, [off, on][number % 2])
         return other.get(f"/set/key{number}/{number}").status_code
 
-    with ThreadPoolExecutor(6) as pool:
-        assert {200} == set(pool.map(work, range(12)))
+    assert [200] * 12 == at_once([partial(work, number) for number in range(12)])
     expected = {"a": "1"} | {f"key{number}": str(number) for number in range(12)}
     for app in (off, on):
-        assert expected == browser(app, client).get("/all").json
+        assert expected == same_browser(client, app).get("/all").json
 
 
 def test_what_moves_is_sealed_for_its_new_place(
@@ -169,7 +167,7 @@ def test_what_moves_is_sealed_for_its_new_place(
     client = app.test_client()
     client.get("/set/a/1")
     clock.now += 24 * 3600
-    other = browser(app, client)
+    other = same_browser(client, app)
     assert "'1'" == client.get("/get/a").text
 
     def view() -> str:
@@ -179,12 +177,7 @@ def test_what_moves_is_sealed_for_its_new_place(
 
     visit(client, view)
     client.get("/set/_user_id/ann")
-
-    def renew() -> str:
-        session.regenerate()
-        return "ok"
-
-    visit(client, renew)
+    visit(client, regenerate)
     expected = {"a": "1", "mine": "1", "theirs": "1", "_user_id": "ann"}
     assert expected == client.get("/all").json
     assert [True] == is_sealed(app)
@@ -215,7 +208,7 @@ def test_without_the_package_a_sealed_row_is_unreadable(
     """
     client = make_shop().test_client()
     client.get("/set/a/1")
-    other = browser(make_shop(False), client)
+    other = same_browser(client, make_shop(False))
     with monkeypatch.context() as patch:
         for name in [name for name in sys.modules if name.startswith("cryptography")]:
             patch.setitem(sys.modules, name, None)

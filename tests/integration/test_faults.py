@@ -44,11 +44,6 @@ UNREACHABLE = [
 ]
 
 
-@pytest.fixture
-def app(app: Flask) -> Flask:
-    return add_views(app)
-
-
 class Outage:
     """Ends and begins the time in which no statement gets through."""
 

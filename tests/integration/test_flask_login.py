@@ -17,7 +17,7 @@ from flask_login import (
 )
 
 from tests.conftest import MakeApp
-from tests.integration.helpers import add_views, rows, token
+from tests.integration.helpers import browser_with, rows, token
 
 
 class User(UserMixin):  # type: ignore[misc]
@@ -44,7 +44,7 @@ def with_logins(app: Flask) -> Flask:
     def me() -> Any:
         return current_user.get_id()
 
-    return add_views(app)
+    return app
 
 
 @pytest.fixture
@@ -67,8 +67,7 @@ def test_login_and_logout_change_the_token(app: Flask, client: FlaskClient) -> N
     assert client.get("/get/basket").text == "'tea'"
     assert len({anonymous, logged_in, token(client)}) == 3
     for old in (anonymous, logged_in):
-        thief = app.test_client()
-        thief.set_cookie("session", old)
+        thief = browser_with(app, old)
         assert thief.get("/me").status_code == 401
         assert thief.get("/get/basket").text == "None"
     assert len(rows(app)) == 1
@@ -82,7 +81,5 @@ def test_strong_protection_works_without_a_permanent_cookie(make_app: MakeApp) -
     app = with_logins(make_app("sqlite://", **config))
     client = app.test_client()
     client.get("/login/ann")
-    stolen = token(client)
-    thief = app.test_client()
-    thief.set_cookie("session", stolen)
+    thief = browser_with(app, token(client))
     assert thief.get("/me", headers={"User-Agent": "another"}).status_code == 401

@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from flask_sessionsql import Session
 from tests.conftest import MakeApp
-from tests.integration.helpers import add_views, cookie, rows, token
+from tests.integration.helpers import add_views, browser_with, cookie, rows, token
 
 PASSWORD, NEW_PASSWORD = "correct horse battery", "staple battery horse"
 
@@ -87,12 +87,6 @@ def user_of(client: FlaskClient) -> str | None:
     return str(found["_user_id"])
 
 
-def stolen(app: Flask, value: str) -> FlaskClient:
-    thief = app.test_client()
-    thief.set_cookie("session", value)
-    return thief
-
-
 def test_the_whole_life_of_a_login(app: Flask, client: FlaskClient) -> None:
     """The form's own token begins the session; login, a change of the password and
     logout each move it to a new token; what was in it stays; every old token is dead.
@@ -132,7 +126,7 @@ def test_the_whole_life_of_a_login(app: Flask, client: FlaskClient) -> None:
 
     assert len(set(tokens)) == 4
     for old in tokens[:-1]:
-        thief = stolen(app, old)
+        thief = browser_with(app, old)
         assert user_of(thief) is None
         assert thief.get("/get/basket").text == "None"
     assert log_in(client, "ann").status_code == 200  # with the old password: its form

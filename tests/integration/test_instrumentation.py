@@ -28,7 +28,14 @@ from flask_sessionsql import Session
 from flask_sessionsql.storage.purging import purge_batch
 from tests.conftest import MakeApp, store_of
 from tests.helpers import Clock
-from tests.integration.helpers import add_views, rows, token, visit
+from tests.integration.helpers import (
+    add_views,
+    browser_with,
+    rows,
+    same_browser,
+    token,
+    visit,
+)
 from tests.storage.helpers import kill_connections
 
 #: What is counted: not what a driver or SQLAlchemy says to set a connection up.
@@ -60,17 +67,14 @@ def touch(client: FlaskClient, clock: Clock) -> None:
 def conflict(client: FlaskClient, clock: Clock) -> None:
     def view() -> str:
         session["b"] = "mine"
-        other = client.application.test_client()
-        other.set_cookie("session", token(client))
-        other.get("/set/c/theirs")
+        same_browser(client).get("/set/c/theirs")
         return "ok"
 
     visit(client, view)
 
 
 def unknown_cookie(client: FlaskClient, clock: Clock) -> None:
-    stranger = client.application.test_client()
-    stranger.set_cookie("session", "A" * len(token(client)))
+    stranger = browser_with(client.application, "A" * len(token(client)))
     stranger.get("/set/a/1")
 
 

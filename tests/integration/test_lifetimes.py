@@ -8,24 +8,26 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_sessionsql import session
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import Clock
-from tests.integration.helpers import add_views, cookie, rows, token, visit
+from tests.helpers import Clock, statements_on
+from tests.integration.helpers import (
+    add_views,
+    cookie,
+    regenerate,
+    rows,
+    same_browser,
+    token,
+    visit,
+)
 
 HOUR = 3600
 DAY = 24 * HOUR
 START = 1_900_000_000
-
-
-@pytest.fixture
-def app(app: Flask) -> Flask:
-    return add_views(app)
 
 
 @pytest.fixture
@@ -36,13 +38,6 @@ def make_shop(make_app: MakeApp, database_uri: str) -> Callable[..., Flask]:
         return add_views(make_app(database_uri, **settings))
 
     return make
-
-
-def browser(app: Flask, client: FlaskClient) -> FlaskClient:
-    """The same browser, at another application on the same database."""
-    other = app.test_client()
-    other.set_cookie("session", token(client))
-    return other
 
 
 def cookie_end(response: TestResponse) -> int:
@@ -59,11 +54,6 @@ def set_expiry(when: datetime | timedelta | None) -> Callable[[], str]:
         return "ok"
 
     return view
-
-
-def regenerate() -> str:
-    session.regenerate()
-    return "ok"
 
 
 def nested(inner: Callable[[], object], key: str = "mine") -> Callable[[], str]:
@@ -93,19 +83,14 @@ def test_use_moves_the_end_once_in_an_interval(
     )
     client = app.test_client()
     client.get("/set/a/1")
-    written = []
-
-    def note(*arguments: Any) -> None:
-        written.append(arguments[2].split()[0])
-
-    sa.event.listen(store_of(app).engine, "before_cursor_execute", note)
     ends = set()
-    for _ in range(13):
-        client.get("/get/a")
-        [row] = rows(app)
-        ends.add(row.expires_at - START)
-        clock.now += 10
-    assert 2 == written.count("UPDATE")
+    with statements_on(store_of(app).engine) as statements:
+        for _ in range(13):
+            client.get("/get/a")
+            [row] = rows(app)
+            ends.add(row.expires_at - START)
+            clock.now += 10
+    assert 2 == [text.split()[0] for text in statements].count("UPDATE")
     assert {HOUR, HOUR + 60, HOUR + 120} == ends
 
 
@@ -118,7 +103,7 @@ def test_the_end_only_moves_forward(
     """
     client.get("/set/a/1")
     clock.now += DAY
-    other = browser(app, client)
+    other = same_browser(client, app)
 
     def meanwhile() -> None:
         clock.now += second
@@ -193,7 +178,7 @@ def test_the_absolute_lifetime_holds_for_what_was_stored_before(
     client = add_views(make_app(shared_database_uri)).test_client()
     client.get("/set/a/1")
     app = add_views(make_app(shared_database_uri, SESSION_ABSOLUTE_LIFETIME=DAY))
-    again = browser(app, client)
+    again = same_browser(client, app)
     clock.now += DAY - 1
     assert "'1'" == again.get("/get/a").text
     clock.now += 1
@@ -280,7 +265,7 @@ def test_an_end_is_merged_with_what_others_write(
     last.
     """
     client.get("/set/a/1")
-    other = browser(app, client)
+    other = same_browser(client, app)
     visit(client, nested(lambda: visit(other, set_expiry(timedelta(hours=8)))))
     assert [START + 8 * HOUR] == [row.expires_at for row in rows(app)]
 
@@ -302,7 +287,7 @@ def test_a_request_under_way_does_not_undo_an_end(
     """
     client.get("/set/a/1")
     clock.now += DAY
-    other = browser(app, client)
+    other = same_browser(client, app)
 
     def meanwhile() -> None:
         visit(other, set_expiry(timedelta(hours=8)))
@@ -393,8 +378,7 @@ def test_use_is_noted_after_the_lifetime_was_shortened(
     client = add_views(make_app(uri)).test_client()
     client.get("/set/a/1")
     app = add_views(make_app(uri, PERMANENT_SESSION_LIFETIME=3600))
-    same = app.test_client()
-    same.set_cookie("session", token(client))
+    same = same_browser(client, app)
     [before] = rows(app)
     clock.now += 60
     same.get("/get/a")

@@ -22,7 +22,7 @@ from flask_sessionsql.storage.purging import purge_batch
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import SHARED_BACKENDS, MakeApp, MakeDatabase, store_of
 from tests.helpers import on
-from tests.integration.helpers import add_views, visit
+from tests.integration.helpers import add_views, browser_with, visit
 from tests.pages import page
 
 pytestmark = pytest.mark.filterwarnings(
@@ -233,8 +233,7 @@ class FirstForm:
 
 def number_in(app: Flask, token: str) -> object:
     """What the session of a token has, which this request changes besides."""
-    browser = app.test_client()
-    browser.set_cookie("session", token)
+    browser = browser_with(app, token)
     browser.get("/set/seen/yes")
     numbers: list[object] = []
 

@@ -19,11 +19,10 @@ from werkzeug.test import TestResponse
 
 from flask_sessionsql import session
 from flask_sessionsql.signals import SessionEnded, session_ended
-from flask_sessionsql.storage.database import transaction
 from flask_sessionsql.storage.purging import purge_batch
 from tests.conftest import MakeApp, MakeDatabase, store_of
+from tests.helpers import gunicorn, locked_file, statements_on
 from tests.integration.helpers import add_views, rows, visit
-from tests.integration.test_servers import gunicorn
 
 MakeShop = Callable[..., Flask]
 
@@ -173,17 +172,10 @@ def test_requests_without_a_session_delete_nothing(
     get(client, "/set/key/value")
     expire(shop, 1)
     passing.now += 1
-    statements: list[str] = []
-    engine = store_of(shop).engine
-
-    def note(*arguments: Any) -> None:
-        statements.append(arguments[2])
-
-    sa.event.listen(engine, "before_cursor_execute", note)
-    for _ in range(2):
-        assert get(client, "/").status_code == 200
+    with statements_on(store_of(shop).engine) as statements:
+        for _ in range(2):
+            assert get(client, "/").status_code == 200
     assert [] == statements
-    sa.event.remove(engine, "before_cursor_execute", note)
     assert expired(shop) == [1]
     get(client, "/get/key")
     assert expired(shop) == []
@@ -260,14 +252,10 @@ def test_a_file_that_is_locked_disturbs_no_request(
     get(client, "/set/key/value")
     expire(shop, 1)
     passing.now += 1
-    other = sa.create_engine(
-        shop.config["SQLALCHEMY_DATABASE_URI"], isolation_level="AUTOCOMMIT"
-    )
     start = time.monotonic()
-    with other.connect() as connection, transaction(connection):
+    with locked_file(shop.config["SQLALCHEMY_DATABASE_URI"]):
         assert get(client, "/get/key").status_code == 200
     assert 1 > time.monotonic() - start
-    other.dispose()
     assert expired(shop) == [1]
     assert [] == [r for r in caplog.records if r.levelno > logging.INFO]
     passing.now += 1

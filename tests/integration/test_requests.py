@@ -11,15 +11,16 @@ from flask.testing import FlaskClient
 from flask_sessionsql import SessionValueError
 from tests.conftest import MakeApp, MakeDatabase
 from tests.helpers import Clock
-from tests.integration.helpers import add_views, cookie, rows, token, visit
+from tests.integration.helpers import (
+    add_views,
+    cookie,
+    rows,
+    same_browser,
+    token,
+    visit,
+)
 
 DAY = 24 * 3600
-
-
-@pytest.fixture
-def app(app: Flask) -> Flask:
-    """The application of these tests: what a view does is in the address."""
-    return add_views(app)
 
 
 def test_a_value_is_there_in_the_next_request(client: FlaskClient) -> None:
@@ -291,8 +292,7 @@ def test_a_shorter_lifetime_comes_with_the_next_write(
     client.get("/set/key/value")
     shorter = make_app(shared_database_uri, PERMANENT_SESSION_LIFETIME=600)
     add_views(shorter)
-    browser = shorter.test_client()
-    browser.set_cookie("session", token(client))
+    browser = same_browser(client, shorter)
     browser.get("/get/key")
     assert rows(app)[0].expires_at == clock.now + 31 * DAY
     browser.get("/set/key/other")

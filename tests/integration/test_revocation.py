@@ -29,17 +29,19 @@ from flask_sessionsql import (
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.exceptions import SessionStoreBusyError
 from tests.conftest import MakeApp, MakeDatabase
-from tests.helpers import Clock
-from tests.integration.helpers import add_views, cookie, rows, token, visit
-from tests.integration.test_concurrency import during, same_browser
-from tests.integration.test_servers import gunicorn
+from tests.helpers import Clock, gunicorn, told_by
+from tests.integration.helpers import (
+    add_views,
+    cookie,
+    during,
+    regenerate,
+    rows,
+    same_browser,
+    token,
+    visit,
+)
 
 SESSIONS = Session()
-
-
-@pytest.fixture
-def app(app: Flask) -> Flask:
-    return add_views(app)
 
 
 def browser_of(app: Flask, user: str | None = None, **headers: str) -> FlaskClient:
@@ -123,8 +125,7 @@ def test_address_and_browser_are_recorded_and_erased(
     browser.get("/get/a", headers={"User-Agent": "Reader"})
     assert client_of(app) == ("127.0.0.1", "Reader")
     off = add_views(make_app(shared_database_uri, **every))
-    other = off.test_client()
-    other.set_cookie("session", token(browser))
+    other = same_browser(browser, off)
     clock.now += 3_600
     other.get("/get/a")
     assert client_of(app) == (None, None)
@@ -169,8 +170,7 @@ def test_what_is_ended_is_dead_in_every_process(
     """
     apps = [add_views(make_app(shared_database_uri)) for _ in range(2)]
     browser = browser_of(apps[0], "ann")
-    there = apps[1].test_client()
-    there.set_cookie("session", token(browser))
+    there = same_browser(browser, apps[1])
     assert there.get("/get/_user_id").text == "'ann'"
     assert call(apps[0], lambda: SESSIONS.revoke_user("ann")) == 1
     for each in (there, browser):
@@ -227,13 +227,8 @@ def test_all_others_are_ended(app: Flask) -> None:
 
 def test_all_are_ended(app: Flask) -> None:
     """With or without a user; what is ended is told of."""
-    told: list[SessionEnded] = []
-
-    def note(sender: Flask, event: SessionEnded) -> None:
-        told.append(event)
-
     browsers = [browser_of(app, "ann"), browser_of(app, "bob"), browser_of(app)]
-    with session_ended.connected_to(note, app):
+    with told_by(session_ended, app) as told:
         assert call(app, lambda: SESSIONS.revoke_all()) == 3
     assert [each.get("/all").json for each in browsers] == [{}] * 3
     assert sorted(str(each.user_id) for each in told) == ["None", "ann", "bob"]
@@ -267,11 +262,6 @@ def _write() -> str:
     return "ok"
 
 
-def _regenerate() -> str:
-    typed_session.regenerate()
-    return "ok"
-
-
 def _log_in() -> str:
     session["_user_id"] = "bob"
     return "ok"
@@ -294,7 +284,7 @@ def test_a_slow_request_brings_nothing_back(
     """
     app = add_views(make_app(database_uri, SESSION_MAX_PER_USER=1))
     end = _ends(app)[way]
-    for view in (_write, _regenerate, _log_in, _begin_anew, lambda: "read"):
+    for view in (_write, regenerate, _log_in, _begin_anew, lambda: "read"):
         browser = browser_of(app, "ann")
         tab, handle = same_browser(browser), handle_of(browser)
         response = during(browser, view, lambda: end(tab, handle))  # noqa: B023
@@ -311,7 +301,7 @@ def test_what_moves_all_the_time_is_ended(app: Flask) -> None:
     """Browsers whose requests move their sessions to new tokens as fast as they can
     are logged out by one call, each of them, every time.
     """
-    app.extensions["view"] = _regenerate
+    app.extensions["view"] = regenerate
     stop = threading.Event()
 
     def move(browser: FlaskClient) -> None:
@@ -495,11 +485,6 @@ def test_a_login_too_many_ends_the_oldest(
     make_app: MakeApp, database_uri: str, clock: Clock
 ) -> None:
     """That which began first, though it was used last; it is told of."""
-    told: list[SessionEnded] = []
-
-    def note(sender: Flask, event: SessionEnded) -> None:
-        told.append(event)
-
     app = add_views(make_app(database_uri, SESSION_MAX_PER_USER=2))
     browsers = []
     for _ in range(2):
@@ -507,14 +492,14 @@ def test_a_login_too_many_ends_the_oldest(
         clock.now += 100
     oldest = handle_of(browsers[0])
     browsers[0].get("/set/a/1")
-    with session_ended.connected_to(note, app):
+    with told_by(session_ended, app) as told:
         browsers.append(browser_of(app, "ann"))
     assert told == [SessionEnded(oldest, "ann", "limit")]
     logged_in = [each.get("/get/_user_id").text for each in browsers]
     assert logged_in == ["None", "'ann'", "'ann'"]
     for _ in range(3):  # those who are logged in go on
         browsers[1].get("/set/a/2")
-        visit(browsers[2], _regenerate)
+        visit(browsers[2], regenerate)
     assert len(rows(app)) == 2
 
 
@@ -523,11 +508,6 @@ def test_a_login_too_many_is_refused(make_app: MakeApp, database_uri: str) -> No
     it was, under the same token, with what the page adds; nobody is logged in; it is
     told of.
     """
-    told: list[SessionRefused] = []
-
-    def note(sender: Flask, event: SessionRefused) -> None:
-        told.append(event)
-
     app = add_views(
         make_app(
             database_uri,
@@ -544,7 +524,7 @@ def test_a_login_too_many_is_refused(make_app: MakeApp, database_uri: str) -> No
     first, second = browser_of(app, "ann"), browser_of(app)
     before = token(second)
     known = [(row.id, row.user_id) for row in rows(app)]
-    with session_refused.connected_to(note, app):
+    with told_by(session_refused, app) as told:
         response = second.get("/set/_user_id/ann")
     assert (response.status_code, response.text) == (403, "at most 1, None")
     assert cookie(response) is None

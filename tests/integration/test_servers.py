@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import sqlalchemy as sa
+
+from tests.helpers import at_once, gunicorn, run_together
 
 APP = """
 import os
@@ -40,7 +37,7 @@ assert client.get("/me/parent").status_code == 200
 """
 
 CREATE = """
-import sys, time
+import sys
 from flask import Flask, session
 from flask_sessionsql import Session
 
@@ -54,50 +51,13 @@ def index():
     session["here"] = 1
     return "ok"
 
-time.sleep(max(0, float(sys.argv[2]) - time.time()))
+print("ready", flush=True)
+sys.stdin.readline()
 print(app.test_client().get("/").status)
 """
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def gunicorn(folder: Path, *options: str) -> Iterator[int]:
-    """A server of ``app.py`` in ``folder``; gives its port."""
-    port = free_port()
-    log = folder / "gunicorn.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "gunicorn", f"--bind=127.0.0.1:{port}"),
-                *("--worker-tmp-dir", str(folder)),
-                *options,
-                "app:app",
-            ],
-            cwd=folder,
-            stdout=output,
-            stderr=output,
-        )
-        try:
-            for _ in range(300):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                assert server.poll() is None, log.read_text()
-                time.sleep(0.1)
-            yield port
-        finally:
-            server.terminate()
-            server.wait(30)
-    text = log.read_text()
-    assert "Traceback" not in text, text
-
-
-def visit(port: int, number: int, times: int, results: list[list[object]]) -> None:
+def visit(port: int, number: int, times: int) -> list[object]:
     """One browser, with a connection a visit, so that it meets every worker."""
     cookie = ""
     answers: list[object] = []
@@ -111,7 +71,7 @@ def visit(port: int, number: int, times: int, results: list[list[object]]) -> No
             cookie = header.partition(";")[0]
         answers.append(json.loads(body) if response.status == 200 else response.status)
         connection.close()
-    results[number] = answers
+    return answers
 
 
 def test_a_pre_forking_server(shared_database_uri: str, tmp_path: Path) -> None:
@@ -119,16 +79,8 @@ def test_a_pre_forking_server(shared_database_uri: str, tmp_path: Path) -> None:
     parent's or another's, no request fails, and nobody gets another's session.
     """
     (tmp_path / "app.py").write_text(APP.format(uri=shared_database_uri))
-    results: list[list[object]] = [[] for _ in range(8)]
     with gunicorn(tmp_path, "--preload", "--workers=2", "--threads=2") as port:
-        threads = [
-            threading.Thread(target=visit, args=[port, number, 25, results])
-            for number in range(len(results))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
+        results = at_once([partial(visit, port, number, 25) for number in range(8)])
     workers = set()
     for number, answers in enumerate(results):
         told = [answer[:2] for answer in answers if isinstance(answer, list)]
@@ -143,16 +95,8 @@ def test_many_processes_create_the_table_at_once(
     """Four processes that start together on an empty database all get their session."""
     script = tmp_path / "create.py"
     script.write_text(CREATE)
-    start = str(time.time() + 3)
-    arguments = [sys.executable, str(script), empty_database_uri, start]
-    processes = [
-        subprocess.Popen(
-            arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
-    outputs = [process.communicate(timeout=60) for process in processes]
-    assert [output for output, _ in outputs] == ["200 OK\n"] * 4, outputs
+    arguments = [sys.executable, str(script), empty_database_uri]
+    assert run_together([arguments] * 4) == ["200 OK\n"] * 4
     engine = sa.create_engine(empty_database_uri)
     with engine.connect() as connection:
         count = sa.text("SELECT count(*) FROM flask_sessionsql")

@@ -35,7 +35,14 @@ from flask_sessionsql import (
     session_unreadable,
 )
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.integration.helpers import add_views, rows, token, visit
+from tests.integration.helpers import (
+    add_views,
+    regenerate,
+    rows,
+    same_browser,
+    token,
+    visit,
+)
 from tests.pages import page
 
 SIGNALS = (
@@ -82,18 +89,8 @@ def make_told() -> Iterator[Callable[[Flask], Told]]:
 
 
 @pytest.fixture
-def app(app: Flask) -> Flask:
-    return add_views(app)
-
-
-@pytest.fixture
 def told(app: Flask, make_told: Callable[[Flask], Told]) -> Told:
     return make_told(app)
-
-
-def regenerate() -> str:
-    session.regenerate()
-    return "ok"
 
 
 def handle_of(app: Flask) -> str:
@@ -142,16 +139,10 @@ def test_clear_is_told(app: Flask, client: FlaskClient, told: Told) -> None:
     assert [] == told.take()
 
 
-def other_browser(client: FlaskClient) -> FlaskClient:
-    other = client.application.test_client()
-    other.set_cookie("session", token(client))
-    return other
-
-
 def test_a_merge_is_told(app: Flask, client: FlaskClient, told: Told) -> None:
     """Once, with the session's handle; by the one that was saved last."""
     client.get("/set/_user_id/ann")
-    other = other_browser(client)
+    other = same_browser(client)
     told.take()
 
     def view() -> str:
@@ -168,7 +159,7 @@ def test_what_is_dropped_is_told(app: Flask, client: FlaskClient, told: Told) ->
     """Another request ended the session: what this one would have stored is refused."""
     client.get("/set/_user_id/ann")
     handle = handle_of(app)
-    other = other_browser(client)
+    other = same_browser(client)
     told.take()
 
     def view() -> str:
@@ -259,7 +250,7 @@ def test_a_conflict_without_end_is_told(
     """A write that always gives way is refused."""
     client.get("/set/_user_id/ann")
     handle = handle_of(app)
-    other = other_browser(client)
+    other = same_browser(client)
     told.take()
     monkeypatch.setattr("flask_sessionsql.saving.records.MAX_TRIES", 1)
 

@@ -9,7 +9,13 @@ from flask.testing import FlaskClient
 from flask_sessionsql import SessionTooLargeError, session
 from tests.conftest import MakeApp
 from tests.helpers import Clock
-from tests.integration.helpers import add_views, cookie, rows, token, visit
+from tests.integration.helpers import (
+    add_views,
+    cookie,
+    rows,
+    same_browser,
+    visit,
+)
 
 
 @pytest.fixture
@@ -81,8 +87,7 @@ def test_the_limit_is_to_the_byte(app: Flask, client: FlaskClient) -> None:
 def test_a_merge_that_is_too_large_is_refused(app: Flask, client: FlaskClient) -> None:
     """Two changes that fit and together do not: the one that is saved first stays."""
     client.get("/set/a/1")
-    other = app.test_client()
-    other.set_cookie("session", token(client))
+    other = same_browser(client)
 
     def view() -> str:
         session["mine"] = "x" * 600
@@ -102,8 +107,7 @@ def test_what_is_over_a_lowered_limit_may_shrink(
     first = add_views(make_app(shared_database_uri)).test_client()
     visit(first, lambda: put(a="x" * 2000, b="y" * 2000))
     app = add_views(make_app(shared_database_uri, SESSION_MAX_BYTES=1000))
-    client = app.test_client()
-    client.set_cookie("session", token(first))
+    client = same_browser(first, app)
     clock.now += 24 * 3600
     assert cookie(client.get("/get/a")) is not None
     assert 200 == visit(client, lambda: put(a="z" * 2000)).status_code

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -17,7 +13,8 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_sessionsql import Session, SessionCreated, session_created
 from flask_sessionsql.exceptions import SessionStoreBusyError
 from tests.conftest import MakeApp, MakeDatabase
-from tests.integration.helpers import add_views, rows, token, visit
+from tests.helpers import locked_file
+from tests.integration.helpers import add_views, locked_for_a_while, rows, token, visit
 
 SESSIONS = Session()
 
@@ -48,27 +45,6 @@ def read_something(db: SQLAlchemy) -> None:
     assert db.session().in_transaction()
 
 
-@contextmanager
-def locked_for(app: Flask, seconds: float) -> Iterator[None]:
-    """Another process writes, for a while from now on."""
-    other = sa.create_engine(app.config["SQLALCHEMY_DATABASE_URI"])
-    locked = threading.Event()
-
-    def hold() -> None:
-        with other.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            locked.set()
-            time.sleep(seconds)
-            connection.rollback()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert locked.wait(10)
-    yield
-    thread.join()
-    other.dispose()
-
-
 def test_who_has_only_read_waits_to_end_a_session(app: Flask, db: SQLAlchemy) -> None:
     """Another's lock is no reason to refuse: this request holds none."""
     client = app.test_client()
@@ -78,7 +54,7 @@ def test_who_has_only_read_waits_to_end_a_session(app: Flask, db: SQLAlchemy) ->
         read_something(db)
         return str(SESSIONS.revoke_user("ann"))
 
-    with locked_for(app, 0.3):
+    with locked_for_a_while(app):
         assert visit(client, view).text == "1"
     assert rows(app) == []
 
@@ -98,7 +74,7 @@ def test_who_has_only_read_waits_to_save(app: Flask, db: SQLAlchemy) -> None:
         return "ok"
 
     rows(app)
-    with locked_for(app, 0.3):
+    with locked_for_a_while(app):
         assert visit(client, view).status_code == 200
     assert stored == [1]
 
@@ -130,7 +106,7 @@ def test_a_transaction_that_cannot_be_looked_into_may_hold_it(
             SESSIONS.revoke_user("ann")
         return "ok"
 
-    with locked_for(app, 0.5):
+    with locked_file(app.config["SQLALCHEMY_DATABASE_URI"]):
         assert visit(client, view).text == "ok"
     assert len(rows(app)) == 1
 

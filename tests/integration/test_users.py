@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from flask import Flask, session
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -24,39 +23,33 @@ from flask_sessionsql import session as typed_session
 from flask_sessionsql.formats.tokens import row_id
 from flask_sessionsql.saving.records import GRACE
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import Clock, at_once
-from tests.integration.helpers import add_views, cookie, rows, token, visit
-from tests.integration.test_concurrency import during, same_browser
+from tests.helpers import Clock, at_once, statements_on, told_by
+from tests.integration.helpers import (
+    add_views,
+    browser_with,
+    cookie,
+    during,
+    regenerate,
+    rows,
+    same_browser,
+    token,
+    visit,
+)
 
 KEY = "a key"
 
 
-@pytest.fixture
-def app(app: Flask, clock: Clock) -> Flask:
-    return add_views(app)
-
-
-def with_token(app: Flask, value: str) -> FlaskClient:
-    """Somebody who comes with this token."""
-    browser = app.test_client()
-    browser.set_cookie("session", value)
-    return browser
+pytestmark = pytest.mark.usefixtures("clock")
 
 
 @contextmanager
 def writes(app: Flask) -> Iterator[list[str]]:
     """The first words of the statements that write."""
     seen: list[str] = []
-    engine = store_of(app).engine
-
-    def note(*arguments: Any) -> None:
-        verb = arguments[2].split()[0]
-        if verb != "SELECT":
-            seen.append(verb)
-
-    sa.event.listen(engine, "before_cursor_execute", note)
-    yield seen
-    sa.event.remove(engine, "before_cursor_execute", note)
+    with statements_on(store_of(app).engine) as statements:
+        yield seen
+    verbs = [text.split()[0] for text in statements]
+    seen += [verb for verb in verbs if verb != "SELECT"]
 
 
 # The column.
@@ -127,15 +120,10 @@ def test_a_login_moves_the_session_in_one_statement(
     """To a new token, with its data and its handle; it begins anew, since nobody was
     logged in before; the old token is dead; the row knows where it was.
     """
-    told: list[SessionRotated] = []
-
-    def note(sender: Flask, event: SessionRotated) -> None:
-        told.append(event)
-
     client.get("/set/basket/tea")
     old, before = token(client), rows(app)[0]
     clock.now += 100
-    with writes(app) as seen, session_rotated.connected_to(note, app):
+    with writes(app) as seen, told_by(session_rotated, app) as told:
         response = client.get("/set/_user_id/ann")
     assert seen == ["UPDATE"]
     (after,) = rows(app)
@@ -146,7 +134,7 @@ def test_a_login_moves_the_session_in_one_statement(
     assert after.handle == before.handle
     assert after.created_at == before.created_at + 100
     assert client.get("/all").json == {"basket": "tea", "_user_id": "ann"}
-    assert with_token(app, old).get("/all").json == {}
+    assert browser_with(app, old).get("/all").json == {}
     assert told == [SessionRotated(after.handle, "ann", None)]
 
 
@@ -173,7 +161,7 @@ def test_another_user_and_a_logout_move_it_too(
         tokens.append(token(client))
     assert len(set(tokens)) == 4
     for old in tokens[:-1]:
-        assert with_token(app, old).get("/all").json == {}
+        assert browser_with(app, old).get("/all").json == {}
 
 
 def test_the_same_user_stays_where_it_is(app: Flask, client: FlaskClient) -> None:
@@ -246,14 +234,9 @@ def test_a_late_writer_begins_no_session(
     """Its cookie would take the place of the login's. What it writes is dropped, and
     told of, for as long as the session was used within ten seconds.
     """
-    told: list[SessionRefused] = []
-
-    def note(sender: Flask, event: SessionRefused) -> None:
-        told.append(event)
-
     tab = moved(app, client)
     clock.now += GRACE - 1
-    with session_refused.connected_to(note, app):
+    with told_by(session_refused, app) as told:
         response = tab.get("/set/csrf_token/1")
     assert (response.status_code, cookie(response)) == (200, None)
     assert [row.user_id for row in rows(app)] == ["ann"]
@@ -290,7 +273,7 @@ def test_a_writer_with_a_token_of_nowhere_begins_a_session(
     stale = token(ended)
     ended.get("/clear")
     for value in (stale, "x" * 43):
-        browser = with_token(app, value)
+        browser = browser_with(app, value)
         assert cookie(browser.get("/set/a/2")) is not None
         assert browser.get("/all").json == {"a": "2"}
 
@@ -328,11 +311,6 @@ def test_two_logins_at_once_log_in_once(app: Flask, client: FlaskClient) -> None
 # On demand.
 
 
-def regenerate() -> str:
-    typed_session.regenerate()
-    return "ok"
-
-
 def test_regenerate_moves_the_session(
     app: Flask, client: FlaskClient, clock: Clock
 ) -> None:
@@ -353,7 +331,7 @@ def test_regenerate_moves_the_session(
     assert [getattr(after, name) for name in kept] == [
         getattr(before, name) for name in kept
     ]
-    assert with_token(app, old).get("/all").json == {}
+    assert browser_with(app, old).get("/all").json == {}
     assert client.get("/all").json == {"_user_id": "ann"}
 
 
@@ -482,8 +460,7 @@ def test_another_user_key_reaches_sessions_that_are_only_read(
     else:
         after = add_views(make_app(database_uri, SESSION_USER_KEY="user", **settings))
     clock.now += 5
-    same = after.test_client()
-    same.set_cookie("session", token(client))
+    same = same_browser(client, after)
     response = same.get("/get/user")
     assert ("'ann'", None) == (response.text, cookie(response))
     [row] = rows(after)
@@ -500,8 +477,7 @@ def test_a_user_of_another_key_who_cannot_be_one_is_nobody(
     client = add_views(make_app(uri)).test_client()
     client.get(f"/set/user/{'x' * 300}")
     after = add_views(make_app(uri, SESSION_USER_KEY="user"))
-    same = after.test_client()
-    same.set_cookie("session", token(client))
+    same = same_browser(client, after)
     assert 200 == same.get("/get/user").status_code
     assert [None] == [row.user_id for row in rows(after)]
 
@@ -547,8 +523,7 @@ def test_a_write_after_another_user_key_is_no_login(
     )
     begun = clock.now
     clock.now += 5
-    same = after.test_client()
-    same.set_cookie("session", token(client))
+    same = same_browser(client, after)
     response = same.get("/set/a/1")
     assert (200, None) == (response.status_code, cookie(response))
     assert {"user": "ann", "a": "1"} == same.get("/all").json

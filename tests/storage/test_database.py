@@ -21,7 +21,7 @@ from flask_sessionsql.storage.database import SessionDatabase, transaction
 from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
-from tests.helpers import on
+from tests.helpers import at_once, locked_file, on, wait_until
 from tests.storage.helpers import (
     ROW,
     assert_nothing_locked,
@@ -71,19 +71,8 @@ def test_a_table_that_was_dropped_is_created_again(stored: SessionStore) -> None
 def test_many_threads_create_the_table_at_once(shared_database_uri: str) -> None:
     """Ten that find no table, each with connections of its own, all go on."""
     stores = [make_store(shared_database_uri) for _ in range(10)]
-    barrier = threading.Barrier(len(stores))
-    answers: list[bool] = []
-
-    def insert(number: int) -> None:
-        barrier.wait()
-        row = ROW._replace(id=bytes([number]) * 32)
-        answers.append(stores[number].insert(row))
-
-    threads = [threading.Thread(target=insert, args=[n]) for n in range(len(stores))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    rows = [ROW._replace(id=bytes([number]) * 32) for number in range(10)]
+    answers = at_once([partial(s.insert, r) for s, r in zip(stores, rows, strict=True)])
     loaded = [stores[0].load(bytes([n]) * 32, now=0) for n in range(len(stores))]
     for store in stores:
         store.dispose()
@@ -248,13 +237,8 @@ def test_a_locked_file_is_told_at_once_if_asked(make_database: Any) -> None:
     """Without waiting, a lock is an error of its own, and the usual patience stays."""
     store = make_store(make_database("sqlite-file"))
     store.insert(ROW)
-    other = sa.create_engine(store.engine.url)
-    with other.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        with pytest.raises(SessionStoreBusyError):
-            store.update(ROW._replace(data=b"x"), ROW, now=1_500, wait=False)
-        connection.rollback()
-    other.dispose()
+    with locked_file(store.engine.url), pytest.raises(SessionStoreBusyError):
+        store.update(ROW._replace(data=b"x"), ROW, now=1_500, wait=False)
     with store.engine.connect() as connection:
         patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     updated = store.update(ROW._replace(data=b"x"), ROW, now=1_500, wait=False)
@@ -270,14 +254,13 @@ def test_a_file_locked_for_too_long_is_a_503(make_database: Any) -> None:
     )
     store = SessionStore(sessions_engine(source), sessions_table(sa.MetaData(), "s"))
     store.insert(ROW)
-    with source.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        with pytest.raises(SessionStoreUnavailableError) as caught:
-            store.delete(ROW.id)
-        assert not isinstance(caught.value, SessionStoreBusyError)
-        connection.rollback()
-    source.dispose()
+    with (
+        locked_file(source.url),
+        pytest.raises(SessionStoreUnavailableError) as caught,
+    ):
+        store.delete(ROW.id)
     store.dispose()
+    assert not isinstance(caught.value, SessionStoreBusyError)
 
 
 def test_another_process_leaves_the_connections_alone(
@@ -316,12 +299,18 @@ def test_threads_of_another_process_agree_on_new_connections(
         threading.Thread(target=lambda: loaded.append(store.load(ROW.id, now=1_500)))
         for _ in range(2)
     ]
+    noticed: set[int] = set()
+
+    def another_process() -> int:
+        noticed.add(threading.get_ident())
+        return -1
+
     with monkeypatch.context() as patch:
-        patch.setattr("os.getpid", lambda: -1)
+        patch.setattr("os.getpid", another_process)
         with store.database._lock:
             for thread in threads:
                 thread.start()
-            time.sleep(0.2)  # both have noticed, and wait
+            wait_until(lambda: noticed >= {thread.ident for thread in threads})
         for thread in threads:
             thread.join()
         store.dispose()
@@ -531,15 +520,10 @@ def test_a_table_is_not_provided_without_a_database() -> None:
 def test_a_locked_file_gets_no_table_at_once(make_database: Any) -> None:
     """Without waiting, the missing table of a file that is locked is a busy file."""
     store = make_store(make_database("sqlite-file"))
-    other = sa.create_engine(store.engine.url)
-    with other.connect() as connection:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        begun = time.perf_counter()
-        with pytest.raises(SessionStoreBusyError):
-            store.insert(ROW, wait=False)
-        connection.rollback()
+    begun = time.perf_counter()
+    with locked_file(store.engine.url), pytest.raises(SessionStoreBusyError):
+        store.insert(ROW, wait=False)
     assert time.perf_counter() - begun < 4  # SQLite would wait for 5
-    other.dispose()
     assert store.insert(ROW, wait=False) is True
     store.dispose()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +19,7 @@ from flask_sessionsql.storage import limits
 from flask_sessionsql.storage.limits import UserLimit, _users_turn
 from flask_sessionsql.storage.store import SessionStore
 from tests.conftest import MakeDatabase
-from tests.helpers import at_once, on
+from tests.helpers import at_once, on, run_together
 from tests.storage.helpers import (
     KEPT,
     assert_nothing_locked,
@@ -209,7 +208,7 @@ def test_a_session_that_moves_meanwhile_is_ended(shared_store: SessionStore) -> 
         looks = statement.startswith("SELECT") and "created_at" in statement
         if looks and thread.ident is None:
             thread.start()
-            thread.join(0.3)  # gets through, or waits for us
+            thread.join(0.2)  # gets through, or waits for us
 
     sa.event.listen(store.engine, "after_cursor_execute", move)
     limit = ends(1)
@@ -238,7 +237,7 @@ def test_a_login_waits_for_another_one_of_its_user(shared_store: SessionStore) -
     def meanwhile(*arguments: Any) -> None:
         if arguments[2] == "COMMIT" and thread.ident is None:
             thread.start()
-            thread.join(0.3)  # gets through, or waits for us
+            thread.join(0.2)  # gets through, or waits for us
 
     sa.event.listen(store.engine, "before_cursor_execute", meanwhile)
     other.load(row_of(2).id, NOW)
@@ -272,9 +271,11 @@ def test_12_logins_at_once_keep_the_limit(store: SessionStore, refuse: bool) -> 
 
 
 LOGINS = """
-import sys, threading, time
+import sys
+from functools import partial
 from flask_sessionsql import SessionLimitError
 from flask_sessionsql.storage.limits import UserLimit
+from tests.helpers import at_once
 from tests.storage.helpers import KEPT, make_store, row_of
 
 store = make_store(sys.argv[1], KEPT)
@@ -288,15 +289,10 @@ def login(number):
         except SessionLimitError:
             print("refused")
 
-threads = [threading.Thread(target=login, args=[first + n]) for n in range(6)]
 store.load(b"0" * 32, 0)
 print("ready", flush=True)
 sys.stdin.readline()
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-print("done")
+assert [None] * 6 == at_once([partial(login, first + n) for n in range(6)])
 """
 
 
@@ -304,24 +300,9 @@ def test_logins_in_many_processes_keep_the_limit(shared_store: SessionStore) -> 
     """Twelve logins of one user in two processes, under either policy."""
     shared_store.load(b"0" * 32, 0)  # creates the table
     url = shared_store.engine.url.render_as_string(False)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOGINS, url, str(number)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in (0, 6)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    output = "".join(process.communicate(timeout=60)[0] for process in processes)
-    assert (9, 2) == (output.count("refused"), output.count("done"))
+    command = [sys.executable, "-c", LOGINS, url]
+    output = "".join(run_together([[*command, "0"], [*command, "6"]]))
+    assert 9 == output.count("refused")
     numbers = handles(shared_store)
     assert len([number for number in numbers if number < 100]) == 3
     assert len([number for number in numbers if number >= 100]) == 3

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ from flask_sessionsql.storage.purging import (
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import MakeDatabase
-from tests.helpers import on
+from tests.helpers import at_once, locked_file, on
 
 NOW = 2_000
 #: A test that waits for a lock of its own fails, rather than never ends.
@@ -349,20 +350,14 @@ def test_no_two_purges_delete_the_same_row(
     told: list[Event] = []
     stores = [make_store(shared_database_uri) for _ in range(4)]
     fill(stores[0], *(1_000 + number % 7 for number in range(count)))
-    together = threading.Barrier(len(stores))
-    numbers_deleted: list[int] = []
 
-    def work(store: SessionStore) -> None:
-        together.wait()
+    def work(store: SessionStore) -> int:
+        count = 0
         while number := purge_batch(store.database, NOW, 5, told.append).deleted:
-            numbers_deleted.append(number)
+            count += number
+        return count
 
-    threads = [threading.Thread(target=work, args=[store]) for store in stores]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sum(numbers_deleted) == count
+    assert sum(at_once([partial(work, store) for store in stores])) == count
     assert sorted(numbers(told)) == list(range(count))
     assert left(stores[0]) == []
 
@@ -380,7 +375,7 @@ def test_a_row_that_is_purged_cannot_be_refreshed(
             target=lambda: touched.append(store.touch(used, NOW - 1))
         )
         touch.start()
-        touch.join(0.3)
+        touch.join(0.2)
         assert touch.is_alive()
         connection.execute(sa.delete(other.table))
     touch.join()
@@ -609,11 +604,11 @@ def test_a_locked_file_is_left_for_the_next_time(
 ) -> None:
     """Where somebody writes to the SQLite file, it neither waits nor complains."""
     uri = make_database("sqlite-file")
-    store, other = make_store(uri), make_store(uri)
+    store = make_store(uri)
     fill(store, 1_000)
     purger = due(clock)
     start = time.monotonic()
-    with other.engine.connect() as connection, transaction(connection):
+    with locked_file(uri):
         purger.run(store.database)
     assert 1 > time.monotonic() - start
     assert [] == [r for r in caplog.records if r.levelno > logging.INFO]

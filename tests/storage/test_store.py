@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from flask_sessionsql.storage.purging import purge_batch
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import MakeDatabase
+from tests.helpers import statements_on, wait_until
 from tests.storage.helpers import KEPT, ROW, make_store, row_of
 
 
@@ -146,18 +146,12 @@ def test_usual_writes_name_no_column_with_an_index(store: SessionStore) -> None:
     """SQLite writes an index whenever a statement names its column."""
     row = row_of(1)
     store.insert(row)
-    statements: list[str] = []
-
-    def note(connection: Any, cursor: Any, text: str, *rest: Any) -> None:
-        statements.append(text)
-
-    sa.event.listen(store.engine, "before_cursor_execute", note)
     later = row._replace(expires_at=2_500, last_used_at=1_500)
-    assert store.touch(later, now=1_500) is True
-    assert store.update(later._replace(data=b"new"), later, now=1_500) is True
     back = later._replace(version=2)
-    assert store.update(later._replace(expires_at=2_600), back, now=1_500) is True
-    sa.event.remove(store.engine, "before_cursor_execute", note)
+    with statements_on(store.engine) as statements:
+        assert store.touch(later, now=1_500) is True
+        assert store.update(later._replace(data=b"new"), later, now=1_500) is True
+        assert store.update(later._replace(expires_at=2_600), back, now=1_500) is True
     named = {
         name
         for text in statements
@@ -198,10 +192,8 @@ def test_usual_writes_write_no_index_on_postgresql(make_database: MakeDatabase) 
         else:
             row = later._replace(last_used_at=1_500 + number)
             assert store.touch(row, now=1_500) is True
-    end = time.monotonic() + 10
     # The server counts with a delay of a second.
-    while updates()[0] - all_before < 8 and time.monotonic() < end:
-        time.sleep(0.1)
+    wait_until(lambda: updates()[0] - all_before >= 8)
     found = updates()
     store.dispose()
     assert (8, 8) == (found[0] - all_before, found[1] - hot_before)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from flask_sessionsql.storage.tables import (
     sessions_table,
 )
 from tests.conftest import MakeDatabase
-from tests.helpers import on
+from tests.helpers import at_once, on
 
 FIRST = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
 #: Columns that came later.
@@ -283,21 +283,7 @@ def test_threads_that_ask_at_once_get_one_table() -> None:
     try:
         for _ in range(50):
             metadata = sa.MetaData()
-            found: list[object] = []
-
-            def ask(
-                metadata: sa.MetaData = metadata, found: list[object] = found
-            ) -> None:
-                try:
-                    found.append(sessions_table(metadata, "sessions"))
-                except Exception as error:
-                    found.append(error)
-
-            threads = [threading.Thread(target=ask) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            found = at_once([partial(sessions_table, metadata, "sessions")] * 4)
             assert found == [metadata.tables["sessions"]] * 4
     finally:
         sys.setswitchinterval(usual)
