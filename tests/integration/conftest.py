@@ -6,7 +6,8 @@ import pytest
 from flask import Flask
 
 from flask_sessionsql.config import SessionConfig
-from tests.integration.helpers import add_views
+from flask_sessionsql.storage import purging
+from tests.integration.helpers import Passing, add_views
 
 
 @pytest.fixture
@@ -19,3 +20,11 @@ def app(app: Flask) -> Flask:
 def kept_table() -> str:
     """The table of the sessions, which most of these tests use."""
     return SessionConfig.table
+
+
+@pytest.fixture
+def passing(monkeypatch: pytest.MonkeyPatch) -> Passing:
+    """The time from one purge to the next, which the test lets pass."""
+    passing = Passing()
+    monkeypatch.setattr(purging, "time", passing)
+    return passing

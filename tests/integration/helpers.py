@@ -144,3 +144,16 @@ def locked_for_a_while(app: Flask) -> Iterator[None]:
     assert locked.wait(10)
     yield
     thread.join()
+
+
+class Passing:
+    """Stands for the time from one purge to the next."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return time.time()

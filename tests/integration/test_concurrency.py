@@ -22,7 +22,7 @@ from flask_sessionsql import (
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.storage.store import SessionStore
 from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import at_once, told_by
+from tests.helpers import Clock, at_once, told_by
 from tests.integration.helpers import (
     add_views,
     cookie,
@@ -299,7 +299,7 @@ def test_no_write_is_lost_where_transactions_are_serializable(
 
 
 def test_reading_while_another_ends_the_session(
-    make_app: MakeApp, database_uri: str
+    make_app: MakeApp, database_uri: str, clock: Clock
 ) -> None:
     """A reader whose refresh finds no row sends no cookie."""
     app = add_views(make_app(database_uri, SESSION_REFRESH_INTERVAL=0))
@@ -308,7 +308,7 @@ def test_reading_while_another_ends_the_session(
     other = same_browser(client)
 
     def read() -> str:
-        time.sleep(1.1)  # the end would move by a second
+        clock.now += 1  # so that the end would move
         return "ok"
 
     response = during(client, read, lambda: other.get("/clear"))

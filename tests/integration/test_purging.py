@@ -22,7 +22,7 @@ from flask_sessionsql.signals import SessionEnded, session_ended
 from flask_sessionsql.storage.purging import purge_batch
 from tests.conftest import MakeApp, MakeDatabase, store_of
 from tests.helpers import gunicorn, locked_file, statements_on
-from tests.integration.helpers import add_views, rows, visit
+from tests.integration.helpers import Passing, add_views, rows, visit
 
 MakeShop = Callable[..., Flask]
 
@@ -91,26 +91,6 @@ def expired(app: Flask) -> list[int]:
 def get(client: FlaskClient, path: str) -> TestResponse:
     """One request, until the server closes its response."""
     return client.get(path, buffered=True)
-
-
-class Passing:
-    """Stands for the time from one purge to the next."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def time(self) -> float:
-        return time.time()
-
-
-@pytest.fixture
-def passing(monkeypatch: pytest.MonkeyPatch) -> Passing:
-    passing = Passing()
-    monkeypatch.setattr("flask_sessionsql.storage.purging.time", passing)
-    return passing
 
 
 @pytest.fixture

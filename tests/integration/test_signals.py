@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import textwrap
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from http.cookiejar import CookieJar
@@ -36,6 +35,7 @@ from flask_sessionsql import (
 )
 from tests.conftest import MakeApp, MakeDatabase, store_of
 from tests.integration.helpers import (
+    Passing,
     add_views,
     regenerate,
     rows,
@@ -380,7 +380,10 @@ def test_a_refusal_is_told_once(
 
 
 def test_a_receiver_has_the_application_after_a_response(
-    make_app: MakeApp, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+    make_app: MakeApp,
+    make_database: MakeDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    passing: Passing,
 ) -> None:
     """An audit log that is kept in the application's database hears of rows that are
     purged, too, when no request is there any more.
@@ -400,7 +403,7 @@ def test_a_receiver_has_the_application_after_a_response(
     def note(sender: Flask, event: SessionEnded) -> None:
         noted.append((event.reason, db.session.scalar(sa.text("SELECT 1"))))
 
+    passing.now += 1
     with session_ended.connected_to(note, app):
-        time.sleep(1.1)
         app.test_client().get("/set/b/2").close()
     assert [("expired", 1)] == noted
