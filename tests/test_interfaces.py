@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from flask import Flask, Request, Response, session
+from flask import Flask, Request, session
 
 from flask_sessionsql import (
     NullSessionError,
@@ -128,46 +128,6 @@ def test_saving_a_null_session_does_nothing(null_app: Flask) -> None:
             null_app, interface.make_null_session(null_app), response
         )
     assert "Set-Cookie" not in response.headers
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([], "cookie"),
-        (["Cookie"], "cookie"),
-        (["cOOKIE"], "cookie"),
-        (["Accept"], "accept cookie"),
-        (["Accept, COOKIE, Origin"], "accept cookie origin"),
-        (["*"], "* cookie"),
-        (["Accept", "Origin"], "accept origin cookie"),
-        (["Accept", "Cookie"], "accept cookie"),
-    ],
-    ids=repr,
-)
-@pytest.mark.parametrize("name", ["Vary", "vary", "VARY"])
-def test_vary_names_the_cookie_once(
-    name: str, values: list[str], expected: str
-) -> None:
-    """Beside whatever the view has set, in any case and in several headers."""
-    app = Flask("shop")
-    app.config.update(
-        SECRET_KEY="a key",
-        SESSION_TYPE="flask-sqlalchemy",
-        SQLALCHEMY_DATABASE_URI="sqlite://",
-        TESTING=True,
-    )
-    Session(app)
-
-    @app.get("/")
-    def view() -> Response:
-        response = Response(repr(session.get("key")))
-        for value in values:
-            response.headers.add(name, value)
-        return response
-
-    response = app.test_client().get("/")
-    said = ", ".join(response.headers.getlist("Vary")).lower().split(", ")
-    assert sorted(said) == sorted(expected.split())
 
 
 def test_a_deferred_conflict_is_told_of_and_raised() -> None:

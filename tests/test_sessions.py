@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
 from flask_sessionsql import ServerSideSession, SessionStoreUnavailableError
-from flask_sessionsql.sessions import EXPIRY_KEY, SessionFacts
+from flask_sessionsql.sessions import EXPIRY_KEY, SessionFacts, session
 
 from .conftest import MakeApp
 
@@ -906,6 +906,11 @@ def test_the_place_of_the_end_cannot_be_written() -> None:
 
 
 # Behind flask.session.
+
+
+def test_the_typed_session_is_flask_s_session() -> None:
+    """The same object, under another type."""
+    assert flask_session is session
 
 
 @pytest.fixture
