@@ -41,6 +41,7 @@ extensions = [
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
     "docs.measured",
+    "docs.settings",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True

@@ -1,434 +1,460 @@
-"""The settings: read once, checked once, frozen.
+"""The settings, each declared once.
 
-Each attribute of :class:`SessionConfig` says what a setting is, in which unit,
-what it is when it is not set, and what a wrong value gets. A wrong value is a
-:exc:`~flask_sessionsql.SessionConfigError` at
-:meth:`~flask_sessionsql.Session.init_app`; a key that means nothing here is a
-:exc:`~flask_sessionsql.SessionConfigWarning` that says what was probably meant.
-
-How long a session lasts
-------------------------
-
-A session ends in the database, whatever the cookie says: an expired row is never
-served, and a cookie that was kept for longer opens nothing. Two clocks run. The idle
-lifetime begins anew with every use; it ends what was left open on somebody else's
-computer. The absolute lifetime begins with the login and is extended by nothing; it
-ends what somebody has stolen and keeps in use (OWASP ASVS 5.0, 7.3.1 and 7.3.2).
-
-================================ ===================================================
-``PERMANENT_SESSION_LIFETIME``   the idle lifetime: how long after its last use a
-                                 session ends.  Defaults to ``timedelta(days=31)``.
-``SESSION_REFRESH_INTERVAL``     how far the end may lag behind before it moves on.  A
-                                 session is written for its use at most once in this
-                                 time.  Defaults to ``None``: a hundredth of the
-                                 lifetime.
-``SESSION_REFRESH_EACH_REQUEST`` whether reading counts as use; otherwise only a change
-                                 does.  Defaults to ``True``.
-``SESSION_ABSOLUTE_LIFETIME``    how long a session lasts at most, from its first write
-                                 or its login on.  Defaults to ``None``: as long as it
-                                 is used.
-``session.set_expiry()``         the end of this one session at the latest.  Not set by
-                                 default.
-``SESSION_PERMANENT``            whether the cookie outlives the browser; otherwise it
-                                 goes when the browser is closed, and the row ends as
-                                 it would.  Defaults to ``True``.
-``SESSION_PURGE_INTERVAL``       how often, in seconds, each process deletes some rows
-                                 that have expired.  They are dead before.  Defaults to
-                                 ``600``.
-================================ ===================================================
-
-The earliest of the three ends holds. It stands in the row, in the cookie and in
-:attr:`session.expires_at <flask_sessionsql.ServerSideSession.expires_at>`. Use only
-ever moves it forward, however many requests there are at once; and since it may lag
-behind by the refresh interval, an idle session ends a little early, never late. What is
-set or absolute holds to the second.
-
-**How to choose them.** ASVS 7.1.1 wants both times written down, with a reason where
-they are longer than those of NIST SP 800-63B-4 (sections 2.1.3, 2.2.3 and 2.3.3). These
-go by the assurance level of the login:
-
-============================================ ======================================
-AAL1: one factor, such as a password         30 days in all; no idle lifetime is
-                                             asked for
-AAL2: two factors                            24 hours in all, 1 hour idle
-AAL3: a hardware key that resists phishing   12 hours in all, 15 minutes idle
-============================================ ======================================
-
-The defaults are Flask's: 31 days idle, and no absolute lifetime. They suit a shop or a
-forum. AAL1 asks for one setting, and AAL2 for two:
-
-.. code-block:: python
-
-    SESSION_ABSOLUTE_LIFETIME = timedelta(days=30)  # AAL1
-
-    PERMANENT_SESSION_LIFETIME = timedelta(hours=1)  # AAL2
-    SESSION_ABSOLUTE_LIFETIME = timedelta(hours=24)
-
-The refresh interval is worth a thought where it shows: in a list of sessions, "last
-used" lags behind by as much. A minute costs each active session one small statement a
-minute.
-
-**An end of its own** is what a session gets whose user somebody else vouches for: an
-identity provider's session ends at a time, and this one should not outlive it (OWASP
-ASVS 5.0, 7.6.1).
-
-.. testcode:: lifetimes
-
-    from datetime import timedelta
-
-    from flask import Flask
-    from flask_sessionsql import Session, session
-
-    app = Flask("shop")
-    app.config.update(
-        SECRET_KEY="not so secret",
-        SESSION_TYPE="flask-sqlalchemy",
-        SQLALCHEMY_DATABASE_URI="sqlite://",
-    )
-    Session(app)
-
-    @app.get("/login")
-    def login():
-        session["_user_id"] = "ann"
-        session.set_expiry(timedelta(hours=8))  # or a datetime, such as of a claim
-        return "ok"
-
-    @app.get("/left")
-    def left():
-        lasts = session.expires_at - session.created_at
-        return f"{lasts / timedelta(hours=1):.1f} hours"
-
-    browser = app.test_client()
-    browser.get("/login")
-    print(browser.get("/left").text)
-
-.. testoutput:: lifetimes
-
-    8.0 hours
-
-It holds through logins and logouts, until it is set again or ``session.clear()`` ends
-the session. ``session.set_expiry(None)`` leaves the end to the settings again.
-
-**When a setting changes,** a longer lifetime reaches a session at its next use; a
-shorter idle lifetime at its next change. An absolute lifetime holds at once, for
-sessions that were stored before it was set, too. Another ``SESSION_USER_KEY`` reaches a
-session's ``user_id`` at its next use.
-
-How large a session may be
---------------------------
-
-A session is read whole at each request that touches it, and written whole at each that
-changes it. What makes it slow, or fills the table, is something large that came in by
-mistake: a file, a query's result, a basket that a robot fills. ``SESSION_MAX_BYTES``
-ends that at 1 MiB. A larger session is refused with a
-:exc:`~flask_sessionsql.SessionTooLargeError`, and stays as it was stored. The error is
-met when the response is made already, so the request is answered with 500; it names the
-largest keys and their sizes, in bytes as they would be stored, before encryption:
-
-.. testcode:: size
-
-    from flask import Flask
-    from flask_sessionsql import Session, SessionTooLargeError, session
-
-    app = Flask("shop")
-    app.config.update(
-        SECRET_KEY="not so secret",
-        SESSION_MAX_BYTES=4000,
-        SESSION_TYPE="flask-sqlalchemy",
-        SQLALCHEMY_DATABASE_URI="sqlite://",
-        TESTING=True,
-    )
-    Session(app)
-
-    @app.get("/")
-    def upload():
-        session["name"] = "ann"
-        session["file"] = b"..." * 2000
-        return "ok"
-
-    browser = app.test_client()
-    try:
-        browser.get("/")
-    except SessionTooLargeError as error:
-        print(f"{error.size} bytes, {error.limit} allowed")
-        for key, size in error.largest:
-            print(f"{key}: {size}")
-
-.. testoutput:: size
-
-    6019 bytes, 4000 allowed
-    file: 6008
-    name: 9
-
-Keep large things in a table of your own, and their keys in the session. A session that
-is over the limit already, because that was lowered, may stay, be read, and shrink. The
-most that can be set is 1 GiB, which no database keeps in a row; a server's own limit,
-such as MariaDB's ``max_allowed_packet``, can be lower.
-
-What a security standard asks for
----------------------------------
-
-The OWASP Application Security Verification Standard 5.0 asks for this of sessions. What
-the package does by itself needs no setting; the rest is a call or a setting of the
-application's.
-
-================================ =======================================================
-7.1.1: documented times          See :doc:`/lifetimes`. The choice is the application's.
-7.1.2: sessions at once          ``SESSION_MAX_PER_USER`` and its policy.
-7.1.3, 7.6.1: single sign-on     ``revoke_user()`` for a back-channel logout,
-                                 ``session.set_expiry()`` for the end that the provider
-                                 names.
-7.2.1, 7.2.2: tokens             By itself: each request that touches the session looks
-                                 its token up in the database.
-7.2.3: random tokens             By itself: 256 bits from :mod:`secrets`; less than 128
-                                 cannot be set.
-7.2.4: a new token at login      By itself; ``session.regenerate()`` where the same user
-                                 logs in again.
-7.3.1: idle sessions             By itself: ``PERMANENT_SESSION_LIFETIME``, in the row.
-7.3.2: a maximum lifetime        ``SESSION_ABSOLUTE_LIFETIME``.
-7.4.1: logout and expiry         By itself: the row is deleted, or moves to a new token,
-                                 and a request that is late does not bring it back.
-7.4.2: closed accounts           ``revoke_user()``.
-7.4.3: a new password            ``revoke_others()``.
-7.4.5: administrators            ``revoke_user()``, ``revoke_all()``, and the command
-                                 ``flask sessions revoke``.
-7.5.2: users                     ``user_sessions()`` and ``revoke()``.
-7.6.2: none unasked              By itself: no row and no cookie before the application
-                                 writes something to the session.
-3.3.1, 3.3.2: the cookie         ``SESSION_COOKIE_SECURE``, ``SESSION_COOKIE_SAMESITE``,
-                                 and a ``SESSION_COOKIE_NAME`` that begins with
-                                 ``__Host-``. A prefix whose conditions are not met is
-                                 an error.
-3.3.4: HttpOnly                  By itself. The token is in the cookie and nowhere else:
-                                 in no log, message, list or address.
-1.5.2: safe decoding             By itself: the format holds plain values. There is no
-                                 pickle.
-================================ =======================================================
+A field of :class:`SessionConfig` declares a setting: the field's type is the setting's,
+``setting()`` gives the rest, and what the setting does stands under it in words, the
+first sentence by itself. From that come what :meth:`SessionConfig.from_mapping` reads,
+the keys that are known when another one is warned of as misspelt, and the page
+:doc:`/settings`. What is read where it is used, as Flask does, is declared in the same
+way in ``ReadWhenUsed``.
 """
+
+# ruff: noqa: RUF009 -- setting() makes a field, as dataclasses.field() does
 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from importlib.util import find_spec
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
 
 import sqlalchemy as sa
+from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import exc as sa_exc
 
 from .exceptions import SessionConfigError, SessionConfigWarning
-from .formats.tokens import MAX_BYTES, MIN_BYTES
 
-__all__ = ["DEFAULT_DATABASE_URI", "SQL_TYPES", "SessionConfig"]
+__all__ = ["DEFAULT_DATABASE_URI", "SETTINGS", "SQL_TYPES", "SessionConfig"]
 
 #: The values of ``SESSION_TYPE`` that store sessions in SQL.
 SQL_TYPES = ("flask-sqlalchemy", "sqlalchemy")
+
+#: The values of ``SESSION_MAX_PER_USER_POLICY``.
+POLICIES = ("end-oldest", "refuse")
 
 #: Where the sessions are if neither an address nor a ``SQLAlchemy`` object is
 #: given: a file in the application's instance folder.
 DEFAULT_DATABASE_URI = "sqlite:///sessions.db"
 
-#: Beyond any cookie's life (browsers keep none longer than 400 days), and far
-#: from the last year that a cookie's date can name.
-_LONGEST = timedelta(days=366 * 100)
-#: What PostgreSQL, whose limit is the lowest, keeps in a column of one row.
-_LARGEST = 1024**3
-
-#: The values of ``SESSION_MAX_PER_USER_POLICY``.
-POLICIES = ("end-oldest", "refuse")
+#: What settings are about. The page has a section for each.
+Group = Literal["kind", "cookie", "lifetime", "users", "row", "database", "secrets"]
+#: Gives a value that depends on other settings.
+Unset = Callable[[Mapping[str, Any]], Any]
 
 T = TypeVar("T")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is declared of a setting, besides its type and its words."""
+
+    key: str
+    group: Group
+    check: Callable[[Any], Any]
+    """Takes what was given, never ``None``, and returns what is kept."""
+    default: Any
+    """What is kept where nothing is given."""
+    unit: str = ""
+    takes: str = ""
+    """What can be given, in words, if the type of what is kept does not say it."""
+    meaning: str = ""
+    """What the default comes to, in words."""
+    unset: Unset | None = None
+    """Gives the default from the configuration, if other settings decide it."""
+
+    @property
+    def owner(self) -> str:
+        """The package whose setting it is."""
+        if self.key in Flask.default_config:
+            return "Flask"
+        ours = not self.key.startswith("SQLALCHEMY_")
+        return "Flask-SessionSql" if ours else "Flask-SQLAlchemy"
+
+    def read(self, config: Mapping[str, Any]) -> Any:
+        """What ``config`` says, checked; the default if that is ``None`` or nothing.
+
+        :raises SessionConfigError: the value cannot work.
+        """
+        given = config.get(self.key)
+        if given is None:
+            return self.default if self.unset is None else self.unset(config)
+        try:
+            return self.check(given)
+        except _ExpectedError as error:
+            raise _wrong(self.key, given, str(error)) from None
+
+
+def setting(
+    key: str, group: Group, check: Callable[[Any], T], default: D, **more: Any
+) -> T | D:
+    """A field that declares a :class:`Setting`."""
+    declared = Setting(key, group, check, default, **more)
+    return field(default=default, metadata={"setting": declared})
+
+
+def flag(key: str, group: Group, default: bool) -> bool:
+    """A field that declares a setting which is on or off."""
+    return setting(key, group, lambda given: _flag(given), default)
+
+
+# The checks are lambdas because what they call stands below.
 
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """What the sessions of one application are set to."""
+    """What the sessions of one application are set to.
 
-    session_type: str = "null"
-    """``SESSION_TYPE``: ``"null"`` (the default, as is ``None``) or
-    ``"flask-sqlalchemy"``, for which ``"sqlalchemy"`` is another name. Anything
-    else is an error.
+    The settings are read and checked once and cannot be changed afterwards. Times are
+    kept in whole seconds, and sizes in bytes.
     """
 
-    cookie_name: str = "session"
-    """``SESSION_COOKIE_NAME``: Flask's default is ``"session"``. A name that is no
-    cookie name is an error (RFC 6265, section 4.1.1), and so is one with the prefix
-    ``__Host-`` or ``__Secure-`` whose conditions the other settings do not meet:
-    browsers would refuse the cookie.
+    session_type: str = setting(
+        "SESSION_TYPE",
+        "kind",
+        lambda given: _session_type(given),
+        "null",
+        takes="``'null'``, ``'flask-sqlalchemy'`` or ``'sqlalchemy'``",
+    )
+    """Where sessions are stored.
+
+    ``'flask-sqlalchemy'``, for which ``'sqlalchemy'`` is another name, stores them in a
+    SQL database. ``'null'`` stores none: the session is empty, reading it works, and
+    writing to it raises a :exc:`~flask_sessionsql.NullSessionError`. Anything else is
+    an error that suggests what was probably meant.
     """
 
-    cookie_domain: str | None = None
-    """``SESSION_COOKIE_DOMAIN``: Flask's default is ``None``, the host that set the
-    cookie and no other.
+    cookie_name: str = setting(
+        "SESSION_COOKIE_NAME", "cookie", lambda given: _cookie_name(given), "session"
+    )
+    """The name of the cookie that holds the session's token.
+
+    It consists of letters, digits and ``!#$%&'*+-.^_`|~`` (RFC 6265, section 4.1.1);
+    anything else is an error. It can begin with a prefix (RFC 6265bis, section 4.1.3):
+    ``__Secure-`` needs :setting:`SESSION_COOKIE_SECURE`, and ``__Host-`` needs that,
+    the path ``/`` and no domain. A prefix whose conditions the other settings do not
+    meet is an error: browsers would refuse the cookie.
     """
 
-    cookie_path: str = "/"
-    """``SESSION_COOKIE_PATH``: Flask's default is ``None``, which stands for
-    ``APPLICATION_ROOT``. A path that does not begin with ``/`` is an error.
+    cookie_domain: str | None = setting(
+        "SESSION_COOKIE_DOMAIN",
+        "cookie",
+        lambda given: _domain(given),
+        None,
+        meaning="the host that set the cookie, and no other",
+    )
+    """The domain whose hosts get the cookie. ``False`` means the same as ``None``."""
+
+    cookie_path: str = setting(
+        "SESSION_COOKIE_PATH",
+        "cookie",
+        lambda given: _path(given),
+        "/",
+        unset=lambda config: SETTINGS["APPLICATION_ROOT"].read(config),
+        meaning=":setting:`APPLICATION_ROOT`",
+    )
+    """The path under which the browser sends the cookie. It must begin with ``/``."""
+
+    cookie_httponly: bool = flag("SESSION_COOKIE_HTTPONLY", "cookie", True)
+    """Whether the browser hides the cookie from scripts.
+
+    Turned off, a script in a page can read the cookie and send it away (OWASP ASVS 5.0,
+    3.3.4).
     """
 
-    cookie_httponly: bool = True
-    """``SESSION_COOKIE_HTTPONLY``: Flask's default is ``True``."""
+    cookie_secure: bool = flag("SESSION_COOKIE_SECURE", "cookie", False)
+    """Whether the browser sends the cookie over HTTPS only.
 
-    cookie_secure: bool = False
-    """``SESSION_COOKIE_SECURE``: Flask's default is ``False``. Set it where the
-    application is served by HTTPS.
+    Turn it on where the application is served by HTTPS (OWASP ASVS 5.0, 3.3.1).
     """
 
-    cookie_samesite: str | None = None
-    """``SESSION_COOKIE_SAMESITE``: ``"Lax"``, ``"Strict"``, ``"None"`` or, Flask's
-    default, ``None``: then the cookie does not have the attribute. ``"None"`` without
-    ``SESSION_COOKIE_SECURE`` is warned of: browsers refuse such a cookie.
+    cookie_samesite: str | None = setting(
+        "SESSION_COOKIE_SAMESITE",
+        "cookie",
+        lambda given: _samesite(given),
+        None,
+        takes="``'Lax'``, ``'Strict'``, ``'None'`` or ``None``",
+        meaning="the cookie does not have the attribute",
+    )
+    """Which requests from other sites the browser sends the cookie with.
+
+    ``'Strict'`` is none, ``'Lax'`` only those that follow a link, and ``'None'``, in
+    quotes, all of them (OWASP ASVS 5.0, 3.3.2); anything else is an error. Small and
+    capital letters are the same. ``'None'`` without :setting:`SESSION_COOKIE_SECURE` or
+    :setting:`SESSION_COOKIE_PARTITIONED` is warned of: browsers refuse such a cookie
+    (RFC 6265bis, section 4.1.2.7).
     """
 
-    cookie_partitioned: bool = False
-    """``SESSION_COOKIE_PARTITIONED``: Flask's default is ``False``. It implies
-    ``Secure``.
+    cookie_partitioned: bool = flag("SESSION_COOKIE_PARTITIONED", "cookie", False)
+    """Whether the browser keeps the cookie apart for each top-level site.
+
+    An application that several sites embed then has a session of its own in each of
+    them. It implies ``Secure``.
     """
 
-    lifetime: int = 31 * 24 * 3600
-    """``PERMANENT_SESSION_LIFETIME``: a :class:`~datetime.timedelta`, or whole
-    seconds; Flask's default is 31 days. It is the idle lifetime: how long after it
-    was last used a session ends, in the row as in the cookie. Zero, less, or more
-    than a hundred years is an error. A shorter lifetime reaches a session that is
-    already stored at its next write.
+    id_length: int = setting(
+        "SESSION_ID_LENGTH",
+        "cookie",
+        lambda given: _bytes(given, 16, 256),
+        32,
+        unit="bytes",
+    )
+    """How many random bytes there are in a token, which the cookie holds.
+
+    Less than 16 is an error, because OWASP ASVS 5.0 (7.2.3) asks for 128 bits. So is
+    more than 256: a cookie of name, token and attributes has to stay under the 4096
+    bytes that every browser takes (RFC 6265, section 6.1). Tokens of another length
+    stay valid when the setting changes.
     """
 
-    refresh_each_request: bool = True
-    """``SESSION_REFRESH_EACH_REQUEST``: whether a request that only reads the
-    session counts as use of it. Flask's default is ``True``. Off, only a change
-    moves the end of the session.
+    lifetime: int = setting(
+        "PERMANENT_SESSION_LIFETIME",
+        "lifetime",
+        lambda given: _lifetime(given),
+        31 * 24 * 3600,
+        unit="seconds",
+        meaning="31 days",
+    )
+    """How long after its last use a session ends: the idle lifetime.
+
+    It holds in the row as in the cookie (OWASP ASVS 5.0, 7.3.1). A longer lifetime
+    reaches a session that is stored already at its next use, and a shorter one at its
+    next write. Zero, less, or more than a hundred years is an error.
     """
 
-    refresh_interval: int = 31 * 24 * 36
-    """``SESSION_REFRESH_INTERVAL``: how far, in seconds or as a
-    :class:`~datetime.timedelta`, the end of a session may lag behind before it is
-    moved, in the row and in the cookie. The default, ``None``, stands for a
-    hundredth of the lifetime: an idle session then ends at most one hundredth
-    early, and reading it hardly ever costs a write. ``0`` moves it in every
-    request. A value that is negative or not less than the lifetime is an error.
+    absolute_lifetime: int | None = setting(
+        "SESSION_ABSOLUTE_LIFETIME",
+        "lifetime",
+        lambda given: _lifetime(given),
+        None,
+        unit="seconds",
+        meaning="as long as it is used",
+    )
+    """How long a session lasts at most, however much it is used.
+
+    The time begins with the session's first write, and anew with a login where nobody
+    was logged in (OWASP ASVS 5.0, 7.3.2). It holds for sessions that are stored
+    already, too. Zero, less, or more than a hundred years is an error.
     """
 
-    absolute_lifetime: int | None = None
-    """``SESSION_ABSOLUTE_LIFETIME``: how long, in seconds or as a
-    :class:`~datetime.timedelta`, a session lasts at most, however much it is used: from
-    its first write, and anew from a login of somebody where nobody was logged in. By
-    default ``None``: as long as it is used. It holds for sessions that are stored
-    already, too (OWASP ASVS 5.0, 7.3.2). Zero, less, or more than a hundred years is an
-    error.
+    refresh_each_request: bool = flag("SESSION_REFRESH_EACH_REQUEST", "lifetime", True)
+    """Whether reading a session counts as use of it, and moves its end.
+
+    Turned off, only a change moves the end of the session.
     """
 
-    purge_interval: int = 600
-    """``SESSION_PURGE_INTERVAL``: how often, in seconds or as a
-    :class:`~datetime.timedelta`, each process looks at up to 100 rows that may have
-    expired and deletes those that have, after the response to a request that touched
-    its session. Ten minutes by default; as
-    long as there are more it goes on with the next request. ``0`` turns it off, for
-    sites that run ``flask sessions purge``. A negative value is an error.
+    refresh_interval: int = setting(
+        "SESSION_REFRESH_INTERVAL",
+        "lifetime",
+        lambda given: _seconds(given),
+        # A quarter of an hour may lag nine seconds, a month seven hours.
+        31 * 24 * 36,
+        unset=lambda config: SETTINGS["PERMANENT_SESSION_LIFETIME"].read(config) // 100,
+        unit="seconds",
+        meaning="a hundredth of :setting:`PERMANENT_SESSION_LIFETIME`",
+    )
+    """How far the end of a session may lag behind its use.
+
+    Use moves the end, in the row and in the cookie, at most once in this time. By
+    default an idle session ends at most one hundredth early, and reading it hardly ever
+    costs a write. ``0`` moves the end in every request. A value that is negative, or
+    not less than :setting:`PERMANENT_SESSION_LIFETIME`, is an error.
     """
 
-    permanent: bool = True
-    """``SESSION_PERMANENT``: whether the cookie outlives the browser. ``True`` by
-    default; ``False`` makes it one that ends with the browser, and the row expires
-    all the same. Applications can decide otherwise for one session, by
-    :attr:`session.permanent <flask.sessions.SessionMixin.permanent>`.
+    permanent: bool = flag("SESSION_PERMANENT", "lifetime", True)
+    """Whether the cookie outlives the browser.
+
+    ``False`` makes it a cookie that ends with the browser; the row expires all the
+    same. Applications can decide otherwise for one session, by :attr:`session.permanent
+    <flask.sessions.SessionMixin.permanent>`.
     """
 
-    id_length: int = 32
-    """``SESSION_ID_LENGTH``: the random bytes of a token, 32 by default. Less than
-    16 is an error (OWASP ASVS 5.0, 7.2.3 asks for 128 bits), and so is more than 256.
+    purge_interval: int = setting(
+        "SESSION_PURGE_INTERVAL",
+        "lifetime",
+        lambda given: _pause(given),
+        600,
+        unit="seconds",
+        meaning="ten minutes",
+    )
+    """How often each process deletes rows that have expired.
+
+    Each time, it looks at up to 100 rows that may have expired and deletes those that
+    have, after the response to a request that touched its session. As long as there are
+    more, it goes on with the next request. ``0`` turns it off, for sites that run
+    ``flask sessions purge``. A negative value is an error.
     """
 
-    user_key: str = "_user_id"
-    """``SESSION_USER_KEY``: the session key that tells who is logged in; by default
-    ``"_user_id"``, which is where Flask-Login keeps it. Its value is copied to the
-    column ``user_id``, and when it changes the session moves to a new token (OWASP
-    ASVS 5.0, 7.2.4).
+    user_key: str = setting(
+        "SESSION_USER_KEY",
+        "users",
+        lambda given: _user_key(given),
+        "_user_id",
+        meaning="where Flask-Login keeps it",
+    )
+    """The session key that tells who is logged in.
+
+    Its value is copied to the column ``user_id``, and when it changes the session moves
+    to a new token (OWASP ASVS 5.0, 7.2.4). When the setting changes, a stored session's
+    ``user_id`` follows at its next use. ``'_permanent'``, where Flask keeps something
+    else, is an error.
     """
 
-    max_per_user: int | None = None
-    """``SESSION_MAX_PER_USER``: how many sessions a user may have at once. By default
-    ``None``: any number. Less than 1 is an error.
+    max_per_user: int | None = setting(
+        "SESSION_MAX_PER_USER",
+        "users",
+        lambda given: _count(given),
+        None,
+        meaning="any number",
+    )
+    """How many sessions a user may have at once.
+
+    See :setting:`SESSION_MAX_PER_USER_POLICY` for what happens to one more (OWASP ASVS
+    5.0, 7.1.2). Less than 1 is an error.
     """
 
-    max_per_user_policy: str = "end-oldest"
-    """``SESSION_MAX_PER_USER_POLICY``: what a login does that would be one too many.
-    ``"end-oldest"``, the default: it ends the session that began first. ``"refuse"``:
-    it is answered with a :exc:`403 <flask_sessionsql.SessionLimitError>`, and the
-    session stays as it was. Anything else is an error.
+    max_per_user_policy: str = setting(
+        "SESSION_MAX_PER_USER_POLICY",
+        "users",
+        lambda given: _policy(given),
+        "end-oldest",
+        takes="``'end-oldest'`` or ``'refuse'``",
+    )
+    """What a login does that exceeds :setting:`SESSION_MAX_PER_USER`.
+
+    ``'end-oldest'``: it ends the user's session that began first. ``'refuse'``: it is
+    answered with a :exc:`403 <flask_sessionsql.SessionLimitError>`, and the session
+    stays as it was. Anything else is an error.
     """
 
-    record_client: bool = False
-    """``SESSION_RECORD_CLIENT``: whether the row tells the IP address and the browser
-    (``User-Agent``) that the session was last used with, for users to recognise their
-    sessions in a list. ``False`` by default, because both are personal data in the
-    European Union and elsewhere: turn it on with a reason, say so in your privacy
-    notice, and let sessions expire. Turned off again, a session's are erased at its
-    next write. Behind a proxy, the address is the proxy's unless the application uses
-    :class:`~werkzeug.middleware.proxy_fix.ProxyFix`.
+    record_client: bool = flag("SESSION_RECORD_CLIENT", "row", False)
+    """Whether the row holds the IP address and the browser of the last use.
+
+    They let users recognise their sessions in a list. The browser is what the request's
+    header ``User-Agent`` says; the address behind a proxy is the proxy's, unless the
+    application uses :class:`~werkzeug.middleware.proxy_fix.ProxyFix`.
+
+    Both are personal data in the European Union and elsewhere: turn this on with a
+    reason, say so in your privacy notice, and let sessions expire. When it is turned
+    off again, what a session's row holds is erased at its next write.
     """
 
-    max_bytes: int = 1024 * 1024
-    """``SESSION_MAX_BYTES``: how large a stored session may be; 1 MiB by default. A
-    larger one is refused with a :exc:`~flask_sessionsql.SessionTooLargeError` that
-    names its largest keys; one that is stored already may stay and shrink. Less than
-    1, or more than 1 GiB, which no database keeps in a row, is an error.
+    max_bytes: int = setting(
+        "SESSION_MAX_BYTES",
+        "row",
+        # PostgreSQL, whose limit is the lowest, keeps as much in a column of one row.
+        lambda given: _bytes(given, 1, 1024**3),
+        1024 * 1024,
+        unit="bytes",
+        meaning="1 MiB",
+    )
+    """How large a stored session may be, before encryption.
+
+    A larger one is refused with a :exc:`~flask_sessionsql.SessionTooLargeError` that
+    names its largest keys. One that is stored already may stay and shrink. Less than 1
+    is an error, and so is more than 1 GiB, which no database keeps in a row.
     """
 
-    encrypt: bool | str = False
-    """``SESSION_ENCRYPT``: whether the data of sessions is encrypted in the database.
-    ``False`` by default; ``True`` encrypts what is written from now on, and reads what
-    is there; ``"required"`` takes encrypted rows only. It needs the package
-    ``cryptography``, which comes with ``Flask-SessionSql[encryption]``: without it,
-    turning it on is an error. See :mod:`flask_sessionsql.formats.encryption`.
+    encrypt: bool | str = setting(
+        "SESSION_ENCRYPT",
+        "row",
+        lambda given: _encrypt(given),
+        False,
+        takes="``bool`` or ``'required'``",
+    )
+    """Whether the data of sessions is encrypted in the database.
+
+    ``True`` encrypts what is written from now on, and reads what is there.
+    ``'required'`` takes encrypted rows only. Both need the package ``cryptography``,
+    which comes with ``Flask-SessionSql[encryption]``: without it, turning encryption on
+    is an error.
     """
 
-    table: str = "flask_sessionsql"
-    """``SESSION_SQLALCHEMY_TABLE``: the name of the table, ``"flask_sessionsql"`` by
-    default. At most 63 characters. Applications in one database that have different
-    users need a table each: lists and ends go by what stands in ``user_id``.
+    table: str = setting(
+        "SESSION_SQLALCHEMY_TABLE",
+        "database",
+        lambda given: _table_name(given),
+        "flask_sessionsql",
+    )
+    """The name of the table.
+
+    Applications in one database that have different users need a table each: lists of
+    sessions, and calls that end them, go by what the column ``user_id`` holds. An empty
+    name, or one of more than 63 characters, is an error.
     """
 
-    schema: str | None = None
-    """``SESSION_SQLALCHEMY_SCHEMA``: the database schema of the table. By default
-    ``None``, the one that the metadata or the database has.
+    schema: str | None = setting(
+        "SESSION_SQLALCHEMY_SCHEMA",
+        "database",
+        lambda given: _text(given),
+        None,
+        meaning="the schema of the metadata or, without one, of the database",
+    )
+    """The database schema of the table."""
+
+    bind_key: str | None = setting(
+        "SESSION_SQLALCHEMY_BIND_KEY",
+        "database",
+        lambda given: _text(given),
+        None,
+        meaning=":setting:`SQLALCHEMY_DATABASE_URI`",
+    )
+    """Which of ``SQLALCHEMY_BINDS`` holds the table.
+
+    A key that is not among the binds is an error at the first use.
     """
 
-    bind_key: str | None = None
-    """``SESSION_SQLALCHEMY_BIND_KEY``: which of ``SQLALCHEMY_BINDS`` holds the table.
-    By default ``None``, ``SQLALCHEMY_DATABASE_URI``. A key that is not among the binds
-    is an error at the first use.
+    create_table: bool = flag("SESSION_CREATE_TABLE", "database", True)
+    """Whether the first use creates a missing table. Turn it off if migrations do."""
+
+    sqlalchemy: SQLAlchemy | None = setting(
+        "SESSION_SQLALCHEMY",
+        "database",
+        lambda given: _sqlalchemy(given),
+        None,
+        takes=":class:`~flask_sqlalchemy.SQLAlchemy`",
+        meaning="the one that the application has, if it has one",
+    )
+    """The object whose database holds the sessions.
+
+    In an application that has none, the sessions use the settings ``SQLALCHEMY_*`` as
+    Flask-SQLAlchemy would. Anything but such an object is an error.
     """
 
-    create_table: bool = True
-    """``SESSION_CREATE_TABLE``: whether the first use creates the table where it is
-    missing. ``True`` by default; turn it off if migrations create it.
+    database_uri: str | sa.URL = setting(
+        "SQLALCHEMY_DATABASE_URI",
+        "database",
+        lambda given: _uri(given),
+        DEFAULT_DATABASE_URI,
+        takes="``str`` or :class:`~sqlalchemy.engine.URL`",
+        meaning="a file in the instance folder",
+    )
+    """The address of the database.
+
+    It is used where the application has no ``SQLAlchemy`` object. An address that
+    SQLAlchemy does not understand, or whose driver is not installed, is an error. No
+    message shows it, because it may hold a password.
     """
 
-    sqlalchemy: SQLAlchemy | None = None
-    """``SESSION_SQLALCHEMY``: the :class:`~flask_sqlalchemy.SQLAlchemy` object whose
-    database holds the sessions. By default ``None``: the one that the application
-    has, or none at all, in which case the settings ``SQLALCHEMY_*`` are used as
-    Flask-SQLAlchemy would.
-    """
+    echo: bool | str = setting(
+        "SQLALCHEMY_ECHO",
+        "database",
+        lambda given: _echo(given),
+        False,
+        takes="``bool`` or ``'debug'``",
+    )
+    """Whether each SQL statement is written to the log.
 
-    database_uri: str | sa.URL = DEFAULT_DATABASE_URI
-    """``SQLALCHEMY_DATABASE_URI``: used where the application has no ``SQLAlchemy``
-    object. By default ``"sqlite:///sessions.db"``, a file in the instance folder. An
-    address that SQLAlchemy does not understand is an error.
-    """
-
-    echo: bool | str = False
-    """``SQLALCHEMY_ECHO``: whether each SQL statement is written to the log; see
-    SQLAlchemy's documentation. The values in it are never written, nor are rows,
-    at whatever level. An application's own ``SQLAlchemy`` object decides for
-    itself.
+    It is used where the application has no ``SQLAlchemy`` object; one that it has
+    decides for itself. The values in a statement are never written, nor are rows, not
+    even with ``'debug'``. See also `SQLAlchemy's documentation
+    <https://docs.sqlalchemy.org/en/20/core/engines.html>`__.
     """
 
     @classmethod
@@ -438,241 +464,217 @@ class SessionConfig:
         :raises SessionConfigError: a value cannot work.
         """
         _warn_of_unknown_keys(config)
-        read = _Reader(config)
-        lifetime = read("PERMANENT_SESSION_LIFETIME", _lifetime, cls.lifetime)
-        result = cls(
-            session_type=read("SESSION_TYPE", _session_type, cls.session_type),
-            cookie_name=read("SESSION_COOKIE_NAME", _cookie_name, cls.cookie_name),
-            cookie_domain=read("SESSION_COOKIE_DOMAIN", _domain, None),
-            cookie_path=(
-                read("SESSION_COOKIE_PATH", _path, None)
-                or read("APPLICATION_ROOT", _path, None)
-                or cls.cookie_path
-            ),
-            cookie_httponly=read("SESSION_COOKIE_HTTPONLY", _flag, True),
-            cookie_secure=read("SESSION_COOKIE_SECURE", _flag, False),
-            cookie_samesite=read("SESSION_COOKIE_SAMESITE", _samesite, None),
-            cookie_partitioned=read("SESSION_COOKIE_PARTITIONED", _flag, False),
-            lifetime=lifetime,
-            refresh_each_request=read("SESSION_REFRESH_EACH_REQUEST", _flag, True),
-            refresh_interval=read(
-                "SESSION_REFRESH_INTERVAL",
-                _interval(lifetime),
-                # A quarter of an hour may lag nine seconds, a month seven hours.
-                lifetime // 100,
-            ),
-            absolute_lifetime=read("SESSION_ABSOLUTE_LIFETIME", _lifetime, None),
-            purge_interval=read("SESSION_PURGE_INTERVAL", _pause, cls.purge_interval),
-            permanent=read("SESSION_PERMANENT", _flag, True),
-            id_length=read("SESSION_ID_LENGTH", _id_length, cls.id_length),
-            user_key=read("SESSION_USER_KEY", _user_key, cls.user_key),
-            max_per_user=read("SESSION_MAX_PER_USER", _count, None),
-            max_per_user_policy=read(
-                "SESSION_MAX_PER_USER_POLICY", _policy, cls.max_per_user_policy
-            ),
-            record_client=read("SESSION_RECORD_CLIENT", _flag, False),
-            max_bytes=read("SESSION_MAX_BYTES", _max_bytes, cls.max_bytes),
-            encrypt=read("SESSION_ENCRYPT", _encrypt, False),
-            table=read("SESSION_SQLALCHEMY_TABLE", _table_name, cls.table),
-            schema=read("SESSION_SQLALCHEMY_SCHEMA", _text, None),
-            bind_key=read("SESSION_SQLALCHEMY_BIND_KEY", _text, None),
-            create_table=read("SESSION_CREATE_TABLE", _flag, True),
-            sqlalchemy=read("SESSION_SQLALCHEMY", _sqlalchemy, None),
-            database_uri=read("SQLALCHEMY_DATABASE_URI", _uri, DEFAULT_DATABASE_URI),
-            echo=read("SQLALCHEMY_ECHO", _echo, False),
-        )
+        settings = {each.name: each.metadata["setting"] for each in fields(cls)}
+        result = cls(**{name: each.read(config) for name, each in settings.items()})
+        _check_interval(config, result)
         _check_cookie(result)
         return result
 
 
-class _Reader:
-    """Reads one key at a time, and puts the key's name on what is wrong with it."""
+@dataclass(frozen=True)
+class ReadWhenUsed:
+    """Settings that are read where they are used, as Flask does. None is ever made."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._config = config
+    application_root: str = setting(
+        "APPLICATION_ROOT", "cookie", lambda given: _path(given), "/"
+    )
+    """The path under which the application is mounted.
 
-    def __call__(self, key: str, check: Callable[[Any], T], default: Any) -> T:
-        value = self._config.get(key)
-        if value is None:
-            return default  # type: ignore[no-any-return]
-        try:
-            return check(value)
-        except _ExpectedError as error:
-            _fail(self._config, key, str(error))
+    It is the path of the cookie where :setting:`SESSION_COOKIE_PATH` is not set. It
+    must begin with ``/``.
+    """
+
+    secret_key: str | bytes | None = setting(
+        "SECRET_KEY",
+        "secrets",
+        lambda given: given,
+        None,
+        meaning="no session can be stored",
+    )
+    """The key under which the database holds hashes of tokens.
+
+    Take something random, such as the output of ``python -c 'import secrets;
+    print(secrets.token_hex())'``. ``flask sessions check`` reports a key that has less
+    than 32 bytes, or stands in documentation. A new key ends all sessions, unless the
+    old one is in :setting:`SECRET_KEY_FALLBACKS`.
+
+    It is read in every request, as Flask does. Without it the session is empty, and
+    writing to it raises a :exc:`~flask_sessionsql.NullSessionError`.
+    """
+
+    secret_key_fallbacks: list[str | bytes] | None = setting(
+        "SECRET_KEY_FALLBACKS",
+        "secrets",
+        lambda given: given,
+        None,
+        takes="a list of ``str`` or ``bytes``",
+        meaning="no earlier keys",
+    )
+    """Earlier keys: sessions that began under them stay valid.
+
+    They are tried in their order, and a session that is found so moves to
+    :setting:`SECRET_KEY` at its next write. Where several processes change to a new key
+    one after the other, give it to all of them as a fallback first. The keys are read
+    in every request, as Flask does; a single key is taken for a list of one.
+    """
+
+
+#: The settings by their keys.
+SETTINGS: Mapping[str, Setting] = {
+    each.metadata["setting"].key: each.metadata["setting"]
+    for each in (*fields(SessionConfig), *fields(ReadWhenUsed))
+}
+
+
+# One check a kind of value. Each takes what was given, never None.
 
 
 class _ExpectedError(Exception):
     """What was expected, in words."""
 
 
-def _fail(config: Mapping[str, Any], key: str, expected: str) -> NoReturn:
-    given = config[key]
+def _wrong(key: str, given: Any, expected: str) -> SessionConfigError:
     shown = repr(given)
     # A database address, under whichever key, may hold a password.
     if key == "SQLALCHEMY_DATABASE_URI" or "://" in shown:
         shown = type(given).__name__
-    raise SessionConfigError(key, f"expected {expected}; given is {shown}.") from None
+    return SessionConfigError(key, f"expected {expected}; given is {shown}.")
 
 
-# One check a kind of value. Each takes what was given, never None.
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
+def _flag(given: Any) -> bool:
+    if not isinstance(given, bool):
         raise _ExpectedError("True or False")
-    return value
+    return given
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+def _text(given: Any) -> str:
+    if not isinstance(given, str) or not given:
         raise _ExpectedError("a text that is not empty")
-    return value
+    return given
 
 
-def _user_key(value: Any) -> str:
+def _user_key(given: Any) -> str:
     # Where Flask keeps `permanent`; it does not show among a session's keys.
-    if _text(value) == "_permanent":
+    if _text(given) == "_permanent":
         raise _ExpectedError("the session key that tells who is logged in")
-    return str(value)
+    return str(given)
 
 
-def _domain(value: Any) -> str | None:
+def _domain(given: Any) -> str | None:
     # Flask once used False for "no domain".
-    return None if value is False else _text(value)
+    return None if given is False else _text(given)
 
 
-def _path(value: Any) -> str:
-    if not isinstance(value, str) or not value.startswith("/"):
+def _path(given: Any) -> str:
+    if not isinstance(given, str) or not given.startswith("/"):
         raise _ExpectedError("a path that begins with '/'")
-    return value
+    return given
 
 
-def _cookie_name(value: Any) -> str:
+def _cookie_name(given: Any) -> str:
     # RFC 6265, section 4.1.1: a token of HTTP.
-    if not isinstance(value, str) or not re.fullmatch(
-        r"[\w!#$%&'*+.^`|~-]+", value, re.A
-    ):
-        raise _ExpectedError(
-            "a cookie name: letters, digits and !#$%&'*+-.^_`|~, without spaces"
-        )
-    return value
+    if isinstance(given, str) and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", given, re.A):
+        return given
+    raise _ExpectedError(
+        "a cookie name: letters, digits and !#$%&'*+-.^_`|~, without spaces"
+    )
 
 
-def _samesite(value: Any) -> str:
-    if isinstance(value, str) and value.title() in {"Strict", "Lax", "None"}:
-        return value.title()
+def _samesite(given: Any) -> str:
+    if isinstance(given, str) and given.title() in {"Strict", "Lax", "None"}:
+        return given.title()
     raise _ExpectedError("'Lax', 'Strict', 'None' or, for no attribute, None")
 
 
-def _session_type(value: Any) -> str:
+def _session_type(given: Any) -> str:
     known = ("null", *SQL_TYPES)
-    if value in known:
-        return str(value)
-    close = difflib.get_close_matches(str(value), known, 1)
+    if given in known:
+        return str(given)
+    close = difflib.get_close_matches(str(given), known, 1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
     raise _ExpectedError(f"one of {', '.join(map(repr, known))}{meant}")
 
 
-def _seconds(value: Any) -> int:
-    if isinstance(value, timedelta):
+def _seconds(given: Any) -> int:
+    if isinstance(given, timedelta):
         # Rounded up: half a second is not no time at all.
-        whole, rest = divmod(value, timedelta(seconds=1))
+        whole, rest = divmod(given, timedelta(seconds=1))
         return whole + bool(rest)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(given, int) or isinstance(given, bool):
         raise _ExpectedError("a timedelta or whole seconds")
-    return value
+    return given
 
 
-def _lifetime(value: Any) -> int:
-    seconds = _seconds(value)
-    if not 0 < seconds <= _LONGEST.total_seconds():
+def _lifetime(given: Any) -> int:
+    seconds = _seconds(given)
+    # A hundred years: beyond any cookie's life (browsers keep none longer than 400
+    # days), and far from the last year that a cookie's date can name.
+    if not 0 < seconds <= 366 * 100 * 24 * 3600:
         raise _ExpectedError("a timedelta or whole seconds, above 0, at most 100 years")
     return seconds
 
 
-def _interval(lifetime: int) -> Callable[[Any], int]:
-    def check(value: Any) -> int:
-        seconds = _seconds(value)
-        if not 0 <= seconds < lifetime:
-            raise _ExpectedError(
-                f"0 or more, and less than PERMANENT_SESSION_LIFETIME, {lifetime} s"
-            )
-        return seconds
-
-    return check
-
-
-def _pause(value: Any) -> int:
-    seconds = _seconds(value)
+def _pause(given: Any) -> int:
+    seconds = _seconds(given)
     if seconds < 0:
         raise _ExpectedError("a timedelta or whole seconds, or 0 for never")
     return seconds
 
 
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise _ExpectedError("a whole number, 1 or more, or None for no limit")
-    return value
+def _whole(given: Any, least: int, most: float, expected: str) -> int:
+    number = isinstance(given, int) and not isinstance(given, bool)
+    if not number or not least <= given <= most:
+        raise _ExpectedError(expected)
+    return given  # type: ignore[no-any-return]
 
 
-def _policy(value: Any) -> str:
-    if value not in POLICIES:
+def _count(given: Any) -> int:
+    expected = "a whole number, 1 or more, or None for no limit"
+    return _whole(given, 1, math.inf, expected)
+
+
+def _bytes(given: Any, least: int, most: int) -> int:
+    return _whole(given, least, most, f"whole bytes, {least} to {most}")
+
+
+def _policy(given: Any) -> str:
+    if given not in POLICIES:
         raise _ExpectedError(f"one of {', '.join(map(repr, POLICIES))}")
-    return str(value)
+    return str(given)
 
 
-def _max_bytes(value: Any) -> int:
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or not 0 < value <= _LARGEST
-    ):
-        raise _ExpectedError(f"whole bytes, 1 to {_LARGEST}")
-    return value
-
-
-def _encrypt(value: Any) -> bool | str:
-    if not isinstance(value, bool) and value != "required":
+def _encrypt(given: Any) -> bool | str:
+    if not isinstance(given, bool) and given != "required":
         raise _ExpectedError("True, False or 'required'")
-    if value and find_spec("cryptography") is None:
+    if given and find_spec("cryptography") is None:
         raise _ExpectedError(
             "the package 'cryptography' to be installed, such as by: pip install"
             ' "Flask-SessionSql[encryption]"'
         )
-    return value  # type: ignore[no-any-return]
+    return given  # type: ignore[no-any-return]
 
 
-def _id_length(value: Any) -> int:
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or not MIN_BYTES <= value <= MAX_BYTES
-    ):
-        raise _ExpectedError(f"whole bytes, {MIN_BYTES} to {MAX_BYTES}")
-    return value
-
-
-def _table_name(value: Any) -> str:
+def _table_name(given: Any) -> str:
     # PostgreSQL's limit; MariaDB's is one more.
-    if not isinstance(value, str) or not 0 < len(value) <= 63:
+    if not isinstance(given, str) or not 0 < len(given) <= 63:
         raise _ExpectedError("a table name of 1 to 63 characters")
-    return value
+    return given
 
 
-def _sqlalchemy(value: Any) -> SQLAlchemy:
-    if not isinstance(value, SQLAlchemy):
+def _sqlalchemy(given: Any) -> SQLAlchemy:
+    if not isinstance(given, SQLAlchemy):
         raise _ExpectedError("a flask_sqlalchemy.SQLAlchemy object")
-    return value
+    return given
 
 
-def _uri(value: Any) -> str | sa.URL:
+def _uri(given: Any) -> str | sa.URL:
     expected = (
         "a database address such as 'sqlite:///app.db',"
         " 'postgresql+psycopg://user:password@host/name' or"
         " 'mysql+pymysql://user:password@host/name'"
     )
     try:
-        url = sa.make_url(value)
+        url = sa.make_url(given)
         url.get_dialect().import_dbapi()
     except sa_exc.NoSuchModuleError:
         raise _ExpectedError(
@@ -688,15 +690,22 @@ def _uri(value: Any) -> str | sa.URL:
     return url
 
 
-def _echo(value: Any) -> bool | str:
-    if isinstance(value, bool):
-        return value
-    if value != "debug":
+def _echo(given: Any) -> bool | str:
+    if not isinstance(given, bool) and given != "debug":
         raise _ExpectedError("True, False or 'debug'")
-    return "debug"
+    return given  # type: ignore[no-any-return]
 
 
 # Values that only make sense together.
+
+
+def _check_interval(config: Mapping[str, Any], result: SessionConfig) -> None:
+    if not 0 <= result.refresh_interval < result.lifetime:
+        raise _wrong(
+            "SESSION_REFRESH_INTERVAL",
+            config["SESSION_REFRESH_INTERVAL"],
+            f"0 or more, and less than PERMANENT_SESSION_LIFETIME, {result.lifetime} s",
+        )
 
 
 def _check_cookie(config: SessionConfig) -> None:
@@ -728,33 +737,7 @@ def _check_cookie(config: SessionConfig) -> None:
 
 # Keys that mean nothing here.
 
-_OURS = {
-    "SESSION_ABSOLUTE_LIFETIME",
-    "SESSION_COOKIE_DOMAIN",
-    "SESSION_COOKIE_HTTPONLY",
-    "SESSION_COOKIE_NAME",
-    "SESSION_COOKIE_PARTITIONED",
-    "SESSION_COOKIE_PATH",
-    "SESSION_COOKIE_SAMESITE",
-    "SESSION_COOKIE_SECURE",
-    "SESSION_CREATE_TABLE",
-    "SESSION_ENCRYPT",
-    "SESSION_ID_LENGTH",
-    "SESSION_MAX_BYTES",
-    "SESSION_MAX_PER_USER",
-    "SESSION_MAX_PER_USER_POLICY",
-    "SESSION_PERMANENT",
-    "SESSION_PURGE_INTERVAL",
-    "SESSION_RECORD_CLIENT",
-    "SESSION_REFRESH_EACH_REQUEST",
-    "SESSION_REFRESH_INTERVAL",
-    "SESSION_SQLALCHEMY",
-    "SESSION_SQLALCHEMY_BIND_KEY",
-    "SESSION_SQLALCHEMY_SCHEMA",
-    "SESSION_SQLALCHEMY_TABLE",
-    "SESSION_TYPE",
-    "SESSION_USER_KEY",
-}
+_KNOWN = sorted(key for key in SETTINGS if key.startswith("SESSION_"))
 
 #: Read by others, so nothing is said of them.
 _OTHERS = {"SESSION_PROTECTION"}  # Flask-Login
@@ -772,15 +755,15 @@ _FOREIGN = {
 
 def _warn_of_unknown_keys(config: Mapping[str, Any]) -> None:
     for key in sorted(str(key) for key in config):
-        if not key.startswith("SESSION_") or key in _OURS or key in _OTHERS:
+        if not key.startswith("SESSION_") or key in _KNOWN or key in _OTHERS:
             continue
-        close = difflib.get_close_matches(key, _OURS, 1, 0.8)
+        close = difflib.get_close_matches(key, _KNOWN, 1, 0.8)
         if key in _FOREIGN:
             advice = f"{_FOREIGN[key]}."
         elif close:
             advice = f"Did you mean {close[0]}?"
         else:
-            advice = f"The keys it knows are {', '.join(sorted(_OURS))}."
+            advice = f"The keys it knows are {', '.join(_KNOWN)}."
         _warn(f"Flask-SessionSql does not know the key {key}: {advice}")
 
 

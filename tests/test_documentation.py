@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
@@ -10,27 +9,19 @@ import pkgutil
 import re
 import subprocess
 import sys
-from dataclasses import fields
-from datetime import timedelta
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import flask_sessionsql
-from flask_sessionsql import config, interfaces
 from flask_sessionsql.commands.cli import sessions_command
-from flask_sessionsql.config import SessionConfig
 
 from .pages import DOCS, page
 
 #: What a build of the documentation needs.
 NEEDED = ("furo", "sphinx", "sphinx_autodoc_typehints", "sphinx_copybutton")
-
-#: In the tables, and not read once but in every request, as Flask does.
-READ_PER_REQUEST = {"SECRET_KEY", "SECRET_KEY_FALLBACKS"}
 
 
 def build(source: Path, target: Path, *options: str) -> str:
@@ -50,160 +41,6 @@ def build(source: Path, target: Path, *options: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stderr
-
-
-# Each setting is documented twice: in a table, for the reader who looks for one, and
-# at its attribute, in full.
-
-
-def attribute_docstrings() -> dict[str, str]:
-    """The text that stands under each attribute of ``SessionConfig``."""
-    [body] = [
-        node.body
-        for node in ast.parse(inspect.getsource(config)).body
-        if isinstance(node, ast.ClassDef) and node.name == "SessionConfig"
-    ]
-    found = {}
-    for statement, following in pairwise(body):
-        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
-            assert isinstance(statement.target, ast.Name)
-            found[statement.target.id] = inspect.cleandoc(
-                ast.literal_eval(following.value)
-            )
-    return found
-
-
-def keys_of_fields() -> dict[str, str]:
-    """The configuration key with which the docstring of each attribute begins."""
-    found = {}
-    for name, text in attribute_docstrings().items():
-        begins = re.match(r"``([A-Z_]+)``: ", text)
-        assert begins, f"the docstring of {name} does not begin with its key"
-        found[name] = begins[1]
-    return found
-
-
-def rows_of_tables(text: str | None = interfaces.__doc__) -> dict[str, str]:
-    """Key and text of each row in the tables of a docstring; usually the two of the
-    section Configuration.
-    """
-    rows: dict[str, str] = {}
-    key = None
-    for line in (text or "").splitlines():
-        begins = re.match(r"``([A-Z_]+)``\s+(.*)", line)
-        if begins:
-            key = begins[1]
-            assert key not in rows, f"{key} stands in the tables twice"
-            rows[key] = begins[2]
-        elif key is not None and (not line or line.startswith("  ")):
-            rows[key] += " " + line.strip()
-        else:
-            key = None
-    return {key: " ".join(text.split()) for key, text in rows.items()}
-
-
-def stated_defaults() -> dict[str, Any]:
-    """The defaults that the tables state as values."""
-    stated = {}
-    for key, text in rows_of_tables().items():
-        found = re.search(r"Defaults to (?:``([^`]+)``|`([^`]+)`|(\d+)\b)", text)
-        if found:
-            stated[key] = ast.literal_eval(found[found.lastindex or 0])
-    return stated
-
-
-def test_every_setting_has_a_docstring() -> None:
-    """Each attribute of ``SessionConfig`` has a docstring."""
-    assert [field.name for field in fields(SessionConfig)] == [*attribute_docstrings()]
-
-
-def test_tables_and_settings_are_the_same() -> None:
-    """Every key in the two tables is documented at an attribute of ``SessionConfig``
-    and the other way round, but for those that are read in every request.
-    """
-    keys = keys_of_fields().values()
-
-    assert len(set(keys)) == len(keys)
-    assert rows_of_tables().keys() == set(keys) | READ_PER_REQUEST
-
-
-def test_documented_keys_are_known() -> None:
-    """No key that is documented is warned of as one that means nothing."""
-    keys = keys_of_fields().values()
-
-    assert SessionConfig() == SessionConfig.from_mapping(dict.fromkeys(keys))
-
-
-def test_defaults_are_those_of_the_code() -> None:
-    """A default that the tables state is the one that the code has, and configuring
-    it changes nothing.
-    """
-    usual = SessionConfig.from_mapping({})
-    stated = stated_defaults()
-    field_of = {key: name for name, key in keys_of_fields().items()}
-
-    assert usual == SessionConfig()
-    assert usual == SessionConfig.from_mapping(stated)
-    # Stands for a value that depends on another one.
-    assert stated.pop("SESSION_REFRESH_INTERVAL") is None
-    assert usual.refresh_interval == usual.lifetime // 100
-    assert stated == {key: getattr(usual, field_of[key]) for key in stated}
-
-
-def test_defaults_in_words() -> None:
-    """Where a table states a default in words, the words are true, too."""
-    rows = rows_of_tables()
-    in_words = {
-        key
-        for key, text in rows.items()
-        if re.search("[Dd]efault", text) and key not in stated_defaults()
-    }
-
-    assert in_words == {
-        "SESSION_TYPE",
-        "SESSION_SQLALCHEMY",
-        "SQLALCHEMY_DATABASE_URI",
-        "SESSION_MAX_PER_USER_POLICY",
-        "SESSION_ENCRYPT",
-    }
-    assert (
-        f"**{SessionConfig().session_type}**: NullSessionInterface (default)"
-        in (rows["SESSION_TYPE"])
-    )
-    policies = rows["SESSION_MAX_PER_USER_POLICY"].split(" - ")
-    [usual] = [policy for policy in policies if policy.endswith(" (default)")]
-    assert usual.startswith(f"**{SessionConfig().max_per_user_policy}**: ")
-    assert f"`{SessionConfig().encrypt}` (default)" in rows["SESSION_ENCRYPT"]
-    assert SessionConfig().sqlalchemy is None
-    file = str(SessionConfig().database_uri).removeprefix("sqlite:///")
-    assert (
-        f"a SQLite file, ``{file}``, in the instance"
-        in (rows["SQLALCHEMY_DATABASE_URI"])
-    )
-
-
-def test_defaults_of_lifetimes_are_those_of_the_code() -> None:
-    """The lifetimes are documented with the defaults that the code has (OWASP ASVS 5.0,
-    7.1.1).
-    """
-    text = (config.__doc__ or "").partition("How long a session lasts\n")[2]
-    rows = rows_of_tables(text.partition("How large a session may be\n")[0])
-    field_of = {key: name for name, key in keys_of_fields().items()}
-    stated = {
-        key: re.findall("Defaults to ``([^`]+)``", text)[0]
-        for key, text in rows.items()
-    }
-    # Stands for a value that depends on another one.
-    assert stated.pop("SESSION_REFRESH_INTERVAL") == "None"
-
-    assert len(stated) == 5
-    usual = SessionConfig()
-    assert stated == {
-        key: "timedelta(days=31)"
-        if getattr(usual, field_of[key]) == timedelta(days=31).total_seconds()
-        else repr(getattr(usual, field_of[key]))
-        for key in stated
-    }
 
 
 # The names.
@@ -315,17 +152,6 @@ def test_public_names_are_in_the_reference(pages: dict[str, Page]) -> None:
     }
 
 
-def test_settings_are_in_the_reference(pages: dict[str, Page]) -> None:
-    """Every setting has an entry in the API page."""
-    entries = pages["api.html"].ids
-
-    assert set() == {
-        field.name
-        for field in fields(SessionConfig)
-        if f"flask_sessionsql.config.SessionConfig.{field.name}" not in entries
-    }
-
-
 def test_modules_are_in_the_reference(pages: dict[str, Page]) -> None:
     """Every module has its place in the API page, or on the first one."""
     entries = pages["api.html"].ids | pages["index.html"].ids
@@ -379,19 +205,6 @@ def test_pages_are_in_the_contents() -> None:
     written = {path.stem for path in DOCS.glob("*.rst")} - {"index"}
 
     assert sorted(written) == sorted(each for each in contents if each[0] != ":")
-
-
-def test_settings_that_are_named_exist(pages: dict[str, Page]) -> None:
-    """No page names a setting that there is not."""
-    others = {"SESSION_PROTECTION", "SESSION_USE_SIGNER"}
-    named = {
-        name
-        for page in pages.values()
-        for name in re.findall(r"\bSESSION_[A-Z_]+[A-Z]\b", page.text)
-    }
-
-    assert len(named) > 20
-    assert set() == named - {*keys_of_fields().values()} - others
 
 
 def test_commands_that_are_named_exist(pages: dict[str, Page]) -> None:
