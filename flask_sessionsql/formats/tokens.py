@@ -16,18 +16,12 @@ import secrets
 from collections.abc import Iterable
 from functools import lru_cache
 
-__all__ = ["MAX_BYTES", "MIN_BYTES", "is_token", "new_handle", "new_token", "row_id"]
+__all__ = ["is_token", "new_handle", "new_token", "row_id"]
 
-#: 128 bits, the least that OWASP ASVS 5.0 (7.2.3) allows.
-MIN_BYTES = 16
-#: Keeps a cookie of name, token and attributes under the 4096 bytes that every
-#: browser takes (RFC 6265, section 6.1).
-MAX_BYTES = 256
-
-# Any permitted length, whatever SESSION_ID_LENGTH is now: changing the setting
-# then ends nobody's session.
-_SHORTEST, _LONGEST = (-(-nbytes * 4 // 3) for nbytes in (MIN_BYTES, MAX_BYTES))
-_TOKEN = re.compile(rf"[A-Za-z0-9_-]{{{_SHORTEST},{_LONGEST}}}")
+#: 16 to 256 bytes in URL-safe base64: every length that ``SESSION_ID_LENGTH`` permits,
+#: whatever it is now, so that changing the setting ends nobody's session. No shorter
+#: one can come from it, and a longer one need not be hashed.
+_TOKEN = re.compile("[A-Za-z0-9_-]{22,342}")
 
 #: The base 32 that sorts as the numbers do (RFC 4648, section 7), for each byte.
 _DIGITS = b"0123456789abcdefghijklmnopqrstuv" * 8

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flask_sessionsql import SessionConfigError
+from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.tokens import (
-    MAX_BYTES,
-    MIN_BYTES,
     is_token,
     new_handle,
     new_token,
@@ -23,7 +23,7 @@ TOKEN = "k2bS0dmVqQZtCz8WnKxP5g"
 
 
 @pytest.mark.parametrize(
-    ("nbytes", "expected"), [(MIN_BYTES, 22), (32, 43), (64, 86), (MAX_BYTES, 342)]
+    ("nbytes", "expected"), [(16, 22), (32, 43), (64, 86), (256, 342)]
 )
 def test_a_token_has_the_bytes_asked_for(nbytes: int, expected: int) -> None:
     """A token is that many bytes in URL-safe base64, which every cookie can hold."""
@@ -33,14 +33,27 @@ def test_a_token_has_the_bytes_asked_for(nbytes: int, expected: int) -> None:
     assert is_token(token)
 
 
-def test_the_limits_are_those_of_the_documentation() -> None:
-    """A token has 128 bits at least, and fits a cookie."""
-    assert (16, 256) == (MIN_BYTES, MAX_BYTES)
+def is_permitted(nbytes: int) -> bool:
+    """Whether SESSION_ID_LENGTH can be set to this."""
+    try:
+        SessionConfig.from_mapping({"SESSION_ID_LENGTH": nbytes})
+    except SessionConfigError:
+        return False
+    return True
+
+
+def test_a_token_has_a_permitted_length() -> None:
+    """A token has the shape of one exactly where SESSION_ID_LENGTH permits its bytes:
+    128 bits at least (OWASP ASVS 5.0, 7.2.3), and so few that the cookie fits.
+    """
+    permitted = [nbytes for nbytes in range(1, 400) if is_permitted(nbytes)]
+    assert [*range(16, 257)] == permitted
+    assert permitted == [n for n in range(1, 400) if is_token(new_token(n))]
 
 
 def test_tokens_and_handles_do_not_repeat() -> None:
     """No two tokens are the same, nor two handles."""
-    assert 1_000 == len({new_token(MIN_BYTES) for _ in range(1_000)})
+    assert 1_000 == len({new_token(16) for _ in range(1_000)})
     assert 1_000 == len({new_handle(NOW) for _ in range(1_000)})
 
 
@@ -78,7 +91,7 @@ def test_handles_use_the_whole_alphabet() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(MIN_BYTES, MAX_BYTES))
+@given(st.integers(16, 256))
 def test_tokens_of_every_length_are_tokens(nbytes: int) -> None:
     """A token of any permitted length is one, whatever the setting is now."""
     assert is_token(new_token(nbytes))
