@@ -109,7 +109,7 @@ def docs(session: nox.Session) -> None:
     for builder in ("html", "text"):
         output = f"docs/_build/{builder}"
         session.run("sphinx-build", "-W", "-n", "-E", "-b", builder, "docs", output)
-    pages = ["documentation", "parity", "benchmarks"]
+    pages = ["documentation", "settings", "parity", "benchmarks"]
     session.run("pytest", *(f"tests/test_{name}.py" for name in pages))
     session.log(f"Open {Path('docs/_build/html/index.html').resolve()}")
 

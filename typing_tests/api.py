@@ -149,7 +149,13 @@ def events(
     return event.user_id
 
 
-assert_type(SessionConfig.from_mapping(app.config), SessionConfig)
+config = SessionConfig.from_mapping(app.config)
+assert_type(config, SessionConfig)
+assert_type(config.max_bytes, int)
+assert_type(config.encrypt, bool | str)
+assert_type(config.absolute_lifetime, int | None)
+assert_type(SessionConfig(max_bytes=5).record_client, bool)
+assert_type(SessionConfig.table, str)
 serializer: Serializer = MsgpackSerializer()
 assert_type(serializer.dumps({"a": 1}), bytes)
 assert_type(serializer.loads(b""), dict[Any, Any])
