@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -194,14 +194,6 @@ class _Table:
         self.is_ours = all(c.nullable or c.server_default for c in self.missing)
         #: Each column as it should be, and as it is.
         self.pairs = [(c, there[c.name]) for c in wanted if c.name in there]
-        self.invalid: set[str | None] = set()
-        if self.backend == "postgresql":  # CREATE INDEX CONCURRENTLY can leave such
-            statement = (
-                "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid"
-                " WHERE indrelid = to_regclass(:name) AND NOT indisvalid"
-            )
-            found = connection.scalars(sa.text(statement), {"name": self.sql_name})
-            self.invalid.update(found)
         self.anew = (
             f"Make the table anew, which ends all sessions: DROP TABLE {self.sql_name};"
             " then run 'flask sessions create-table'."
@@ -246,13 +238,15 @@ class _Table:
 
 
 def _check_presence(table: _Table) -> Iterator[Finding]:
-    how = "Run a migration ('flask db migrate' makes it, 'flask db upgrade' runs it) or"
+    how = (
+        "Run a migration ('flask db migrate' makes it, 'flask db upgrade' runs it), or"
+    )
     lacks = f"It lacks the columns {', '.join(c.name for c in table.missing)}:"
     if not table.there.columns:
         on = "The first session creates it, if the database allows that."
-        off = "SESSION_CREATE_TABLE is off: no session can be stored."
+        off = "No session can be stored, except with SESSION_CREATE_TABLE = True."
         finding, then = (_warning, on) if table.creates else (_error, off)
-        advice = f"{how} 'flask sessions create-table'; or SESSION_CREATE_TABLE = True."
+        advice = f"{how} 'flask sessions create-table'."
         yield finding(table.name, f"It is not there. {then}", advice)
     elif not table.is_ours:
         problem = f"{lacks} it may be another program's table."
@@ -265,7 +259,7 @@ def _check_presence(table: _Table) -> Iterator[Finding]:
         yield _error(table.name, problem, " ".join([how, "this SQL:", *steps]))
 
 
-#: How much a type holds that has no length: bits of a number, or bytes.
+#: How much a type without a length holds: bits of a number, or bytes.
 _ROOM = {"TINYINT": 8, "SMALLINT": 16, "MEDIUMINT": 24, "INTEGER": 32, "BIGINT": 64}
 _ROOM |= {"big_integer": 64, "TINYTEXT": 255, "TINYBLOB": 255, "BLOB": 2**16 - 1}
 _ENOUGH = 2**24 - 1
@@ -274,9 +268,10 @@ _ENOUGH = 2**24 - 1
 def _holds(kind: TypeEngine[Any]) -> tuple[type | None, int]:
     """What a type holds, as a type of Python, and how much."""
     room = getattr(kind, "length", None) or _ROOM.get(kind.__visit_name__, _ENOUGH)
-    with suppress(NotImplementedError):
+    try:
         return kind.python_type, room
-    return None, room
+    except NotImplementedError:  # pragma: no cover -- SQLAlchemy 2.0
+        return None, room
 
 
 def _check_columns(table: _Table) -> Iterator[Finding]:
@@ -296,12 +291,10 @@ def _check_columns(table: _Table) -> Iterator[Finding]:
         must = "" if there.nullable else " NOT NULL"
         if not (same and fits) or (must and column.nullable):
             expected = f"expected is {table.sql(CreateColumn(column))}"
-            problem = (
-                f"It is {found}{must}, which does not hold all values; {expected}."
-            )
+            problem = f"It is {found}{must}, unfit for some sessions; {expected}."
             yield _error(subject, problem, table.change(column) if same else table.anew)
         elif not (must or column.nullable or column.primary_key):
-            problem = "It may be null, which it is in no session."
+            problem = "It allows NULL, which no session stores; expected is NOT NULL."
             yield _warning(subject, problem, table.change(column))
 
 
@@ -320,7 +313,7 @@ def _check_foreign_columns(table: _Table) -> Iterator[Finding]:
     for column in table.there.columns:
         given = column.server_default or column.primary_key or column.nullable
         if not (given or column.autoincrement is True or column.name in table.wanted.c):
-            problem = "It is not ours, and must not be null: no session can be stored."
+            problem = "It is not ours, and has no default: no session can be stored."
             advice = "Give it a default, or let it be null."
             yield _error(f"{table.name}.{column.name}", problem, advice)
 
@@ -333,29 +326,39 @@ def _check_primary_key(table: _Table) -> Iterator[Finding]:
 
 
 def _check_indexes(table: _Table) -> Iterator[Finding]:
-    shared = {*table.wanted.columns.keys()} - {"id", "handle"}
+    shared, invalid = {*table.wanted.columns.keys()} - {"id", "handle"}, _invalid(table)
     for index in table.indexes:
         which, columns = f"The index {index['name']} on it", index["column_names"]
         subject, column = f"{table.name}.{columns[0]}", str(columns[0])
         if index["unique"] and shared.issuperset(columns):
-            problem = f"{which} is unique: a second session with its value is refused."
+            problem = f"{which} is unique: no two sessions can have the same value."
             yield _error(subject, problem, table.replace(column, index))
-        elif index["name"] in table.invalid:
+        elif index["name"] in invalid:
             problem = f"{which} is invalid: CREATE INDEX CONCURRENTLY has failed."
             yield _warning(subject, problem, table.replace(column, index))
         elif columns == ["expires_at"]:
-            problem = (
-                f"{which} is written at each visit; the one on purge_at is enough."
-            )
+            problem = f"{which} slows each visit; the one on purge_at is enough."
             yield _warning(subject, problem, table.replace(column, index))
     for column, wanted in sorted(table.indexed.items()):
+        taken = [index for index in table.indexes if index["name"] == wanted.name]
+        problem = "No index of all rows begins with it: a search reads the whole table."
         if not table.serving(column):
-            taken = [index for index in table.indexes if index["name"] == wanted.name]
-            problem = "No index of all rows begins with it: a search reads every row."
             advice = table.replace(column, *taken)
             yield _warning(f"{table.name}.{column}", problem, advice)
 
 
+def _invalid(table: _Table) -> Sequence[str]:
+    """The indexes that PostgreSQL does not use."""
+    if table.backend != "postgresql":
+        return []
+    query = (
+        "SELECT relname FROM pg_index JOIN pg_class ON oid = indexrelid"
+        " WHERE indrelid = to_regclass(:name) AND NOT indisvalid"
+    )
+    return table.connection.scalars(sa.text(query), {"name": table.sql_name}).all()
+
+
+#: What is looked at, in this order.
 _SETTING_CHECKS = (_check_secrets, _check_cookie, _check_times)
 _TABLE_CHECKS = (
     _check_presence,
