@@ -14,8 +14,7 @@ from flask import Flask, has_app_context
 from flask.testing import FlaskClient
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface, Session
-from flask_sessionsql.storage.store import SessionStore
-from tests.helpers import Clock, on
+from tests.helpers import Clock, on, store_of
 
 MakeApp = Callable[..., Flask]
 MakeDatabase = Callable[[str], str]
@@ -177,13 +176,6 @@ def empty_database_uri(
 ) -> str:
     """As ``shared_database_uri``, for tests that need the table to be missing."""
     return make_empty_database(request.param)
-
-
-def store_of(app: Flask) -> SessionStore:
-    """The store behind an application's sessions."""
-    interface = app.session_interface
-    assert isinstance(interface, FlaskSQLAlchemySessionInterface)
-    return interface.records.store
 
 
 @pytest.fixture

@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from flask import Flask, session
+
+from flask_sessionsql import FlaskSQLAlchemySessionInterface
+from flask_sessionsql.storage.store import SessionStore
 
 
 def on(*cases: str | tuple[Any, ...]) -> list[Any]:
@@ -156,3 +160,54 @@ class Clock:
 
     def time(self) -> float:
         return self.now
+
+
+# Applications of a test's own, which make_app does not close.
+
+
+def store_of(app: Flask) -> SessionStore:
+    """The store behind an application's sessions."""
+    interface = app.session_interface
+    assert isinstance(interface, FlaskSQLAlchemySessionInterface)
+    return interface.records.store
+
+
+def assert_sessions_work(app: Flask) -> None:
+    """The sessions of the application work."""
+    if "visits" not in app.view_functions:
+
+        @app.get("/visits")
+        def visits() -> str:
+            session["visits"] = session.get("visits", 0) + 1
+            return str(session["visits"])
+
+    client = app.test_client()
+    assert [client.get("/visits").text for _ in range(3)] == ["1", "2", "3"]
+
+
+def configured(uri: str, **config: Any) -> Flask:
+    app = Flask("shop")
+    app.config.update(
+        SECRET_KEY="a key",
+        SESSION_TYPE="flask-sqlalchemy",
+        SQLALCHEMY_DATABASE_URI=uri,
+        **config,
+    )
+    return app
+
+
+def close(*apps: Flask) -> None:
+    for app in apps:
+        store_of(app).dispose()
+        db = app.extensions.get("sqlalchemy")
+        if db is not None:
+            with app.app_context():
+                for engine in db.engines.values():
+                    engine.dispose()
+
+
+def tables_in(uri: str) -> set[str]:
+    engine = sa.create_engine(uri)
+    names = set(sa.inspect(engine).get_table_names())
+    engine.dispose()
+    return names

@@ -195,7 +195,7 @@ class SessionRecords:
 
     def execute(self, plan: Plan, *, wait: bool = True) -> Outcome:
         """Write what was planned. Where another request has written the row meanwhile,
-        the planner says what that leads to; where the row is gone, :meth:`_gone` does.
+        the planner says what that leads to.
 
         :param wait: whether to wait for a SQLite file that is locked.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.

@@ -16,8 +16,8 @@ import flask_sessionsql
 from flask_sessionsql import FlaskSQLAlchemySessionInterface
 from flask_sessionsql.commands.checks import Finding, check_all
 from flask_sessionsql.storage.tables import sessions_table
-from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import on
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import on, store_of
 
 #: Not the name that other tests use: they would find a damaged table.
 TABLE = "damaged"

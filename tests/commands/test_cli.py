@@ -32,8 +32,8 @@ from flask_sessionsql.sessions import EXPIRY_KEY, PERMANENT_KEY
 from flask_sessionsql.storage.administration import SessionAdministration
 from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
-from tests.conftest import MakeApp, store_of
-from tests.helpers import told_by, wait_until
+from tests.conftest import MakeApp
+from tests.helpers import store_of, told_by, wait_until
 from tests.integration.helpers import add_views, token
 from tests.pages import page
 

@@ -14,8 +14,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_sessionsql import session as typed_session
-from tests.conftest import store_of
-from tests.helpers import at_once, locked_file
+from tests.helpers import at_once, locked_file, store_of
 
 
 def add_views(app: Flask) -> Flask:

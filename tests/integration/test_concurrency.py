@@ -21,8 +21,8 @@ from flask_sessionsql import (
 )
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.storage.store import SessionStore
-from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import Clock, at_once, told_by
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import Clock, at_once, store_of, told_by
 from tests.integration.helpers import (
     add_views,
     cookie,

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_sessionsql import session
-from tests.conftest import MakeApp, store_of
-from tests.helpers import Clock, at_once
+from tests.conftest import MakeApp
+from tests.helpers import Clock, at_once, store_of
 from tests.integration.helpers import (
     add_views,
     cookie,

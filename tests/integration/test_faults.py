@@ -33,7 +33,8 @@ from flask_sessionsql import (
     SessionValueError,
 )
 from flask_sessionsql.formats.serializers import MsgpackSerializer
-from tests.conftest import MakeApp, MakeDatabase, store_of
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import store_of
 from tests.integration.helpers import add_views, cookie, rows, token, visit
 
 #: Where nobody listens.

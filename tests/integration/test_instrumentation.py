@@ -26,8 +26,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from flask_sessionsql import Session
 from flask_sessionsql.storage.purging import purge_batch
-from tests.conftest import MakeApp, store_of
-from tests.helpers import Clock
+from tests.conftest import MakeApp
+from tests.helpers import Clock, store_of
 from tests.integration.helpers import (
     add_views,
     browser_with,

@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_sessionsql import session
-from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import Clock, statements_on
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import Clock, statements_on, store_of
 from tests.integration.helpers import (
     add_views,
     cookie,

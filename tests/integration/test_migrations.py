@@ -20,8 +20,8 @@ from flask_sessionsql.formats.serializers import MsgpackSerializer
 from flask_sessionsql.formats.tokens import row_id
 from flask_sessionsql.storage.purging import purge_batch
 from flask_sessionsql.storage.tables import sessions_table
-from tests.conftest import SHARED_BACKENDS, MakeApp, MakeDatabase, store_of
-from tests.helpers import on
+from tests.conftest import SHARED_BACKENDS, MakeApp, MakeDatabase
+from tests.helpers import on, store_of
 from tests.integration.helpers import add_views, browser_with, visit
 from tests.pages import page
 

@@ -20,8 +20,8 @@ from werkzeug.test import TestResponse
 from flask_sessionsql import session
 from flask_sessionsql.signals import SessionEnded, session_ended
 from flask_sessionsql.storage.purging import purge_batch
-from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import gunicorn, locked_file, statements_on
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import gunicorn, locked_file, statements_on, store_of
 from tests.integration.helpers import Passing, add_views, rows, visit
 
 MakeShop = Callable[..., Flask]

@@ -33,7 +33,8 @@ from flask_sessionsql import (
     session_rotated,
     session_unreadable,
 )
-from tests.conftest import MakeApp, MakeDatabase, store_of
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import store_of
 from tests.integration.helpers import (
     Passing,
     add_views,

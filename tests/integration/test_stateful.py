@@ -22,8 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.conftest import MakeApp, store_of
-from tests.helpers import on
+from tests.conftest import MakeApp
+from tests.helpers import on, store_of
 from tests.integration.helpers import rows
 
 USER = "_user_id"

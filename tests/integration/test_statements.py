@@ -12,8 +12,7 @@ from flask import Flask, session
 from flask.testing import FlaskClient
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface
-from tests.conftest import store_of
-from tests.helpers import Clock, statements_on
+from tests.helpers import Clock, statements_on, store_of
 from tests.integration.helpers import token, visit
 
 

@@ -22,8 +22,8 @@ from flask_sessionsql import (
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.formats.tokens import row_id
 from flask_sessionsql.saving.records import GRACE
-from tests.conftest import MakeApp, MakeDatabase, store_of
-from tests.helpers import Clock, at_once, statements_on, told_by
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import Clock, at_once, statements_on, store_of, told_by
 from tests.integration.helpers import (
     add_views,
     browser_with,
