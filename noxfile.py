@@ -136,8 +136,8 @@ def browser(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ["tests/browser"]))
 
 
-#: The benchmarks whose figures the documentation shows, in the order of its page.
-BENCHMARKS = ["cost", "growth", "server", "startup"]
+#: The benchmarks whose figures the documentation shows.
+BENCHMARKS = ["cost", "growth", "server", "startup", "purge"]
 
 
 @nox.session(default=False, python=LATEST)
@@ -166,8 +166,8 @@ def benchmarks_quick(session: nox.Session) -> None:
         )
     install(session, "benchmarks", "docs", "tests")
     for name in BENCHMARKS:
-        # It fills its tables on each database, which takes longest.
-        few = ["--database", "sqlite"] if name == "growth" else []
+        # They fill tables on each database, which takes longest.
+        few = ["--database", "sqlite"] if name in {"growth", "purge"} else []
         session.run("python", "-m", "benchmarks", name, "--quick", *few)
     session.run("pytest", "tests/test_benchmarks.py")
 

@@ -6,12 +6,14 @@ import argparse
 import sys
 from importlib import import_module
 
+from benchmarks import figures, frame
+
 #: What each shows, in a line.
 BENCHMARKS = {
     "cost": "what a request costs in one process, beside Flask's own sessions and"
     " those of others",
-    "server": "requests a second and their times on a whole server",
     "growth": "what a request costs as the table grows, and what a row takes",
+    "server": "requests a second and their times on a whole server",
     "startup": "the time to import and set up, and memory over many requests",
     "purge": "what requests notice of a purge",
     "figures": "draw the documentation's pictures from the figures",
@@ -34,10 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", choices=BENCHMARKS, metavar="NAME")
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="...")
     options = parser.parse_args(arguments)
+    if options.name == "figures":
+        return figures.main(options.options)
     module = import_module(f"benchmarks.{options.name}")
-    code = module.main(options.options)
-    assert isinstance(code, int)
-    return code
+    return frame.main(module.BENCHMARK, options.options)
 
 
 if __name__ == "__main__":

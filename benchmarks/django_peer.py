@@ -21,7 +21,8 @@ from django.http import HttpRequest, HttpResponse
 from django.test.utils import override_settings
 from django.urls import path
 
-ENGINES = {"sqlite": "sqlite3", "postgresql": "postgresql", "mysql": "mysql"}
+from .peers import KEY, LOGIN, NoSession, View, log_in, nothing, views
+
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 
 
@@ -38,99 +39,44 @@ class Router:
     db_for_write = db_for_read
 
 
-class NoSession(dict[str, Any]):
-    """What the views find in the application without sessions."""
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        """Nothing is kept."""
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing is kept."""
-
-    def cycle_key(self) -> None:
-        """There is none."""
-
-
 NO_SESSION = NoSession()
 #: What a new session is given; set by :func:`django_application`.
 PAYLOAD: dict[str, Any] = {}
 
-urlpatterns: list[Any] = []
 
-
-def view(function: Callable[[Any], str]) -> Callable[[HttpRequest], HttpResponse]:
-    """Make a view of what is done with a session, under its name."""
-
-    def run(request: HttpRequest) -> HttpResponse:
-        return HttpResponse(function(getattr(request, "session", NO_SESSION)))
-
-    urlpatterns.append(path(function.__name__, run))
-    return run
-
-
-@view
-def anonymous(session: Any) -> str:
-    """Leaves it alone."""
-    return "ok"
-
-
-@view
-def untouched(session: Any) -> str:
-    """Leaves it alone."""
-    return "ok"
-
-
-@view
-def read(session: Any) -> str:
-    """Reads two keys."""
-    return f"{session.get('name')} {session.get('visits')}"
-
-
-@view
-def write(session: Any) -> str:
-    """Changes one key."""
-    visits = session.get("visits", 0) + 1
-    session["visits"] = visits
-    return str(visits)
-
-
-@view
-def new(session: Any) -> str:
-    """Begins one."""
-    session.update(PAYLOAD)
-    return "ok"
-
-
-@view
-def login(session: Any) -> str:
-    """Puts a user into it, as django.contrib.auth.login() does."""
+def log_in_anew(session: Any) -> str:
+    """Changes the token first, as django.contrib.auth.login() does."""
     session.cycle_key()
-    session["_user_id"] = "4711"
-    return "ok"
+    return log_in(session)
+
+
+def route(name: str, view: View) -> Any:
+    """The address of a view."""
+
+    def answer(request: HttpRequest) -> HttpResponse:
+        return HttpResponse(view(getattr(request, "session", NO_SESSION)))
+
+    return path(name, answer)
+
+
+urlpatterns = [
+    route(name, view) for name, view in {**views(PAYLOAD), LOGIN: log_in_anew}.items()
+]
 
 
 def database_settings(url: sa.URL) -> dict[str, Any]:
     """Django's settings for a database."""
     kind = url.get_backend_name()
-    options: dict[str, Any] = {}
-    if kind == "sqlite":
-        options["init_command"] = (
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
-        )
+    wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
     return {
-        "ENGINE": f"django.db.backends.{ENGINES[kind]}",
+        "ENGINE": f"django.db.backends.{kind}{'3' * (kind == 'sqlite')}",
         "NAME": url.database,
         "HOST": url.host or "",
         "PORT": url.port or "",
         "USER": url.username or "",
         "PASSWORD": url.password or "",
         "CONN_MAX_AGE": None,
-        "OPTIONS": options,
-        "TIME_ZONE": None,
-        "CONN_HEALTH_CHECKS": False,
-        "ATOMIC_REQUESTS": False,
-        "AUTOCOMMIT": True,
-        "TEST": {},
+        "OPTIONS": {"init_command": wal} if kind == "sqlite" else {},
     }
 
 
@@ -143,7 +89,7 @@ def configure() -> None:
     # It stands in for mysqlclient, which needs a compiler.
     pymysql.install_as_MySQLdb()
     settings.configure(
-        SECRET_KEY="the key of a benchmark",
+        SECRET_KEY=KEY,
         ALLOWED_HOSTS=["*"],
         ROOT_URLCONF=__name__,
         MIDDLEWARE=[],
@@ -158,7 +104,7 @@ def configure() -> None:
 
 def django_application(
     url: sa.URL | None, payload: Mapping[str, Any]
-) -> tuple[Callable[..., Iterable[bytes]], Callable[[], None]]:
+) -> tuple[Callable[..., Iterable[bytes]], Callable[[], object]]:
     """A WSGI application, and what closes its connections.
 
     :param url: where its sessions are; ``None`` for an application without sessions.
@@ -167,12 +113,16 @@ def django_application(
     PAYLOAD.clear()
     PAYLOAD.update(payload)
     alias = "default"
+    close: Callable[[], object] = nothing
     if url is not None:
         alias = url.get_backend_name()
-        connections.settings[alias] = database_settings(url)
+        named = {"default": {}, alias: database_settings(url)}
+        connections.settings[alias] = connections.configure_settings(named)[alias]
         if hasattr(connections._connections, alias):
             del connections[alias]
-        create_table(alias)
+        with connections[alias].schema_editor() as editor:
+            editor.create_model(apps.get_model("sessions", "Session"))
+        close = connections[alias].close
     with override_settings(MIDDLEWARE=[] if url is None else [SESSIONS]):
         handler = WSGIHandler()
 
@@ -180,17 +130,4 @@ def django_application(
         Router.alias = alias
         return handler(environ, start_response)  # type: ignore[no-any-return]
 
-    def close() -> None:
-        if url is not None:
-            connections[alias].close()
-
     return application, close
-
-
-def create_table(alias: str) -> None:
-    """Create Django's table of sessions."""
-    model = apps.get_model("sessions", "Session")
-    connection = connections[alias]
-    if model._meta.db_table not in connection.introspection.table_names():
-        with connection.schema_editor() as editor:
-            editor.create_model(model)

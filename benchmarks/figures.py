@@ -12,50 +12,37 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from html import escape
 from pathlib import Path
-from typing import Any
 
-from benchmarks import results
-from benchmarks.peers import (
-    COOKIE,
-    DJANGO,
-    FLASK_SESSION,
-    FLASK_SESSION_REDIS,
-    NEW,
-    NOTHING,
-    OURS,
-    RAW,
-    READ,
-    UNTOUCHED,
-    WRITE,
-)
+from benchmarks import peers, results
+from benchmarks.results import Document
 from benchmarks.targets import SIZE
 
 #: Where the pictures are.
 PICTURES = Path(__file__).parents[1] / "docs" / "_static" / "benchmarks"
 
 NAMES = {
-    OURS: "Flask-SessionSql",
-    RAW: "written by hand",
-    COOKIE: "Flask's cookie",
-    FLASK_SESSION_REDIS: "Flask-Session, Redis",
-    DJANGO: "Django",
-    FLASK_SESSION: "Flask-Session",
+    peers.OURS: "Flask-SessionSql",
+    peers.RAW: "written by hand",
+    peers.COOKIE: "Flask's cookie",
+    peers.FLASK_SESSION_REDIS: "Flask-Session, Redis",
+    peers.DJANGO: "Django",
+    peers.FLASK_SESSION: "Flask-Session",
 }
 #: On a server, the application without sessions is one among them.
-SERVER_NAMES = {NOTHING: "without sessions", **NAMES}
+SERVER_NAMES = {peers.NOTHING: "without sessions", **NAMES}
 #: What stands above the bars of a request.
 HEADS = {
-    UNTOUCHED: "The view does not touch its session",
-    READ: "It reads its session",
-    WRITE: "It changes its session",
-    NEW: "It begins a session",
+    peers.UNTOUCHED: "The view does not touch its session",
+    peers.READ: "It reads its session",
+    peers.WRITE: "It changes its session",
+    peers.NEW: "It begins a session",
 }
 
-#: What stands above the pictures.
+#: What stands above the pictures, in two lines.
 COST_TITLE = (
     "{database}: microseconds a request, over an\napplication without sessions;"
     f" {SIZE} bytes in the session"
@@ -65,17 +52,18 @@ SERVER_TITLE = (
     " {threads}"
 )
 
-#: Points, of which 72 are an inch and 96 pixels.
-WIDTH, ROW, HEAD, GAP, FONT = 360.0, 16.0, 20.0, 9.0, 11.5
+#: Pixels: of the picture, of a line of the title, of a bar and of what stands above the
+#: bars, of the space below them, and what the labels take on the left and the values on
+#: the right.
+WIDTH, LINE, ROW, HEAD, GAP, LEFT, RIGHT = 480, 22, 21, 27, 12, 184, 56
 
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours for one kind of page."""
+    """The colours for one kind of page: of the text, of our bars, and of all others."""
 
     name: str
     text: str
-    #: Of our bars, and of all others.
     ours: str
     others: str
 
@@ -85,21 +73,8 @@ THEMES = (
     Theme("dark", text="#e6e8ea", ours="#5ca5ff", others="#7d8590"),
 )
 
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar."""
-
-    label: str
-    value: float
-    #: What stands at its end.
-    text: str
-    #: Whether it is ours.
-    ours: bool
-
-
-#: Bars by what stands above them.
-Groups = Mapping[str, Sequence[Bar]]
+#: Contenders and their figures, by what stands above them.
+Groups = Mapping[str, Mapping[str, float]]
 
 
 def digest(figures: object) -> str:
@@ -108,77 +83,67 @@ def digest(figures: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def bar_chart(title: str, groups: Groups, theme: Theme, identifier: str) -> bytes:
+def groups_of(rows: Sequence[Document], key: str, names: Mapping[str, str]) -> Groups:
+    """The figures of the contenders that have these names, in this order."""
+    found = {(row["request"], row["contender"]): row[key] for row in rows}
+    groups = {
+        head: {name: found[request, name] for name in names if (request, name) in found}
+        for request, head in HEADS.items()
+    }
+    return {head: bars for head, bars in groups.items() if bars}
+
+
+def bar_chart(title: str, groups: Groups, theme: Theme, identifier: str) -> str:
     """Draw horizontal bars as SVG.
 
     :param identifier: what the metadata hold.
     """
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    lines = title.count("\n") + 1
-    top = lines * 1.5 * FONT + 4
+    lines = title.split("\n")
+    top = len(lines) * LINE + 6
     height = top + sum(HEAD + GAP + ROW * len(bars) for bars in groups.values())
-    settings: Any = {
-        # The first comes with matplotlib, and so measures what is drawn.
-        "font.family": ["DejaVu Sans", "sans-serif"],
-        "font.size": FONT,
-        "svg.fonttype": "none",
-        "svg.hashsalt": "benchmarks",
-        "text.color": theme.text,
-    }
-    with mpl.rc_context(settings):
-        figure = Figure(figsize=(WIDTH / 72, height / 72))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(0, WIDTH), ylim=(height, 0))
-        axes.axis("off")
-        axes.text(0, 2, title, va="top", linespacing=1.4)
-        _draw_groups(axes, groups, theme, top)
-        file = BytesIO()
-        figure.savefig(
-            file,
-            format="svg",
-            transparent=True,
-            metadata={
-                "Date": None,
-                "Creator": None,
-                "Title": title.replace("\n", " "),
-                "Identifier": identifier,
-            },
-        )
-    return _without_spaces(file.getvalue())
+    drawn = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
+        f' viewBox="0 0 {WIDTH} {height}" font-family="DejaVu Sans, sans-serif"'
+        f' font-size="15" fill="{theme.text}">',
+        f"<title>{escape(title.replace(chr(10), ' '))}</title>",
+        f"<metadata>{identifier}</metadata>",
+        *(
+            _text(0, LINE * (number + 0.5), line, "start")
+            for number, line in enumerate(lines)
+        ),
+        *_bars(groups, theme, top),
+        "</svg>",
+    ]
+    return "\n".join([*drawn, ""])
 
 
-def _draw_groups(axes: Any, groups: Groups, theme: Theme, top: float) -> None:
-    """Draw the bars.
-
-    :param top: where the first group begins, in points from above.
-    """
-    # In points: what the labels take on the left, and the values on the right.
-    left, right = 138.0, 42.0
-    most = max(bar.value for bars in groups.values() for bar in bars)
-    scale = (WIDTH - left - right) / most
+def _bars(groups: Groups, theme: Theme, top: float) -> Iterator[str]:
+    """The bars, from ``top`` on, and what stands beside them."""
+    most = max(value for bars in groups.values() for value in bars.values())
     for head, bars in groups.items():
-        axes.text(0, top + HEAD / 2, head, va="center", weight="bold")
+        yield _text(0, top + HEAD / 2, head, "start", bold=True)
         top += HEAD
-        for bar in bars:
-            middle = top + ROW / 2
+        for name, value in bars.items():
             # Even the least bar can be seen.
-            length = max(bar.value * scale, 1.5)
-            colour = theme.ours if bar.ours else theme.others
-            weight = "bold" if bar.ours else "normal"
-            axes.barh(middle, length, height=ROW - 4, left=left, color=colour)
-            axes.text(
-                left - 5, middle, bar.label, ha="right", va="center", weight=weight
+            length = max(value * (WIDTH - LEFT - RIGHT) / most, 2)
+            ours, middle = name == peers.OURS, top + ROW / 2
+            yield _text(LEFT - 7, middle, SERVER_NAMES[name], "end", bold=ours)
+            yield (
+                f'<rect x="{LEFT}" y="{top + 2.5}" width="{length:.2f}"'
+                f' height="{ROW - 5}" fill="{theme.ours if ours else theme.others}"/>'
             )
-            axes.text(left + length + 4, middle, bar.text, va="center", weight=weight)
+            shown = f"{max(value, 0):,.0f}"
+            yield _text(LEFT + length + 5, middle, shown, "start", bold=ours)
             top += ROW
         top += GAP
 
 
-def _without_spaces(svg: bytes) -> bytes:
-    """Lines without the spaces at their ends, which matplotlib leaves."""
-    return b"\n".join(line.rstrip() for line in svg.splitlines()) + b"\n"
+def _text(x: float, y: float, text: str, anchor: str, *, bold: bool = False) -> str:
+    weight = ' font-weight="bold"' if bold else ""
+    return (
+        f'<text x="{x:.2f}" y="{y:g}" text-anchor="{anchor}"'
+        f' dominant-baseline="central"{weight}>{escape(text, quote=False)}</text>'
+    )
 
 
 def cost_name(database: str) -> str:
@@ -186,84 +151,37 @@ def cost_name(database: str) -> str:
     return f"cost-{database.lower()}"
 
 
-def cost_groups(cases: Sequence[Mapping[str, Any]], database: str) -> Groups:
-    """The bars of one database, from the cases of ``cost``."""
-    overheads = {
-        (case["request"], case["contender"]): case["overhead"]
-        for case in cases
-        if case["database"] == database and case["payload"] == SIZE
-    }
-    return {
-        head: [
-            Bar(name, max(overhead, 0.0), f"{max(overhead, 0):,.0f}", contender == OURS)
-            for contender, name in NAMES.items()
-            if (overhead := overheads.get((request, contender))) is not None
-        ]
-        for request, head in HEADS.items()
-    }
-
-
-def cost_pictures(document: Mapping[str, Any]) -> dict[str, bytes]:
-    """The pictures of ``cost``, one for each database and theme, by their names."""
-    cases = document["cases"]
-    identifier = f"sha256:{digest(cases)}"
-    return {
-        f"{cost_name(database)}-{theme.name}.svg": bar_chart(
-            COST_TITLE.format(database=database),
-            cost_groups(cases, database),
-            theme,
-            identifier,
-        )
-        for database in dict.fromkeys(case["database"] for case in cases)
-        for theme in THEMES
-    }
-
-
 def server_name(part: str) -> str:
     """How the names of the pictures of a part of ``server`` begin."""
     return f"server-{part}"
 
 
-def server_groups(rows: Sequence[Mapping[str, Any]], part: str) -> Groups:
-    """The bars of one part, from the rows of ``server``."""
-    rates = {
-        (row["request"], row["contender"]): row["requests_per_second"]
-        for row in rows
-        if row["part"] == part
-    }
-    groups = {
-        head: [
-            Bar(name, rate, f"{rate:,.0f}", contender == OURS)
-            for contender, name in SERVER_NAMES.items()
-            if (rate := rates.get((request, contender))) is not None
+def cost_charts(document: Document) -> Iterator[tuple[str, str, Groups]]:
+    """The name, the title and the bars of each picture of ``cost``."""
+    for database in dict.fromkeys(case["database"] for case in document["cases"]):
+        cases = [
+            case
+            for case in document["cases"]
+            if (case["database"], case["payload"]) == (database, SIZE)
         ]
-        for request, head in HEADS.items()
-    }
-    return {head: bars for head, bars in groups.items() if bars}
+        title = COST_TITLE.format(database=database)
+        yield cost_name(database), title, groups_of(cases, "overhead", NAMES)
 
 
-def server_pictures(document: Mapping[str, Any]) -> dict[str, bytes]:
-    """The pictures of ``server``, one for each part and theme, by their names."""
-    rows = document["requests"]
-    identifier = f"sha256:{digest(rows)}"
-    return {
-        f"{server_name(part['part'])}-{theme.name}.svg": bar_chart(
-            SERVER_TITLE.format(**part),
-            server_groups(rows, part["part"]),
-            theme,
-            identifier,
-        )
-        for part in document["parts"]
-        for theme in THEMES
-    }
+def server_charts(document: Document) -> Iterator[tuple[str, str, Groups]]:
+    """Likewise of ``server``."""
+    for part in document["parts"]:
+        rows = [row for row in document["requests"] if row["part"] == part["part"]]
+        groups = groups_of(rows, "requests_per_second", SERVER_NAMES)
+        yield server_name(part["part"]), SERVER_TITLE.format(**part), groups
 
 
-#: What draws the pictures, by the name of the benchmark.
-DRAWN = {"cost": cost_pictures, "server": server_pictures}
+#: What draws the pictures, by the name of the benchmark, and where its figures are.
+DRAWN = {"cost": (cost_charts, "cases"), "server": (server_charts, "requests")}
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The options.
+def main(arguments: list[str] | None = None) -> int:
+    """Draw all pictures. The exit code.
 
     :param arguments: instead of those of the process.
     """
@@ -273,32 +191,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="exit code: 0; 1 if there are no figures; 2 if the options are wrong",
     )
-    add = parser.add_argument
-    add(
-        "--results",
-        type=Path,
-        default=results.RESULTS,
-        metavar="DIRECTORY",
-        help="where the figures are (default: benchmarks/results)",
-    )
-    add(
-        "--output",
-        type=Path,
-        default=PICTURES,
-        metavar="DIRECTORY",
-        help="where the pictures go (default: docs/_static/benchmarks)",
-    )
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Draw all pictures. The exit code.
-
-    :param arguments: instead of those of the process.
-    """
-    options = parse(arguments)
+    for flag, default, text in (
+        ("--results", results.RESULTS, "figures are (default: benchmarks/results)"),
+        ("--output", PICTURES, "pictures go (default: docs/_static/benchmarks)"),
+    ):
+        parser.add_argument(
+            flag, type=Path, default=default, metavar="FOLDER", help=f"where the {text}"
+        )
+    options = parser.parse_args(arguments)
     options.output.mkdir(parents=True, exist_ok=True)
-    for name, draw in DRAWN.items():
+    for name, (charts, rows) in DRAWN.items():
         source = options.results / f"{name}.json"
         if not source.is_file():
             print(
@@ -307,11 +209,11 @@ def main(arguments: list[str] | None = None) -> int:
                 file=sys.stderr,
             )
             return 1
-        for picture, content in draw(results.load(source)).items():
-            (options.output / picture).write_bytes(content)
-            print(options.output / picture)
+        document = results.load(source)
+        identifier = f"sha256:{digest(document[rows])}"
+        for picture, title, groups in charts(document):
+            for theme in THEMES:
+                path = options.output / f"{picture}-{theme.name}.svg"
+                path.write_text(bar_chart(title, groups, theme, identifier), "utf-8")
+                print(path)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +23,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import psycopg
-import pymysql
 import sqlalchemy as sa
 from flask import Flask, Request, Response
 from flask.sessions import SessionInterface, SessionMixin
@@ -191,30 +188,20 @@ class FloorInterface(SessionInterface):
 
     def _connect(self) -> Execute:
         """A new connection's way to run a statement."""
-        kind, url = self._url.get_backend_name(), self._url
-        if kind == "sqlite":
-            assert url.database is not None
-            lite = sqlite3.connect(
-                url.database, isolation_level=None, check_same_thread=False
-            )
-            lite.execute("PRAGMA journal_mode = WAL")
-            lite.execute("PRAGMA synchronous = NORMAL")
-            self._connections.append(lite)
-            return lite.execute
-        address: dict[str, Any] = {
-            "host": url.host,
-            "port": url.port,
-            "user": url.username,
-            "password": url.password,
-        }
-        address = {name: value for name, value in address.items() if value is not None}
-        if kind == "postgresql":
-            post = psycopg.connect(dbname=url.database, autocommit=True, **address)
-            self._connections.append(post)
-            return post.execute
-        maria = pymysql.connect(database=url.database, autocommit=True, **address)
-        self._connections.append(maria)
-        cursor = maria.cursor()
+        dialect = self._url.get_dialect()()
+        arguments, options = dialect.create_connect_args(self._url)
+        connection = dialect.import_dbapi().connect(*arguments, **options)
+        self._connections.append(connection)
+        if dialect.name == "sqlite":
+            connection.isolation_level = None
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            return connection.execute  # type: ignore[no-any-return]
+        if dialect.name == "postgresql":
+            connection.autocommit = True
+            return connection.execute  # type: ignore[no-any-return]
+        connection.autocommit(True)
+        cursor = connection.cursor()
 
         def execute(statement: str, parameters: tuple[Any, ...]) -> Any:
             cursor.execute(statement, parameters)

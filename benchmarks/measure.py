@@ -1,11 +1,10 @@
 """How the cost of a request is measured: batch by batch, in turn.
 
-The application is called as a server calls it. A round gives every contender one batch
-of each request, in an order that changes from round to round, so that whatever else the
-machine does meets all alike. A batch begins with the garbage collected and with some
-requests that are not timed, and every answer is checked when the clock has stopped.
-
-The requests of a batch have different sessions, all of them begun in this run.
+A round gives every contender one batch of each request, in an order that changes from
+round to round, so that whatever else the machine does meets all alike. A batch begins
+with the garbage collected and with some requests that are not timed, and every answer
+is checked when the clock has stopped. The requests of a batch have different sessions,
+all of them begun in this run.
 """
 
 from __future__ import annotations
@@ -16,26 +15,15 @@ import re
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from werkzeug.test import EnvironBuilder
 
-from benchmarks.peers import (
-    ANONYMOUS,
-    COOKIE,
-    DJANGO_NOTHING,
-    LOGIN,
-    NEW,
-    NOTHING,
-    READ,
-    REQUESTS,
-    UNTOUCHED,
-    WRITE,
-    Peer,
-    WSGIApplication,
-)
+from benchmarks import peers
+from benchmarks.frame import BrokenError, say
+from benchmarks.peers import LOGIN, NEW, READ, WRITE, Peer, WSGIApplication
 
 #: Blocks of sessions, one a round, one after the other.
 BLOCKS = 8
@@ -44,12 +32,8 @@ WARM_UP = 3
 _COOKIE = re.compile(r"session=([^;]*)")
 Environ = dict[str, Any]
 ENVIRONS: dict[str, Environ] = {
-    request: EnvironBuilder(f"/{request}").get_environ() for request in REQUESTS
+    request: EnvironBuilder(f"/{request}").get_environ() for request in peers.views({})
 }
-
-
-class BrokenError(Exception):
-    """A contender answered something else than it should."""
 
 
 @dataclass
@@ -70,7 +54,7 @@ class Answer:
 
 
 def call_all(wsgi: WSGIApplication, environs: Iterable[Environ]) -> list[Answer]:
-    """Send requests one after the other. The answers."""
+    """Send requests one after the other, as a server does. The answers."""
     answers: list[Answer] = []
 
     def start_response(
@@ -87,15 +71,15 @@ def call_all(wsgi: WSGIApplication, environs: Iterable[Environ]) -> list[Answer]
 
 @dataclass
 class Client:
-    """A browser with a live session."""
+    """A browser with a live session, unless it has no cookie yet."""
 
-    cookie: str | None
+    cookie: str | None = None
     visits: int = 1
 
     def environ(self, request: str) -> Environ:
         """What the server gives to the application."""
         environ = ENVIRONS[request].copy()
-        if self.cookie is not None and request not in {ANONYMOUS, NEW}:
+        if self.cookie is not None and request not in {peers.ANONYMOUS, NEW}:
             environ["HTTP_COOKIE"] = f"session={self.cookie}"
         return environ
 
@@ -103,20 +87,20 @@ class Client:
 class Contender:
     """One application and its clients.
 
-    :param peer: the application.
     :param batch: how many requests are timed together.
     """
 
     def __init__(self, peer: Peer, batch: int) -> None:
         self.peer = peer
         self.batch = batch
-        self.keeps = peer.name not in {NOTHING, DJANGO_NOTHING}
+        self.keeps = peer.name not in {peers.NOTHING, peers.DJANGO_NOTHING}
         self.blocks: list[list[Client]] = []
 
     def begin_sessions(self, number: int) -> list[Client]:
         """New sessions with the payload."""
-        environs = [ENVIRONS[NEW].copy() for _ in range(number)]
-        answers = call_all(self.peer.wsgi, environs)
+        answers = call_all(
+            self.peer.wsgi, [Client().environ(NEW) for _ in range(number)]
+        )
         if self.keeps and not all(answer.cookie for answer in answers):
             raise BrokenError(f"{self.peer.name}: a new session has no cookie")
         # One with no session of its own gets a cookie all the same.
@@ -142,40 +126,33 @@ class Contender:
         took = time.perf_counter_ns() - start
         for client, answer in zip(clients, first + answers, strict=True):
             self.check(request, client, answer)
-        self.check_kept(request, random.choice(clients), answers[-1])
+        if self.keeps and request in {WRITE, NEW, LOGIN}:
+            # Whether what was stored is there.
+            kept = Client(answer.cookie) if request == NEW else client
+            [read] = call_all(self.peer.wsgi, [kept.environ(READ)])
+            self.check(READ, kept, read)
         return took / 1000 / len(rest)
 
     def check(self, request: str, client: Client, answer: Answer) -> None:
         """Whether the answer is right."""
-        expected, is_new = "ok", False
+        expected = "ok"
         if request == READ:
             expected = f"Ann Example {client.visits}" if self.keeps else "None None"
         elif request == WRITE:
-            expected = str(client.visits + 1 if self.keeps else 1)
-        elif request in {NEW, LOGIN}:
-            is_new = self.keeps
+            client.visits += self.keeps
+            expected = str(client.visits)
         if answer.status != "200 OK" or answer.body.decode() != expected:
             raise BrokenError(
                 f"{self.peer.name} answered /{request} with {answer.status} and"
                 f" {answer.body[:80]!r} instead of {expected!r}"
             )
+        in_cookie = self.peer.name == peers.COOKIE
         # Two of Flask's own cookies of one second with the same content are the same.
-        same = answer.cookie == client.cookie and self.peer.name != COOKIE
-        if is_new and (answer.cookie is None or same):
+        same = answer.cookie == client.cookie and not in_cookie
+        if self.keeps and request in {NEW, LOGIN} and (not answer.cookie or same):
             raise BrokenError(f"{self.peer.name}: /{request} set no new cookie")
-        if request == WRITE:
-            client.visits += self.keeps
-        if request == LOGIN or (request == WRITE and self.peer.name == COOKIE):
+        if request == LOGIN or (request == WRITE and in_cookie):
             client.cookie = answer.cookie
-
-    def check_kept(self, request: str, client: Client, last: Answer) -> None:
-        """Whether what was stored is there."""
-        if request in {ANONYMOUS, UNTOUCHED, READ} or not self.keeps:
-            return
-        if request == NEW:
-            client = Client(last.cookie)
-        answer = call_all(self.peer.wsgi, [client.environ(READ)])[0]
-        self.check(READ, client, answer)
 
 
 #: By the request's and the contender's names: microseconds a request in each round.
@@ -183,69 +160,45 @@ Times = dict[tuple[str, str], list[float]]
 
 
 def measure(
-    contenders: Sequence[Contender],
-    requests: Sequence[str],
-    seconds: float,
-    least: int,
-    said: Callable[[str], object],
+    contenders: Sequence[Contender], requests: Sequence[str], seconds: float, least: int
 ) -> Times:
     """Time all contenders in turn.
 
     :param seconds: for how long, with all that is not timed.
     :param least: how many rounds there are at least.
-    :param said: called with what to tell about the progress.
     """
     times: Times = defaultdict(list)
     turn = 0
-    # What is there stays, and costs the collections between batches nothing.
-    gc.collect()
-    gc.freeze()
     # A first round that does not count: pools, caches and prepared statements fill.
-    take_turn(contenders, requests, turn)
+    take_turn(contenders, requests, turn, defaultdict(list))
+    # What is there stays, and costs the collections between batches nothing.
     gc.collect()
     gc.freeze()
     begun = time.monotonic()
     try:
         while turn < least or time.monotonic() - begun < seconds:
             turn += 1
-            for key, took in take_turn(contenders, requests, turn).items():
-                times[key].append(took)
+            take_turn(contenders, requests, turn, times)
     finally:
         gc.unfreeze()
-    said(f"{turn} rounds in {time.monotonic() - begun:.0f} s")
+    say(f"  {turn} rounds in {time.monotonic() - begun:.0f} s")
     return times
 
 
 def take_turn(
-    contenders: Sequence[Contender], requests: Sequence[str], turn: int
-) -> Mapping[tuple[str, str], float]:
-    """One round. Microseconds by request and contender."""
+    contenders: Sequence[Contender], requests: Sequence[str], turn: int, times: Times
+) -> None:
+    """One round."""
     for contender in contenders:
         contender.prepare(turn, requests)
-    took = {}
     for request in random.sample(requests, len(requests)):
         for contender in random.sample(contenders, len(contenders)):
-            took[request, contender.peer.name] = contender.time(request)
-    return took
+            times[request, contender.peer.name].append(contender.time(request))
 
 
-@dataclass
-class Cost:
-    """What a request costs, in microseconds."""
-
-    median: float
-    #: Over the application that does nothing: the median of the rounds' differences.
-    overhead: float
-    #: The quartiles of these differences.
-    quartiles: tuple[float, float]
-    rounds: int
-
-
-def cost(times: Sequence[float], baseline: Sequence[float]) -> Cost:
-    """What the rounds come to."""
-    over = [mine - nothing for mine, nothing in zip(times, baseline, strict=True)]
-    # Nanoseconds are more than can be told.
-    low, middle, high = (
-        round(each, 3) for each in statistics.quantiles(over, n=4, method="inclusive")
-    )
-    return Cost(round(statistics.median(times), 3), middle, (low, high), len(over))
+def overhead(times: Sequence[float], baseline: Sequence[float]) -> float:
+    """Microseconds over the application that does nothing: the median of the rounds'
+    differences. Nanoseconds are more than can be told.
+    """
+    pairs = zip(times, baseline, strict=True)
+    return round(statistics.median(mine - nothing for mine, nothing in pairs), 3)

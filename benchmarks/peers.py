@@ -1,48 +1,14 @@
 """The applications that are compared: the same views on different sessions.
 
-Each has six requests. Those that need a live session are given its cookie.
-
-=========== ===========================================================================
-anonymous   no cookie; the view does not touch the session
-untouched   a live session; the view does not touch it
-read        a live session; the view reads two keys
-write       a live session; the view counts a number in it up, so it has to be stored
-new         no cookie; the view begins a session with the payload
-login       a live session of nobody; the view puts a user into it
-=========== ===========================================================================
-
-All sessions are permanent, in the word of Flask: their cookies have an end. All SQLite
-files are in WAL mode with ``synchronous = NORMAL``. Beyond that, all are as they come:
-
-nothing
-    A session that is empty, stays empty and is never saved: what Flask itself costs,
-    and what everybody's overhead is measured from.
-cookie
-    Flask's own. It reads and signs the cookie in every request, touched or not, since
-    a permanent cookie is renewed by each. A login does not change a token: there is
-    none. It holds no more than a cookie does, so large payloads are left out.
-flask-session
-    Flask-Session on SQLAlchemy. It reads the row in every request, and stores it in
-    every request whose session is not empty. A login calls its ``regenerate()``, as
-    its documentation advises, which deletes the row and inserts another. On MariaDB its
-    column takes 64 KiB at most, so larger payloads are left out.
-flask-session-redis
-    The same on Redis.
-raw
-    The floor, :mod:`benchmarks.floor`.
-ours
-    Flask-SessionSql as ``Session(app)`` sets it up, without a ``SQLAlchemy`` object: it
-    needs none, and an application that has one pays for that with any session. A login
-    changes the token by itself. Row and cookie are renewed when a hundredth of the
-    lifetime has gone, so none of the requests here does it, as on the floor. All others
-    do it at each write.
-django-nothing, django
-    :mod:`benchmarks.django_peer`. Django loads and stores a session when it is
-    touched, as ours, and calls ``cycle_key()`` at a login, as its own login does.
+The page "What it costs" says what each contender does, and what each request is. All
+sessions are permanent, in the word of Flask, and all SQLite files are in WAL mode with
+``synchronous = NORMAL``; beyond that, all are as they come.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,50 +22,33 @@ from flask_sqlalchemy import SQLAlchemy
 #: What a server calls.
 WSGIApplication = Callable[..., Iterable[bytes]]
 
-ANONYMOUS, UNTOUCHED, READ, WRITE, NEW, LOGIN = REQUESTS = (
-    "anonymous",
-    "untouched",
-    "read",
-    "write",
-    "new",
-    "login",
-)
+ANONYMOUS, UNTOUCHED, READ = "anonymous", "untouched", "read"
+WRITE, NEW, LOGIN = "write", "new", "login"
+REQUESTS = (ANONYMOUS, UNTOUCHED, READ, WRITE, NEW, LOGIN)
+#: Not compared, but it keeps a table as large as it is.
+LOGOUT = "logout"
 
-NOTHING = "nothing"
-COOKIE = "cookie"
-FLASK_SESSION = "flask-session"
-FLASK_SESSION_REDIS = "flask-session-redis"
-RAW = "raw"
-OURS = "ours"
-DJANGO_NOTHING = "django-nothing"
-DJANGO = "django"
-CONTENDERS = (
-    NOTHING,
-    COOKIE,
-    RAW,
-    OURS,
-    FLASK_SESSION,
-    FLASK_SESSION_REDIS,
-    DJANGO_NOTHING,
-    DJANGO,
-)
+NOTHING, COOKIE, RAW, OURS = "nothing", "cookie", "raw", "ours"
+FLASK_SESSION, FLASK_SESSION_REDIS = "flask-session", "flask-session-redis"
+DJANGO_NOTHING, DJANGO = "django-nothing", "django"
+ON_FLASK = (NOTHING, COOKIE, RAW, OURS, FLASK_SESSION, FLASK_SESSION_REDIS)
+CONTENDERS = (*ON_FLASK, DJANGO_NOTHING, DJANGO)
 #: Those whose sessions are in a SQL database.
 ON_SQL = {RAW, OURS, FLASK_SESSION, DJANGO}
 #: What each one's overhead is measured from.
 BASELINE = {
-    name: DJANGO_NOTHING if name.startswith("django") else NOTHING
-    for name in CONTENDERS
+    **dict.fromkeys(CONTENDERS, DJANGO_NOTHING),
+    **dict.fromkeys(ON_FLASK, NOTHING),
 }
 #: The bytes of a session that fit into a cookie, which is 4096 with its name, its
-#: attributes and its signature, in base64.
-MOST_IN_COOKIE = 2500
-#: The bytes of MariaDB's BLOB.
-MOST_IN_BLOB = 65535
+#: attributes and its signature, in base64; and those of MariaDB's BLOB.
+MOST_IN_COOKIE, MOST_IN_BLOB = 2500, 65535
 
 KEY = "the key of a benchmark"
-USER = "4711"
-#: Begins the keys that are ours on Redis, unless something else is chosen.
-REDIS_PREFIX = "sessionsql-benchmark:"
+#: Begins the keys that are ours on Redis. Runs at once leave each other's alone.
+REDIS_PREFIX = os.environ.setdefault(
+    "SESSIONSQL_BENCHMARK_PREFIX", f"sessionsql-benchmark-{secrets.token_hex(4)}:"
+)
 
 
 # What a session holds.
@@ -138,68 +87,64 @@ def make_payload(size: int) -> dict[str, Any]:
     return data
 
 
-def cannot_hold(name: str, database: str, size: int) -> str | None:
-    """Why a contender cannot hold a session of this size, if it cannot.
-
-    :param database: as SQLAlchemy calls it.
-    """
-    if name == COOKIE and size > MOST_IN_COOKIE:
-        return "it does not fit into a cookie"
-    if name == FLASK_SESSION and database == "mysql" and size > MOST_IN_BLOB:
-        return "it does not fit into the BLOB that its table has on MariaDB"
-    return None
-
-
 def packed_size(data: object) -> int:
     """The bytes of ``data``, as msgspec packs it."""
     return len(msgspec.msgpack.encode(data))
 
 
-# The views.
+def can_hold(name: str, database: str, size: int) -> bool:
+    """Whether a contender can hold a session of this size on this database."""
+    if name == COOKIE:
+        return size <= MOST_IN_COOKIE
+    return (name, database) != (FLASK_SESSION, "mariadb") or size <= MOST_IN_BLOB
 
 
-def add_views(
-    app: Flask,
-    payload: Mapping[str, Any],
-    begun: Callable[[], object],
-    logged_in: Callable[[], object],
-) -> None:
-    """Give an application its views.
+# The views: what each does with its session, and answers.
 
-    :param begun: what an application with these sessions does when one begins.
-    :param logged_in: likewise when a user has been put into one.
+View = Callable[[Any], str]
+#: What an application with some sessions has to do after a view.
+Besides = Callable[[Any], object]
+
+
+def write(session: Any) -> str:
+    """Changes one key."""
+    visits = session.get("visits", 0) + 1
+    session["visits"] = visits
+    return str(visits)
+
+
+def log_in(session: Any) -> str:
+    """Puts a user into it."""
+    session["_user_id"] = "4711"
+    return "ok"
+
+
+def views(payload: Mapping[str, Any]) -> dict[str, View]:
+    """All views, by the names of their requests.
+
+    :param payload: what a session begins with.
     """
-
-    @app.get("/anonymous")
-    @app.get("/untouched")
-    def untouched() -> str:
-        return "ok"
-
-    @app.get("/read")
-    def read() -> str:
-        return f"{session.get('name')} {session.get('visits')}"
-
-    @app.get("/write")
-    def write() -> str:
-        visits = session.get("visits", 0) + 1
-        session["visits"] = visits
-        return str(visits)
-
-    @app.get("/new")
-    def new() -> str:
-        session.update(payload)
-        begun()
-        return "ok"
-
-    @app.get("/login")
-    def login() -> str:
-        session["_user_id"] = USER
-        logged_in()
-        return "ok"
+    return {
+        ANONYMOUS: lambda session: "ok",
+        UNTOUCHED: lambda session: "ok",
+        READ: lambda session: f"{session.get('name')} {session.get('visits')}",
+        WRITE: write,
+        NEW: lambda session: session.update(payload) or "ok",
+        LOGIN: log_in,
+        LOGOUT: lambda session: session.clear() or "ok",
+    }
 
 
-def nothing() -> None:
-    """What most have to do besides."""
+def add_view(app: Flask, name: str, view: View, besides: Besides | None) -> None:
+    """Give a Flask application one of its views."""
+
+    def answer() -> str:
+        text = view(session)
+        if besides is not None:
+            besides(session)
+        return text
+
+    app.add_url_rule(f"/{name}", name, answer)
 
 
 # The sessions.
@@ -213,6 +158,9 @@ class NoSession(dict[str, Any], SessionMixin):
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Nothing is kept."""
+
+    def cycle_key(self) -> None:
+        """There is no token that Django could change."""
 
 
 class NoSessionInterface(SessionInterface):
@@ -230,40 +178,26 @@ class NoSessionInterface(SessionInterface):
         """Nothing is saved."""
 
 
-def use_wal(engine: sa.Engine) -> None:
-    """Let the connections of an engine on a SQLite file be as all others are."""
-
-    def connected(connection: Any, record: object) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = NORMAL")
-        cursor.close()
-
-    if engine.url.get_backend_name() == "sqlite":
-        sa.event.listen(engine, "connect", connected)
-
-
-def flask_sqlalchemy(app: Flask, url: sa.URL) -> SQLAlchemy:
-    """The database of an application."""
-    app.config["SQLALCHEMY_DATABASE_URI"] = url
-    db = SQLAlchemy(app)
-    with app.app_context():
-        use_wal(db.engine)
-    return db
-
-
 # The contenders.
+
+
+def nothing() -> None:
+    """What most have to do."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """An application that is compared."""
+    """An application that is compared.
+
+    :ivar wsgi: to be called as a server does.
+    :ivar close: closes its connections.
+    :ivar engine: that of the sessions, where they are ours.
+    """
 
     name: str
-    #: To be called as a server does.
     wsgi: WSGIApplication
-    #: Closes its connections.
     close: Callable[[], object]
+    engine: sa.Engine | None = None
 
 
 def make_peer(
@@ -271,32 +205,30 @@ def make_peer(
     payload: Mapping[str, Any],
     database: sa.URL | None = None,
     redis: str | None = None,
-    redis_prefix: str = REDIS_PREFIX,
 ) -> Peer:
     """One of :data:`CONTENDERS`. Its table is created, if it has one.
 
     :param payload: what its view ``/new`` puts into a session.
-    :param database: for those of :data:`ON_SQL`. Give each a SQLite file of its own, so
-        that none empties another one's cache.
-    :param redis: the address of Redis, for the one on it.
-    :param redis_prefix: begins the keys there. All of them are deleted when the peer is
-        closed.
+    :param database: for those of :data:`ON_SQL`. Give each one of its own, so that none
+        empties another one's cache.
+    :param redis: the address of Redis, for the one on it. Its keys there are deleted
+        when the peer is closed.
     """
-    if name in {DJANGO, DJANGO_NOTHING}:
+    if name not in ON_FLASK:
         from .django_peer import django_application
 
         return Peer(name, *django_application(database, payload))
     app = Flask("benchmark")
-    app.config["SECRET_KEY"] = KEY
     # What is broken is to stop a benchmark, not to be answered.
-    app.config["PROPAGATE_EXCEPTIONS"] = True
-    begun: Callable[[], object] = nothing
-    logged_in: Callable[[], object] = nothing
+    app.config.update(SECRET_KEY=KEY, PROPAGATE_EXCEPTIONS=True)
+    besides: dict[str, Besides] = {}
     close: Callable[[], object] = nothing
+    engine = None
     if name == NOTHING:
         app.session_interface = NoSessionInterface()
     elif name == COOKIE:
-        begun = set_permanent
+        # What Flask's own sessions need for a cookie with an end.
+        besides[NEW] = lambda session: setattr(session, "permanent", True)
     elif name == RAW:
         from .floor import FloorInterface
 
@@ -304,71 +236,48 @@ def make_peer(
         app.session_interface = floor = FloorInterface(database)
         close = floor.close
     elif name == OURS:
+        from .ours import set_up
+
         assert database is not None
-        close = set_up_ours(app, database)
+        engine = set_up(app, database)
+        close = engine.dispose
     else:
-        assert name in {FLASK_SESSION, FLASK_SESSION_REDIS}, name
-        close = set_up_flask_session(app, database, redis, redis_prefix)
-
-        def logged_in() -> None:
-            interface: Any = app.session_interface
-            interface.regenerate(session)
-
-    add_views(app, payload, begun, logged_in)
-    return Peer(name, app.wsgi_app, close)
-
-
-def set_permanent() -> None:
-    """What Flask's own sessions need for a cookie with an end."""
-    session.permanent = True
-
-
-def set_up_ours(app: Flask, database: sa.URL) -> Callable[[], object]:
-    """Flask-SessionSql. What closes its connections."""
-    from flask_sessionsql import Session
-    from flask_sessionsql.interfaces import FlaskSQLAlchemySessionInterface
-
-    app.config["SQLALCHEMY_DATABASE_URI"] = database
-    app.config["SESSION_TYPE"] = "flask-sqlalchemy"
-    Session(app)
-    interface = app.session_interface
-    assert isinstance(interface, FlaskSQLAlchemySessionInterface)
-    use_wal(interface.records(app).store.engine)
-
-    def close() -> None:
-        interface.records(app).store.dispose()
-
-    return close
+        close = set_up_flask_session(app, database, redis)
+        interface: Any = app.session_interface
+        besides[LOGIN] = interface.regenerate
+    for request, view in views(payload).items():
+        add_view(app, request, view, besides.get(request))
+    return Peer(name, app.wsgi_app, close, engine)
 
 
 def set_up_flask_session(
-    app: Flask, database: sa.URL | None, redis: str | None, prefix: str
+    app: Flask, database: sa.URL | None, redis: str | None
 ) -> Callable[[], object]:
     """Flask-Session, on SQLAlchemy or on Redis. What closes its connections."""
     from flask_session import Session as FlaskSession
 
     app.config["SESSION_PERMANENT"] = True
     if database is not None:
-        db = flask_sqlalchemy(app, database)
+        from .databases import use_wal
+
+        app.config["SQLALCHEMY_DATABASE_URI"] = database
+        db = SQLAlchemy(app)
+        with app.app_context():
+            engine = db.engine
+        use_wal(engine)
         app.config.update(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY=db)
         FlaskSession(app)
-
-        def close() -> None:
-            with app.app_context():
-                db.engine.dispose()
-
-        return close
+        return engine.dispose
     from redis import Redis
 
     assert redis is not None
     client = Redis.from_url(redis)
-    app.config.update(
-        SESSION_TYPE="redis", SESSION_REDIS=client, SESSION_KEY_PREFIX=prefix
-    )
+    app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
+    app.config["SESSION_KEY_PREFIX"] = REDIS_PREFIX
     FlaskSession(app)
 
     def forget() -> None:
-        for key in client.scan_iter(f"{prefix}*", count=1000):
+        for key in client.scan_iter(f"{REDIS_PREFIX}*", count=1000):
             client.delete(key)
         client.close()
 

@@ -1,9 +1,9 @@
 """How many statements a driver sends, of every connection that it opens.
 
 What is counted is what goes to the database: SQLite tells of each statement that it
-runs, libpq of each message that it sends, PyMySQL of each command. So transactions that
-a library opens and closes by itself are among them. It costs time, so nothing is timed
-meanwhile.
+runs, libpq of each message that it sends, PyMySQL and Redis's client of each command.
+So transactions that a library opens and closes by itself are among them. It costs time,
+so nothing is timed meanwhile.
 """
 
 from __future__ import annotations
@@ -19,38 +19,33 @@ from unittest import mock
 
 import psycopg
 import pymysql.connections
+from redis import Redis
 
-#: Gives what was sent since it was last called: the first word of each statement.
+#: Gives what was sent since it was last called: the first word of each statement, or
+#: the name of the message.
 Taken = Callable[[], list[str]]
-
-
-def verb(statement: str) -> str:
-    """The first word of a statement."""
-    found = re.match(r"\s*(\w+)", statement)
-    return found[1].upper() if found else "?"
 
 
 @contextmanager
 def counting(kind: str) -> Iterator[Taken]:
     """Count on the connections that are opened now.
 
-    :param kind: the database, as SQLAlchemy calls it, or ``"redis"``.
+    :param kind: the database, or ``"redis"``.
     """
-    with COUNTERS[kind]() as taken:
-        yield taken
+    with ExitStack() as stack:
+        yield COUNTERS[kind](stack)
 
 
 def _drain(sent: list[str]) -> Taken:
     def taken() -> list[str]:
-        found = [verb(each) for each in sent]
+        found = [each.split()[0].upper() for each in sent]
         sent.clear()
         return found
 
     return taken
 
 
-@contextmanager
-def _sqlite() -> Iterator[Taken]:
+def _sqlite(stack: ExitStack) -> Taken:
     sent: list[str] = []
     connect = sqlite3.connect
 
@@ -59,74 +54,50 @@ def _sqlite() -> Iterator[Taken]:
         connection.set_trace_callback(sent.append)
         return connection
 
-    with (
-        mock.patch.object(sqlite3, "connect", traced),
-        mock.patch.object(sqlite3.dbapi2, "connect", traced),
-    ):
-        yield _drain(sent)
+    for module in (sqlite3, sqlite3.dbapi2):
+        stack.enter_context(mock.patch.object(module, "connect", traced))
+    return _drain(sent)
 
 
-@contextmanager
-def _postgresql() -> Iterator[Taken]:
+def _postgresql(stack: ExitStack) -> Taken:
     connect = psycopg.connect
     traces: list[_Trace] = []
 
     def traced(*args: Any, **kwargs: Any) -> psycopg.Connection[Any]:
         connection = connect(*args, **kwargs)
-        traces.append(_Trace(connection, files))
+        file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        traces.append(_Trace(connection, file))
         return connection
 
-    def taken() -> list[str]:
-        return [each for trace in traces for each in trace.taken()]
-
-    with ExitStack() as files, mock.patch.object(psycopg, "connect", traced):
-        yield taken
+    stack.enter_context(mock.patch.object(psycopg, "connect", traced))
+    return lambda: [each for trace in traces for each in trace.taken()]
 
 
 class _Trace:
-    """libpq's trace of one connection."""
+    """libpq's trace of one connection, in a file."""
 
-    def __init__(self, connection: psycopg.Connection[Any], files: ExitStack) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], file: IO[bytes]) -> None:
         self._connection = connection
-        file = tempfile.TemporaryFile()  # noqa: SIM115 -- `files` closes it
-        self._file: IO[bytes] = files.enter_context(file)
-        self._read = 0
-        #: The first words of the statements that are prepared, by name.
-        self._prepared: dict[str, str] = {}
+        self._file = file
         self._begin()
 
     def _begin(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
         self._connection.pgconn.trace(self._file.fileno())
-        self._connection.pgconn.set_trace_flags(psycopg.pq.Trace.SUPPRESS_TIMESTAMPS)
 
     def taken(self) -> list[str]:
+        """The messages of this side (F, for frontend) that run a statement."""
         if self._connection.closed:
             return []
         self._connection.pgconn.untrace()
-        self._file.seek(self._read)
-        lines = self._file.read().decode(errors="replace").splitlines()
-        self._read = self._file.seek(0, 2)
+        self._file.seek(0)
+        sent = self._file.read().decode(errors="replace")
         self._begin()
-        found = []
-        bound = "?"
-        for line in lines:
-            # F, for frontend: what this side says.
-            if (message := re.match(r"F\t\d+\t(\w+)\t? ?(.*)", line)) is None:
-                continue
-            texts = re.findall(r'"([^"]*)"?', message[2])
-            if message[1] == "Query":
-                found.append(verb(texts[0]))
-            elif message[1] == "Parse":
-                self._prepared[texts[0]] = verb(texts[1])
-            elif message[1] == "Bind":
-                bound = self._prepared.get(texts[1], "?")
-            elif message[1] == "Execute":
-                found.append(bound)
-        return found
+        return re.findall(r"\tF\t\d+\t(Query|Execute)\t", sent)
 
 
-@contextmanager
-def _mysql() -> Iterator[Taken]:
+def _mysql(stack: ExitStack) -> Taken:
     sent: list[str] = []
     # Only its fellow methods call it, so there is no public way to watch.
     execute: Any = vars(pymysql.connections.Connection)["_execute_command"]
@@ -135,14 +106,13 @@ def _mysql() -> Iterator[Taken]:
         sent.append(sql.decode(errors="replace") if isinstance(sql, bytes) else sql)
         return execute(self, command, sql)
 
-    with mock.patch.object(pymysql.connections.Connection, "_execute_command", traced):
-        yield _drain(sent)
+    stack.enter_context(
+        mock.patch.object(pymysql.connections.Connection, "_execute_command", traced)
+    )
+    return _drain(sent)
 
 
-@contextmanager
-def _redis() -> Iterator[Taken]:
-    from redis import Redis
-
+def _redis(stack: ExitStack) -> Taken:
     sent: list[str] = []
     execute: Any = Redis.execute_command
 
@@ -150,13 +120,13 @@ def _redis() -> Iterator[Taken]:
         sent.append(str(args[0]))
         return execute(self, *args, **options)
 
-    with mock.patch.object(Redis, "execute_command", traced):
-        yield _drain(sent)
+    stack.enter_context(mock.patch.object(Redis, "execute_command", traced))
+    return _drain(sent)
 
 
 COUNTERS = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
-    "mysql": _mysql,
+    "mariadb": _mysql,
     "redis": _redis,
 }

@@ -22,14 +22,14 @@ from .test_documentation import build
 pytest.importorskip("sphinx", reason="the nox session docs installs it")
 
 from benchmarks import __main__ as runner
-from benchmarks import figures, results, tables
+from benchmarks import blocks, figures, results, tables
 from docs import measured
 
 ROOT = DOCS.parent
 #: The benchmarks whose figures the page shows.
 ON_PAGE = sorted({benchmark for benchmark, _ in tables.SHOWN.values()})
 #: What the benchmarks import: the nox session benchmarks installs it.
-PEERS = ("gunicorn", "matplotlib", "psycopg", "pymysql", "redis")
+PEERS = ("gunicorn", "psycopg", "pymysql", "redis")
 
 
 def document(name: str) -> dict[str, Any]:
@@ -59,22 +59,30 @@ def test_figures_say_where_they_come_from(name: str) -> None:
 
 
 def test_figures_of_other_databases_are_kept(tmp_path: Path) -> None:
-    """Growth on one database alone leaves what was measured on the others."""
-    pytest.importorskip(
-        "flask_session", reason="the nox session benchmarks installs it"
-    )
-    from benchmarks import growth
+    """One database, or one part of a server, measured alone leaves what was measured
+    on the others, each in its place.
+    """
+    path = tmp_path / "figures.json"
+    before = {
+        "versions": {"Redis": "7", "Flask": "3"},
+        "databases": [{"database": "SQLite 3.40"}, {"database": "PostgreSQL 15"}],
+        "parts": [{"part": "sqlite", "database": "SQLite"}, {"part": "plain"}],
+    }
+    results.write(path, results.merged(path, before))
+    after = {
+        "versions": {"Flask": "4"},
+        "databases": [{"database": "SQLite 3.41"}],
+        "parts": [{"part": "plain", "now": True}],
+    }
 
-    path = tmp_path / "growth.json"
-    options = growth.parse(["--rounds", "3"])
-    first = [{"database": "PostgreSQL 15", "a": 1}, {"database": "SQLite 3.40", "b": 2}]
-    growth.write(path, first, options)
-    growth.write(path, [{"database": "SQLite 3.41", "c": 3}], options)
-
-    assert results.load(path)["databases"] == [
-        {"database": "PostgreSQL 15", "a": 1},
-        {"database": "SQLite 3.41", "c": 3},
-    ]
+    assert results.merged(path, after) == {
+        "versions": {"Redis": "7", "Flask": "4"},
+        "databases": [{"database": "SQLite 3.41"}, {"database": "PostgreSQL 15"}],
+        "parts": [
+            {"part": "sqlite", "database": "SQLite"},
+            {"part": "plain", "now": True},
+        ],
+    }
 
 
 def test_missing_figures_are_named(tmp_path: Path) -> None:
@@ -92,7 +100,7 @@ def test_missing_figures_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(figures.DRAWN))
 def test_pictures_are_of_these_figures(name: str) -> None:
     """Each picture's metadata hold the digest of the figures that the page shows."""
-    rows = document(name)[{"cost": "cases", "server": "requests"}[name]]
+    rows = document(name)[figures.DRAWN[name][1]]
     pictures = sorted(figures.PICTURES.glob(f"{name}-*.svg"))
 
     assert len(pictures) >= 4
@@ -115,7 +123,6 @@ def test_digests_are_of_every_figure() -> None:
 
 def test_all_pictures_are_drawn_for_both_themes(tmp_path: Path) -> None:
     """One command draws every picture that there is, light and dark."""
-    pytest.importorskip("matplotlib", reason="the nox session benchmarks installs it")
     code = runner.main(["figures", "--output", str(tmp_path)])
     drawn = {path.name for path in tmp_path.iterdir()}
 
@@ -189,6 +196,7 @@ USED = {
     r"|steady/(hot_share|growth|inserted|purged|vacuums|(before|after)/.*))",
     "server": r"requests/\d+/(requests_per_second|p50_ms|p99_ms|failures)",
     "server-aims": r"aims/\d+/ratio",
+    "purge": r"databases/\d+/(rows|expired|clients|seconds|failures|median/.*|ratio/.*)",
     "starts": r"starts/\d+/(resident|milliseconds/(?!common).*)",
     "memory": r"memory/\d+/(slopes/(resident|blocks)|samples/\d+/.*)",
 }
@@ -196,9 +204,8 @@ USED = {
 
 def test_what_is_measured_is_shown() -> None:
     """All that shows figures is on the page, and is tested here."""
-    page = measured.__doc__ or ""
-    page += (DOCS / "costs.rst").read_text("utf-8")
-    on_page = re.findall(r"^\.\. measured:: (\S+)$", page, re.MULTILINE)
+    pages = "".join(path.read_text("utf-8") for path in DOCS.glob("*.rst"))
+    on_page = re.findall(r"^\.\. measured:: (\S+)$", pages, re.MULTILINE)
 
     assert sorted(tables.SHOWN) == sorted(on_page)
     assert {name for name in on_page if "setting" not in name} == USED.keys()
@@ -317,13 +324,13 @@ def test_tries_are_told_from_measurements() -> None:
         (3.14, "3.1"),
         (-0.04, "0.0"),
         (-12.6, "-13"),
-        (None, tables.NO_FIGURE),
-        (float("nan"), tables.NO_FIGURE),
+        (None, blocks.NO_FIGURE),
+        (float("nan"), blocks.NO_FIGURE),
     ],
 )
 def test_numbers_are_rounded(value: float | None, shown: str) -> None:
     """Small figures have a decimal, and what was not measured has a dash."""
-    assert shown == tables.number(value)
+    assert shown == blocks.number(value)
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +368,7 @@ def commands() -> list[list[str]]:
     """The commands on the page that run benchmarks, without what is before ``--``."""
     return [
         line.split()[6:]
-        for line in (measured.__doc__ or "").splitlines()
+        for line in (DOCS / "costs.rst").read_text("utf-8").splitlines()
         if line.strip().startswith("$ sh tools/nox.sh -s benchmarks")
     ]
 
@@ -392,9 +399,9 @@ def test_benchmarks_are_listed() -> None:
     runnable = {
         path.stem
         for path in (ROOT / "benchmarks").glob("*.py")
-        if 'if __name__ == "__main__":' in path.read_text("utf-8")
+        if "\nBENCHMARK = " in path.read_text("utf-8")
     }
-    assert runnable - {"__main__"} == runner.BENCHMARKS.keys()
+    assert {*runnable, "figures"} == runner.BENCHMARKS.keys()
 
 
 def test_unknown_benchmark_is_refused() -> None:
