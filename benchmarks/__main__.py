@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-from benchmarks import figures, frame
+from benchmarks import frame
 
 #: What each shows, in a line.
 BENCHMARKS = {
@@ -36,8 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("name", choices=BENCHMARKS, metavar="NAME")
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="...")
     options = parser.parse_args(arguments)
-    if options.name == "figures":
-        return figures.main(options.options)
     module = import_module(f"benchmarks.{options.name}")
     return frame.main(module.BENCHMARK, options.options)
 

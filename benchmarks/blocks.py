@@ -1,5 +1,5 @@
-"""Sentences, tables, sections and pictures, and how they are set: as reStructuredText
-for the documentation, and as text for a terminal.
+"""Sentences, tables, sections and pictures, and how they are set for a terminal.
+:mod:`docs.measured` sets them for the documentation.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 #: Stands where there is no figure.
@@ -46,36 +46,6 @@ class Table:
 Block = str | Section | Picture | Table
 
 
-def as_rst(blocks: Iterable[Block]) -> list[str]:
-    """Lines of reStructuredText, with an empty one after each block."""
-    return [line for block in blocks for line in (*_rst(block), "")]
-
-
-def _rst(block: Block) -> Iterator[str]:
-    if isinstance(block, str):
-        yield block
-    elif isinstance(block, Section):
-        yield from (block.title, "~" * len(block.title))
-    elif isinstance(block, Picture):
-        said = " ".join(block.title.split())
-        # In other formats, one is enough.
-        yield ".. only:: html"
-        for theme in ("light", "dark"):
-            yield ""
-            yield f"   .. image:: /_static/benchmarks/{block.name}-{theme}.svg"
-            yield f"      :alt: {said}, as bars. The table has the figures."
-            yield f"      :class: only-{theme}"
-    else:
-        yield f".. list-table:: {block.title}"
-        yield "   :class: measured"
-        yield "   :header-rows: 1"
-        yield f"   :stub-columns: {block.labels}"
-        yield ""
-        for row in (block.head, *block.rows):
-            for place, cell in enumerate(row):
-                yield f"   {' ' if place else '*'} - {cell}".rstrip()
-
-
 def as_text(blocks: Iterable[Block]) -> str:
     """What is printed on a terminal: everything but pictures."""
     texts = [_text(block) for block in blocks if not isinstance(block, Picture)]
@@ -102,9 +72,6 @@ def _text(block: str | Section | Table) -> str:
 def _plain(text: str) -> str:
     """Words without what marks them for the documentation."""
     return re.sub(r"\*\*|``", "", text)
-
-
-# Words.
 
 
 def number(value: float | None, digits: int = 1) -> str:

@@ -1,7 +1,7 @@
 """The databases that the benchmarks measure on, and the tables that they fill there.
 
-Servers are those of the environment variables in :data:`SERVERS` and :data:`REDIS`, or
-the local ones. Each benchmark has a database of its own there.
+Servers are those of SESSIONSQL_POSTGRESQL_URL, SESSIONSQL_MARIADB_URL and
+SESSIONSQL_REDIS_URL, or the local ones. Each benchmark has a database of its own there.
 """
 
 from __future__ import annotations
@@ -18,22 +18,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from .frame import say
-
-#: The names of the databases, and the variables and addresses of the servers, which the
-#: tests use, too.
+#: The names of the databases, and where the servers are unless that is said.
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
 SERVERS = {
-    "postgresql": (
-        "SESSIONSQL_POSTGRESQL_URL",
-        "postgresql+psycopg://postgres@127.0.0.1:5432/test",
-    ),
-    "mariadb": ("SESSIONSQL_MARIADB_URL", "mysql+pymysql://root@127.0.0.1:3306/test"),
+    "postgresql": "postgresql+psycopg://postgres@127.0.0.1:5432/test",
+    "mariadb": "mysql+pymysql://root@127.0.0.1:3306/test",
 }
-REDIS = ("SESSIONSQL_REDIS_URL", "redis://127.0.0.1:6379/0")
-
-
-# Where they are.
+#: Bytes that a row takes about, with its indexes.
+ROW = 710
+REDIS = "redis://127.0.0.1:6379/0"
 
 
 def kind_of(url: sa.URL) -> str:
@@ -50,19 +43,22 @@ def redis_server() -> tuple[str, str]:
     from redis import Redis
     from redis.exceptions import RedisError
 
-    variable, default = REDIS
-    url = os.environ.get(variable, default)
+    variable = "SESSIONSQL_REDIS_URL"
+    url = os.environ.get(variable, REDIS)
     try:
         with Redis.from_url(url, socket_connect_timeout=5) as client:
             # The stubs do not know which of two clients this is.
             information: Any = client.info("server")
     except (RedisError, ValueError) as error:
-        raise SystemExit(
-            f"No Redis answers at {url}: {error}\nStart one, for example by"
-            " 'redis-server --save \"\" --port 6379', or say where it is in"
-            f" {variable}."
-        ) from None
+        raise SystemExit(_missing("Redis", url, error, variable)) from None
     return url, information["redis_version"]
+
+
+def _missing(name: str, url: str, error: Exception, variable: str) -> str:
+    return (
+        f"{name} at {url} cannot be used: {error}\nStart one, or say where it is in"
+        f" {variable}; databases are created there."
+    )
 
 
 def described(url: sa.URL) -> str:
@@ -124,45 +120,29 @@ def own_database(kind: str) -> Iterator[sa.URL]:
                 lite.execute("PRAGMA journal_mode = WAL")
             yield sa.make_url(f"sqlite:///{file}")
         return
-    variable, default = SERVERS[kind]
-    server = sa.make_url(os.environ.get(variable, default))
+    variable = f"SESSIONSQL_{kind.upper()}_URL"
+    server = sa.make_url(os.environ.get(variable, SERVERS[kind]))
     name = f"sessionsql_benchmark_{secrets.token_hex(4)}"
     admin = connecting(server)
     try:
         with admin.connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
     except sa.exc.DBAPIError as error:
-        raise SystemExit(
-            f"No database can be created on the {NAMES[kind]} server at"
-            f" {server.render_as_string()}: {error.orig}\nStart one, or say where it is"
-            f" in {variable}, as a SQLAlchemy URL with a user who may create databases."
-        ) from None
+        shown = server.render_as_string()
+        raise SystemExit(_missing(NAMES[kind], shown, error, variable)) from None
     try:
         yield server.set(database=name)
     finally:
         with admin.connect() as connection:
-            _drop(connection, name)
-
-
-def _drop(connection: sa.Connection, name: str) -> None:
-    """Drop a database, whoever uses it."""
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
-        return
-    # A statement that was interrupted here goes on there.
-    running = sa.text("SELECT id FROM information_schema.processlist WHERE db = :name")
-    for number in connection.scalars(running, {"name": name}).all():
-        connection.exec_driver_sql(f"KILL {number}")
-    connection.exec_driver_sql(f"DROP DATABASE {name}")
+            force = " WITH (FORCE)" if kind == "postgresql" else ""
+            connection.exec_driver_sql(f"DROP DATABASE {name}{force}")
 
 
 @contextmanager
-def pages_in_memory(url: sa.URL, wanted: int) -> Iterator[str]:
-    """How much memory the database has for its pages. MariaDB gets what is wanted
-    meanwhile, as far as there is any and it may be set: it reads past the operating
-    system's memory, and would measure the disk.
-
-    :param wanted: bytes that hold the tables.
+def pages_in_memory(url: sa.URL, rows: int) -> Iterator[str]:
+    """How much memory the database has for its pages. MariaDB gets enough for so many
+    rows meanwhile, as far as there is any: it reads past the operating system's memory,
+    and would measure the disk.
     """
     kind = kind_of(url)
     if kind == "sqlite":
@@ -177,23 +157,15 @@ def pages_in_memory(url: sa.URL, wanted: int) -> Iterator[str]:
         usual = int(connection.exec_driver_sql(f"SELECT @@{name}").scalar() or 0)
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         # As much for the operating system.
-        wanted = min(wanted, free // 2)
+        wanted = min(rows * ROW, free // 2)
         if wanted <= usual:
             yield f"{name} = {usual >> 20} MB"
             return
-        try:
-            connection.exec_driver_sql(f"SET GLOBAL {name} = {wanted}")
-        except sa.exc.DBAPIError as error:
-            say(f"  {name} stays at {usual >> 20} MB: {error.orig}")
-            yield f"{name} = {usual >> 20} MB"
-            return
+        connection.exec_driver_sql(f"SET GLOBAL {name} = {wanted}")
         try:
             yield f"{name} = {wanted >> 20} MB, raised from {usual >> 20} MB"
         finally:
             connection.exec_driver_sql(f"SET GLOBAL {name} = {usual}")
-
-
-# What is in them.
 
 
 def fill(

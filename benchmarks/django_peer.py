@@ -1,10 +1,10 @@
 """Django with and without its database sessions.
 
-Settings are one for a process. So there is one Django with one database for each kind
-of server, and each application is a handler of its own: with or without the sessions'
-middleware, on one of the databases. Nothing else stands between the server and the
-view: no other middleware. ``CONN_MAX_AGE = None`` keeps connections open, which Django
-does not do by itself, and is what costs it least.
+Settings are one for a process. So there is one Django with one database at a time, and
+each application is a handler of its own: with or without the sessions' middleware.
+Nothing else stands between the server and the view: no other middleware.
+``CONN_MAX_AGE = None`` keeps connections open, which Django does not do by itself, and
+is what costs it least.
 """
 
 from __future__ import annotations
@@ -24,19 +24,6 @@ from django.urls import path
 from .peers import KEY, LOGIN, NoSession, View, log_in, nothing, views
 
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
-
-
-class Router:
-    """Django's way to choose a database for a model."""
-
-    #: The one of the application that runs now.
-    alias = "default"
-
-    def db_for_read(self, model: object, **hints: object) -> str:
-        """The name of the database."""
-        return Router.alias
-
-    db_for_write = db_for_read
 
 
 NO_SESSION = NoSession()
@@ -94,7 +81,6 @@ def configure() -> None:
         ROOT_URLCONF=__name__,
         MIDDLEWARE=[],
         INSTALLED_APPS=["django.contrib.sessions"],
-        DATABASE_ROUTERS=[f"{__name__}.Router"],
         SESSION_COOKIE_NAME="session",
         USE_TZ=True,
         LOGGING_CONFIG=None,
@@ -112,22 +98,14 @@ def django_application(
     configure()
     PAYLOAD.clear()
     PAYLOAD.update(payload)
-    alias = "default"
     close: Callable[[], object] = nothing
     if url is not None:
-        alias = url.get_backend_name()
-        named = {"default": {}, alias: database_settings(url)}
-        connections.settings[alias] = connections.configure_settings(named)[alias]
-        if hasattr(connections._connections, alias):
-            del connections[alias]
-        with connections[alias].schema_editor() as editor:
+        found = connections.configure_settings({"default": database_settings(url)})
+        connections.settings["default"] = found["default"]
+        if hasattr(connections._connections, "default"):
+            del connections["default"]
+        with connections["default"].schema_editor() as editor:
             editor.create_model(apps.get_model("sessions", "Session"))
-        close = connections[alias].close
+        close = connections["default"].close
     with override_settings(MIDDLEWARE=[] if url is None else [SESSIONS]):
-        handler = WSGIHandler()
-
-    def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        Router.alias = alias
-        return handler(environ, start_response)  # type: ignore[no-any-return]
-
-    return application, close
+        return WSGIHandler(), close

@@ -8,49 +8,20 @@ figures give the same file.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from benchmarks import peers, results
+from benchmarks import results
+from benchmarks.frame import Benchmark, BrokenError, Options
+from benchmarks.peers import OURS, SIZE
 from benchmarks.results import Document
-from benchmarks.targets import SIZE
+from benchmarks.tables import COST_TITLE, HEADS, NAMES, SERVER_NAMES, SERVER_TITLE
 
 #: Where the pictures are.
 PICTURES = Path(__file__).parents[1] / "docs" / "_static" / "benchmarks"
-
-NAMES = {
-    peers.OURS: "Flask-SessionSql",
-    peers.RAW: "written by hand",
-    peers.COOKIE: "Flask's cookie",
-    peers.FLASK_SESSION_REDIS: "Flask-Session, Redis",
-    peers.DJANGO: "Django",
-    peers.FLASK_SESSION: "Flask-Session",
-}
-#: On a server, the application without sessions is one among them.
-SERVER_NAMES = {peers.NOTHING: "without sessions", **NAMES}
-#: What stands above the bars of a request.
-HEADS = {
-    peers.UNTOUCHED: "The view does not touch its session",
-    peers.READ: "It reads its session",
-    peers.WRITE: "It changes its session",
-    peers.NEW: "It begins a session",
-}
-
-#: What stands above the pictures, in two lines.
-COST_TITLE = (
-    "{database}: microseconds a request, over an\napplication without sessions;"
-    f" {SIZE} bytes in the session"
-)
-SERVER_TITLE = (
-    "Requests a second: {database}, gunicorn with\n{workers} workers, threads in each:"
-    " {threads}"
-)
 
 #: Pixels: of the picture, of a line of the title, of a bar and of what stands above the
 #: bars, of the space below them, and what the labels take on the left and the values on
@@ -58,20 +29,11 @@ SERVER_TITLE = (
 WIDTH, LINE, ROW, HEAD, GAP, LEFT, RIGHT = 480, 22, 21, 27, 12, 184, 56
 
 
-@dataclass(frozen=True)
-class Theme:
-    """The colours for one kind of page: of the text, of our bars, and of all others."""
-
-    name: str
-    text: str
-    ours: str
-    others: str
-
-
-THEMES = (
-    Theme("light", text="#1a1c1e", ours="#0a4bff", others="#8a929b"),
-    Theme("dark", text="#e6e8ea", ours="#5ca5ff", others="#7d8590"),
-)
+#: For each kind of page, the colours of the text, of our bars, and of all others.
+THEMES = {
+    "light": ("#1a1c1e", "#0a4bff", "#8a929b"),
+    "dark": ("#e6e8ea", "#5ca5ff", "#7d8590"),
+}
 
 #: Contenders and their figures, by what stands above them.
 Groups = Mapping[str, Mapping[str, float]]
@@ -93,67 +55,52 @@ def groups_of(rows: Sequence[Document], key: str, names: Mapping[str, str]) -> G
     return {head: bars for head, bars in groups.items() if bars}
 
 
-def bar_chart(title: str, groups: Groups, theme: Theme, identifier: str) -> str:
+def bar_chart(title: str, groups: Groups, theme: str, identifier: str) -> str:
     """Draw horizontal bars as SVG.
 
     :param identifier: what the metadata hold.
     """
-    lines = title.split("\n")
-    top = len(lines) * LINE + 6
-    height = top + sum(HEAD + GAP + ROW * len(bars) for bars in groups.values())
-    drawn = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
-        f' viewBox="0 0 {WIDTH} {height}" font-family="DejaVu Sans, sans-serif"'
-        f' font-size="15" fill="{theme.text}">',
-        f"<title>{escape(title.replace(chr(10), ' '))}</title>",
-        f"<metadata>{identifier}</metadata>",
-        *(
-            _text(0, LINE * (number + 0.5), line, "start")
-            for number, line in enumerate(lines)
-        ),
-        *_bars(groups, theme, top),
-        "</svg>",
-    ]
-    return "\n".join([*drawn, ""])
-
-
-def _bars(groups: Groups, theme: Theme, top: float) -> Iterator[str]:
-    """The bars, from ``top`` on, and what stands beside them."""
+    colour, ours, others = THEMES[theme]
     most = max(value for bars in groups.values() for value in bars.values())
+    drawn = []
+    top = 0.0
+    for line in title.split("\n"):
+        drawn.append(_text(0, top + LINE / 2, line))
+        top += LINE
+    top += GAP / 2
     for head, bars in groups.items():
-        yield _text(0, top + HEAD / 2, head, "start", bold=True)
+        drawn.append(_text(0, top + HEAD / 2, head, bold=True))
         top += HEAD
         for name, value in bars.items():
             # Even the least bar can be seen.
             length = max(value * (WIDTH - LEFT - RIGHT) / most, 2)
-            ours, middle = name == peers.OURS, top + ROW / 2
-            yield _text(LEFT - 7, middle, SERVER_NAMES[name], "end", bold=ours)
-            yield (
+            middle, bold = top + ROW / 2, name == OURS
+            drawn += [
+                _text(LEFT - 7, middle, SERVER_NAMES[name], anchor="end", bold=bold),
                 f'<rect x="{LEFT}" y="{top + 2.5}" width="{length:.2f}"'
-                f' height="{ROW - 5}" fill="{theme.ours if ours else theme.others}"/>'
-            )
-            shown = f"{max(value, 0):,.0f}"
-            yield _text(LEFT + length + 5, middle, shown, "start", bold=ours)
+                f' height="{ROW - 5}" fill="{ours if bold else others}"/>',
+                _text(LEFT + length + 5, middle, f"{max(value, 0):,.0f}", bold=bold),
+            ]
             top += ROW
         top += GAP
+    first = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top:g}"'
+        f' viewBox="0 0 {WIDTH} {top:g}" font-family="DejaVu Sans, sans-serif"'
+        f' font-size="15" fill="{colour}">',
+        f"<title>{escape(' '.join(title.split()))}</title>",
+        f"<metadata>{identifier}</metadata>",
+    ]
+    return "\n".join([*first, *drawn, "</svg>", ""])
 
 
-def _text(x: float, y: float, text: str, anchor: str, *, bold: bool = False) -> str:
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", bold: bool = False
+) -> str:
     weight = ' font-weight="bold"' if bold else ""
     return (
         f'<text x="{x:.2f}" y="{y:g}" text-anchor="{anchor}"'
         f' dominant-baseline="central"{weight}>{escape(text, quote=False)}</text>'
     )
-
-
-def cost_name(database: str) -> str:
-    """How the names of a database's pictures begin."""
-    return f"cost-{database.lower()}"
-
-
-def server_name(part: str) -> str:
-    """How the names of the pictures of a part of ``server`` begin."""
-    return f"server-{part}"
 
 
 def cost_charts(document: Document) -> Iterator[tuple[str, str, Groups]]:
@@ -165,7 +112,8 @@ def cost_charts(document: Document) -> Iterator[tuple[str, str, Groups]]:
             if (case["database"], case["payload"]) == (database, SIZE)
         ]
         title = COST_TITLE.format(database=database)
-        yield cost_name(database), title, groups_of(cases, "overhead", NAMES)
+        groups = groups_of(cases, "overhead", NAMES)
+        yield f"cost-{database.lower()}", title, groups
 
 
 def server_charts(document: Document) -> Iterator[tuple[str, str, Groups]]:
@@ -173,47 +121,47 @@ def server_charts(document: Document) -> Iterator[tuple[str, str, Groups]]:
     for part in document["parts"]:
         rows = [row for row in document["requests"] if row["part"] == part["part"]]
         groups = groups_of(rows, "requests_per_second", SERVER_NAMES)
-        yield server_name(part["part"]), SERVER_TITLE.format(**part), groups
+        yield f"server-{part['part']}", SERVER_TITLE.format(**part), groups
 
 
 #: What draws the pictures, by the name of the benchmark, and where its figures are.
 DRAWN = {"cost": (cost_charts, "cases"), "server": (server_charts, "requests")}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Draw all pictures. The exit code.
-
-    :param arguments: instead of those of the process.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks figures",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="exit code: 0; 1 if there are no figures; 2 if the options are wrong",
-    )
-    for flag, default, text in (
-        ("--results", results.RESULTS, "figures are (default: benchmarks/results)"),
-        ("--output", PICTURES, "pictures go (default: docs/_static/benchmarks)"),
-    ):
-        parser.add_argument(
-            flag, type=Path, default=default, metavar="FOLDER", help=f"where the {text}"
-        )
-    options = parser.parse_args(arguments)
+def run(options: Options) -> Iterator[dict[str, object]]:
+    """Draw all pictures."""
     options.output.mkdir(parents=True, exist_ok=True)
     for name, (charts, rows) in DRAWN.items():
         source = options.results / f"{name}.json"
         if not source.is_file():
-            print(
-                f"There are no figures in {source}. Run 'python -m benchmarks {name}"
-                f" --json {source}' first.",
-                file=sys.stderr,
+            raise BrokenError(
+                f"there are no figures in {source}; run 'python -m benchmarks {name}"
+                f" --json {source}' first"
             )
-            return 1
         document = results.load(source)
         identifier = f"sha256:{digest(document[rows])}"
         for picture, title, groups in charts(document):
             for theme in THEMES:
-                path = options.output / f"{picture}-{theme.name}.svg"
+                path = options.output / f"{picture}-{theme}.svg"
                 path.write_text(bar_chart(title, groups, theme, identifier), "utf-8")
                 print(path)
-    return 0
+    yield from ()
+
+
+BENCHMARK = Benchmark(
+    "figures",
+    __doc__,
+    run,
+    options={
+        "--results": {
+            "type": Path,
+            "default": results.RESULTS,
+            "help": "where the figures are (default: benchmarks/results)",
+        },
+        "--output": {
+            "type": Path,
+            "default": PICTURES,
+            "help": "where the pictures go (default: docs/_static/benchmarks)",
+        },
+    },
+)

@@ -27,9 +27,6 @@ import sqlalchemy as sa
 from flask import Flask, Request, Response
 from flask.sessions import SessionInterface, SessionMixin
 
-#: Runs one statement; what is returned can be asked for a row.
-Execute = Callable[[str, tuple[Any, ...]], Any]
-
 USER = "_user_id"
 TABLE = "floor"
 #: The types of the key, of the data and of the expiry.
@@ -45,27 +42,21 @@ class FloorSession(SessionMixin):
 
     def __init__(self, load: Callable[[FloorSession], dict[str, Any] | None]) -> None:
         self._load = load
-        self._data: dict[str, Any] | None = None
-        self.modified = False
-        self.exists = False
+        self.loaded: dict[str, Any] | None = None
+        self.modified = self.exists = False
         self.token = ""
         self.expires = 0
         self.user: object = None
 
     @property
-    def loaded(self) -> bool:
-        """Whether it was touched."""
-        return self._data is not None
-
-    @property
     def data(self) -> dict[str, Any]:
         """What it holds."""
-        if self._data is None:
+        if self.loaded is None:
             found = self._load(self)
             self.exists = found is not None
-            self._data = found or {}
-            self.user = self._data.get(USER)
-        return self._data
+            self.loaded = found or {}
+            self.user = self.loaded.get(USER)
+        return self.loaded
 
     def __getitem__(self, key: str) -> Any:
         return self.data[key]
@@ -85,6 +76,16 @@ class FloorSession(SessionMixin):
         return len(self.data)
 
 
+#: With the marks of SQLite for parameters.
+STATEMENTS = {
+    "select": f"SELECT data, expires FROM {TABLE} WHERE id = ? AND expires > ?",
+    "insert": f"INSERT INTO {TABLE} VALUES (?, ?, ?)",
+    "save": f"UPDATE {TABLE} SET data = ?, expires = ? WHERE id = ?",
+    "move": f"UPDATE {TABLE} SET id = ?, data = ?, expires = ? WHERE id = ?",
+    "delete": f"DELETE FROM {TABLE} WHERE id = ?",
+}
+
+
 class FloorInterface(SessionInterface):
     """The session interface.
 
@@ -95,22 +96,12 @@ class FloorInterface(SessionInterface):
         self._url = url
         self._local = threading.local()
         self._connections: list[Any] = []
-        mark = "?" if url.get_backend_name() == "sqlite" else "%s"
-        self._select = (
-            f"SELECT data, expires FROM {TABLE} WHERE id = {mark} AND expires > {mark}"
-        )
-        self._insert = f"INSERT INTO {TABLE} VALUES ({mark}, {mark}, {mark})"
-        self._update = (
-            f"UPDATE {TABLE} SET id = {mark}, data = {mark}, expires = {mark}"
-            f" WHERE id = {mark}"
-        )
-        self._save = (
-            f"UPDATE {TABLE} SET data = {mark}, expires = {mark} WHERE id = {mark}"
-        )
-        self._delete = f"DELETE FROM {TABLE} WHERE id = {mark}"
+        kind = url.get_backend_name()
+        mark = "?" if kind == "sqlite" else "%s"
+        self._sql = {name: sql.replace("?", mark) for name, sql in STATEMENTS.items()}
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
-        key, data, expires = TYPES[url.get_backend_name()]
+        key, data, expires = TYPES[kind]
         self.execute(
             f"CREATE TABLE IF NOT EXISTS {TABLE} (id {key} NOT NULL PRIMARY KEY,"
             f" data {data} NOT NULL, expires {expires} NOT NULL)",
@@ -126,7 +117,7 @@ class FloorInterface(SessionInterface):
                 return None
             session.token = token
             key = self._row_id(app, token)
-            row = self.execute(self._select, (key, int(time.time()))).fetchone()
+            row = self.execute(self._sql["select"], (key, int(time.time()))).fetchone()
             if row is None:
                 return None
             session.expires = row[1]
@@ -139,7 +130,7 @@ class FloorInterface(SessionInterface):
     ) -> None:
         """Store it if a key was assigned, and now and then to renew it."""
         assert isinstance(session, FloorSession)
-        if not session.loaded:
+        if session.loaded is None:
             return
         response.vary.add("Cookie")
         lifetime = int(app.permanent_session_lifetime.total_seconds())
@@ -152,20 +143,20 @@ class FloorInterface(SessionInterface):
         token = session.token
         if not session:
             if session.exists:
-                self.execute(self._delete, (self._row_id(app, token),))
+                self.execute(self._sql["delete"], (self._row_id(app, token),))
                 response.delete_cookie("session", httponly=True)
             return
         data = self._encode(session.data)
         if not session.exists:
             token = secrets.token_urlsafe(32)
-            self.execute(self._insert, (self._row_id(app, token), data, expires))
+            self.execute(self._sql["insert"], (self._row_id(app, token), data, expires))
         elif session.get(USER) != session.user:
             renewed = True
             before, token = token, secrets.token_urlsafe(32)
             keys = self._row_id(app, token), self._row_id(app, before)
-            self.execute(self._update, (keys[0], data, expires, keys[1]))
+            self.execute(self._sql["move"], (keys[0], data, expires, keys[1]))
         else:
-            self.execute(self._save, (data, expires, self._row_id(app, token)))
+            self.execute(self._sql["save"], (data, expires, self._row_id(app, token)))
         if renewed:
             response.set_cookie(
                 "session",
@@ -180,13 +171,11 @@ class FloorInterface(SessionInterface):
 
     def execute(self, statement: str, parameters: tuple[Any, ...]) -> Any:
         """Run one statement on this thread's connection."""
-        try:
-            execute: Execute = self._local.execute
-        except AttributeError:
-            execute = self._local.execute = self._connect()
-        return execute(statement, parameters)
+        if not hasattr(self._local, "execute"):
+            self._local.execute = self._connect()
+        return self._local.execute(statement, parameters)
 
-    def _connect(self) -> Execute:
+    def _connect(self) -> Any:
         """A new connection's way to run a statement."""
         dialect = self._url.get_dialect()()
         arguments, options = dialect.create_connect_args(self._url)
@@ -196,10 +185,10 @@ class FloorInterface(SessionInterface):
             connection.isolation_level = None
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            return connection.execute  # type: ignore[no-any-return]
+            return connection.execute
         if dialect.name == "postgresql":
             connection.autocommit = True
-            return connection.execute  # type: ignore[no-any-return]
+            return connection.execute
         connection.autocommit(True)
         cursor = connection.cursor()
 

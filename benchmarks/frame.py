@@ -20,7 +20,6 @@ from typing import Any, NoReturn
 
 from benchmarks import results, tables
 from benchmarks.blocks import as_text
-from benchmarks.results import Document
 
 Options = argparse.Namespace
 
@@ -45,22 +44,21 @@ class Benchmark:
 
     :ivar name: its module's.
     :ivar text: says in its help what it does.
-    :ivar run: measures, and yields a document after each part.
+    :ivar run: measures, and yields a document after each part. What is wrong with the
+        sessions stands in its ``faults``, and makes the exit code 1.
     :ivar databases: what ``--database`` can choose; nothing where there is no choice.
     :ivar options: its own options, as argparse has them.
     :ivar quick: what options are with ``--quick``, unless they are given.
     :ivar packages: whose versions are written down, besides those that all use.
-    :ivar faults: what in the figures makes the exit code 1.
     """
 
     name: str
     text: str
-    run: Callable[[Options], Iterator[Document]]
+    run: Callable[[Options], Iterator[dict[str, Any]]]
     databases: Sequence[str] = ()
     options: Mapping[str, Mapping[str, Any]] = results.NOTHING
     quick: Mapping[str, Any] = results.NOTHING
     packages: Sequence[str] = ()
-    faults: Callable[[Document], list[str]] = lambda document: []
 
 
 def amount(
@@ -98,18 +96,20 @@ def parse(benchmark: Benchmark, arguments: Sequence[str] | None) -> Options:
         )
     for flag, option in benchmark.options.items():
         parser.add_argument(flag, **option)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="a try of some seconds, whose figures mean nothing",
-    )
-    parser.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="write the figures to this file, too; what it has of databases that are"
-        " not measured is kept",
-    )
+    if benchmark.quick:
+        parser.add_argument(
+            "--quick",
+            action="store_true",
+            help="a try of some seconds, whose figures mean nothing",
+        )
+        parser.add_argument(
+            "--json",
+            type=Path,
+            metavar="FILE",
+            help="write the figures to this file, too; of databases that are not"
+            " measured, what it has is kept",
+        )
+    parser.set_defaults(quick=False, json=None)
     options = parser.parse_args(arguments)
     if options.quick:
         parser.set_defaults(**benchmark.quick)
@@ -125,23 +125,25 @@ def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
     options = parse(benchmark, arguments)
     signal.signal(signal.SIGTERM, terminate)
     found: dict[str, Any] = {"quick": options.quick}
+    code = 0
     try:
         for part in benchmark.run(options):
-            print(as_text(tables.of_benchmark(benchmark.name, part)), flush=True)
-            found = results.joined(found, part)
+            for blocks in tables.PRINTED[benchmark.name]:
+                print(as_text(blocks(part)), flush=True)
+            for fault in part.pop("faults", ()):
+                say(fault)
+                code = 1
+            found = results.merged(found, part)
     except KeyboardInterrupt:
         say("Interrupted; what the benchmark made is removed.")
         return 130
     except BrokenError as error:
-        say(f"The figures would mean nothing: {error}.")
+        say(f"Broken off: {error}.")
         return 1
-    faults = benchmark.faults(found)
-    for fault in faults:
-        say(fault)
     if options.json and len(found) > 1:
         document = results.document(benchmark.name, found, benchmark.packages)
-        results.write(options.json, results.merged(options.json, document))
-    return int(bool(faults))
+        results.write(options.json, document)
+    return code
 
 
 def say(text: str) -> None:

@@ -19,8 +19,6 @@ from dataclasses import dataclass, field
 
 #: How long an answer may take, or the workers to share the connections, in seconds.
 PATIENCE = 30.0
-#: How many kinds of failures are told apart.
-EXAMPLES = 20
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _COOKIE = re.compile(rb"\r\nset-cookie: *([^;\r]*)", re.IGNORECASE)
@@ -83,11 +81,9 @@ class Connection:
 
 
 def connect(port: int, connections: int, workers: int, path: bytes) -> list[Connection]:
-    """Open connections that are shared out evenly among the server's workers.
-
-    Which worker accepts a connection is chance, and a connection stays with it. If one
-    had more than the others, its requests would wait longer, and differently in each
-    run.
+    """Open connections that are shared out evenly among the server's workers: which of
+    them accepts one is chance, and if one had more than the others, its requests would
+    wait longer, and differently in each run.
 
     :param path: where a worker answers with its own name.
     :raises OSError: the workers do not share them, or do not answer.
@@ -98,9 +94,7 @@ def connect(port: int, connections: int, workers: int, path: bytes) -> list[Conn
     deadline = time.monotonic() + PATIENCE
     while len(kept) < connections:
         if time.monotonic() > deadline:
-            raise TimeoutError(
-                f"the workers do not share: {sorted(of_worker.values())}"
-            )
+            raise TimeoutError(f"the workers do not share: {of_worker}")
         # Many at once, so that no worker is ready for all of them.
         opened = [Connection(port) for _ in range(connections)]
         for connection in opened:
@@ -122,13 +116,13 @@ class Load:
     :ivar rate: right answers in a second.
     :ivar cpu: the share of one core that the load itself took.
     :ivar latencies: how long each right answer took, in milliseconds.
-    :ivar failures: what went wrong, and how often, with the warm-up.
+    :ivar failures: what went wrong, with the warm-up.
     """
 
     rate: float = 0.0
     cpu: float = 0.0
     latencies: list[float] = field(default_factory=list)
-    failures: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
 
 
 def load(
@@ -170,9 +164,7 @@ def load(
                 connection.close()
                 connection.open()
             if status != b"200" or not check(visitor, body) or not visitor.cookie:
-                problem = f"{status.decode(errors='replace')}: {body[:60]!r}"
-                is_known = len(measured.failures) < EXAMPLES
-                measured.failures[problem if is_known else "more"] += 1
+                measured.failures.append(f"{status!r}: {body[:60]!r}")
             elif begin <= now < end:
                 measured.latencies.append(1000 * (now - sent))
 

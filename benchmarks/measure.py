@@ -25,8 +25,8 @@ from benchmarks import peers
 from benchmarks.frame import BrokenError, say
 from benchmarks.peers import LOGIN, NEW, READ, WRITE, Peer, WSGIApplication
 
-#: Blocks of sessions, one a round, one after the other.
-BLOCKS = 8
+#: So many batches have sessions of their own, or nearly so.
+BATCHES = 8
 #: Requests of a batch that are not timed: after the others, caches are cold.
 WARM_UP = 3
 _COOKIE = re.compile(r"session=([^;]*)")
@@ -94,29 +94,24 @@ class Contender:
         self.peer = peer
         self.batch = batch
         self.keeps = peer.name not in {peers.NOTHING, peers.DJANGO_NOTHING}
-        self.blocks: list[list[Client]] = []
+        self.clients: list[Client] = []
 
     def begin_sessions(self, number: int) -> list[Client]:
         """New sessions with the payload."""
-        answers = call_all(
-            self.peer.wsgi, [Client().environ(NEW) for _ in range(number)]
-        )
+        environs = [Client().environ(NEW) for _ in range(number)]
+        answers = call_all(self.peer.wsgi, environs)
         if self.keeps and not all(answer.cookie for answer in answers):
             raise BrokenError(f"{self.peer.name}: a new session has no cookie")
         # One with no session of its own gets a cookie all the same.
         return [Client(answer.cookie or "x" * 43) for answer in answers]
 
-    def prepare(self, turn: int, requests: Sequence[str]) -> None:
-        """Have the sessions of this round ready."""
-        while len(self.blocks) < BLOCKS:
-            self.blocks.append(self.begin_sessions(WARM_UP + self.batch))
-        self.block = self.blocks[turn % BLOCKS]
-        if LOGIN in requests:
-            self.fresh = self.begin_sessions(WARM_UP + self.batch)
-
     def time(self, request: str) -> float:
         """Microseconds that a request of a batch took."""
-        clients = self.fresh if request == LOGIN else self.block
+        number = WARM_UP + self.batch
+        self.clients = self.clients or self.begin_sessions(BATCHES * number)
+        clients = random.sample(self.clients, number)
+        if request == LOGIN:
+            clients = self.begin_sessions(number)
         environs = [client.environ(request) for client in clients]
         gc.collect()
         first = call_all(self.peer.wsgi, environs[:WARM_UP])
@@ -169,31 +164,27 @@ def measure(
     """
     times: Times = defaultdict(list)
     turn = 0
-    # A first round that does not count: pools, caches and prepared statements fill.
-    take_turn(contenders, requests, turn, defaultdict(list))
-    # What is there stays, and costs the collections between batches nothing.
-    gc.collect()
-    gc.freeze()
     begun = time.monotonic()
     try:
-        while turn < least or time.monotonic() - begun < seconds:
+        while turn <= least or time.monotonic() - begun < seconds:
+            for request in random.sample(requests, len(requests)):
+                for contender in random.sample(contenders, len(contenders)):
+                    took = contender.time(request)
+                    # A first round does not count: pools, caches and prepared
+                    # statements fill.
+                    if turn:
+                        times[request, contender.peer.name].append(took)
+            if not turn:
+                # What is there stays, and costs the collections between batches
+                # nothing.
+                gc.collect()
+                gc.freeze()
+                begun = time.monotonic()
             turn += 1
-            take_turn(contenders, requests, turn, times)
     finally:
         gc.unfreeze()
-    say(f"  {turn} rounds in {time.monotonic() - begun:.0f} s")
+    say(f"  {turn - 1} rounds in {time.monotonic() - begun:.0f} s")
     return times
-
-
-def take_turn(
-    contenders: Sequence[Contender], requests: Sequence[str], turn: int, times: Times
-) -> None:
-    """One round."""
-    for contender in contenders:
-        contender.prepare(turn, requests)
-    for request in random.sample(requests, len(requests)):
-        for contender in random.sample(contenders, len(contenders)):
-            times[request, contender.peer.name].append(contender.time(request))
 
 
 def overhead(times: Sequence[float], baseline: Sequence[float]) -> float:

@@ -4,6 +4,7 @@ imports it, but for ``Session`` in the process that :mod:`benchmarks.startup` st
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,9 +21,9 @@ from flask_sessionsql.storage.purging import purge
 from flask_sessionsql.storage.store import SessionStore
 from flask_sessionsql.storage.tables import sessions_table
 
-from .databases import use_wal
+from . import databases
 from .frame import BrokenError
-from .peers import KEY
+from .peers import KEY, make_payload
 
 TABLE = SessionConfig.table
 LIFETIME = SessionConfig.lifetime
@@ -38,38 +39,17 @@ def set_up(app: Flask, database: sa.URL) -> sa.Engine:
     interface = app.session_interface
     assert isinstance(interface, FlaskSQLAlchemySessionInterface)
     engine: sa.Engine = interface.records(app).store.engine
-    use_wal(engine)
+    databases.use_wal(engine)
     return engine
 
 
-def table_of(name: str = TABLE) -> sa.Table:
-    """The table of the sessions, under this name."""
-    return sessions_table(sa.MetaData(), name)
-
-
-# Rows.
-
-#: The columns that :func:`rows` fills, in its order.
-COLUMNS = (
-    "id",
-    "handle",
-    "user_id",
-    "data",
-    "version",
-    "created_at",
-    "expires_at",
-    "last_used_at",
-    "purge_at",
-)
 #: Over how many seconds the ends of the sessions are spread: 30 days.
 SPREAD = 30 * 24 * 3600
-#: Stands for a user's name in the data.
+#: Stands for a user's name in the data of a session, which has about 200 bytes.
 USER = "user-0000000"
-
-
-def token_of(number: int) -> str:
-    """The token of the session with this number."""
-    return f"benchmark-{number:032d}"
+#: The token of the session with a number.
+TOKEN = "benchmark-{:032d}"
+DATA = {**make_payload(175), "_user_id": USER}
 
 
 def has_expired(number: int, rows: int, expired: int) -> bool:
@@ -77,40 +57,33 @@ def has_expired(number: int, rows: int, expired: int) -> bool:
     return number * expired % rows < expired
 
 
-def new_data() -> dict[str, Any]:
-    """What a session holds: about 200 bytes when stored."""
-    return {
-        "_user_id": USER,
-        "_fresh": True,
-        "_id": "0f" * 32,
-        "cart": [[1001, 2], [1002, 1], [1003, 5]],
-        "language": "en-GB",
-        "last_page": "/shop/books/0123456789",
-        "visits": 1,
-    }
+def fill(url: sa.URL, name: str, rows: int, expired: int = 0) -> sa.Table:
+    """Make a table with so many rows, of which so many have expired."""
+    table = sessions_table(sa.MetaData(), name)
+    columns = "id handle user_id data version created_at expires_at last_used_at"
+    made = _rows(rows, expired, int(time.time()))
+    databases.fill(url, table, [*columns.split(), "purge_at"], made)
+    return table
 
 
-def rows(number: int, expired: int, now: int) -> Iterator[tuple[object, ...]]:
-    """So many rows, of which so many have expired at ``now``, in the order of the key,
-    so that the table is as dense as the database makes it.
+def _rows(rows: int, expired: int, now: int) -> Iterator[tuple[object, ...]]:
+    """The rows in the order of the key, so that the table is as dense as the database
+    makes it.
     """
-    head, tail = MsgpackSerializer().dumps(new_data()).split(USER.encode())
+    head, tail = MsgpackSerializer().dumps(DATA).split(USER.encode())
     # One object for each row, the number behind the key: with 10 million of them, a
     # tuple each would be too much.
-    keys = [row_id(KEY, token_of(n)) + n.to_bytes(8) for n in range(number)]
+    keys = [row_id(KEY, TOKEN.format(n)) + n.to_bytes(8) for n in range(rows)]
     keys.sort()
     for key in keys:
         n = int.from_bytes(key[32:])
         name = f"user-{n // 3:07d}"
         ends = now + 86400 + n * 7919 % SPREAD
-        if has_expired(n, number, expired):
+        if has_expired(n, rows, expired):
             ends = now - 1 - n * 7919 % SPREAD
         begins = ends - LIFETIME
         data = b"".join((head, name.encode(), tail))
         yield key[:32], new_handle(begins), name, data, 1, begins, ends, begins, ends
-
-
-# Requests, without the application around them.
 
 
 class Sessions:
@@ -121,16 +94,11 @@ class Sessions:
 
     def __init__(self, database: sa.URL, name: str = TABLE) -> None:
         source = sa.create_engine(database)
-        use_wal(source)
-        self.table = table_of(name)
+        databases.use_wal(source)
+        self.table = sessions_table(sa.MetaData(), name)
         self._store = SessionStore(sessions_engine(source), self.table)
-        self._records = SessionRecords(
-            SessionConfig(), self._store, MsgpackSerializer()
-        )
-
-    def find(self, number: int, now: int) -> tuple[Any, dict[Any, Any]] | None:
-        """Read the session with this number. ``None`` where there is none."""
-        return self._records.find([KEY], token_of(number), now)
+        serializer = MsgpackSerializer()
+        self._records = SessionRecords(SessionConfig(), self._store, serializer)
 
     def save(self, record: Any, data: dict[Any, Any], now: int) -> tuple[Any, Any]:
         """Save what a request made of its session, if it is to be saved.
@@ -147,8 +115,8 @@ class Sessions:
 
     def read(self, number: int, now: int) -> tuple[Any, dict[Any, Any]]:
         """A request that reads its session, which has to be there."""
-        found = self.find(number, now)
-        if found is None or found[1].keys() != new_data().keys():
+        found = self._records.find([KEY], TOKEN.format(number), now)
+        if found is None or "visits" not in found[1]:
             raise BrokenError(f"session {number} of {self.table.name} was not found")
         return found
 

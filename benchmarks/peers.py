@@ -19,6 +19,9 @@ from flask import Flask, Request, Response, session
 from flask.sessions import SessionInterface, SessionMixin
 from flask_sqlalchemy import SQLAlchemy
 
+#: Bytes of the session that most is about.
+SIZE = 200
+
 #: What a server calls.
 WSGIApplication = Callable[..., Iterable[bytes]]
 
@@ -49,9 +52,6 @@ KEY = "the key of a benchmark"
 REDIS_PREFIX = os.environ.setdefault(
     "SESSIONSQL_BENCHMARK_PREFIX", f"sessionsql-benchmark-{secrets.token_hex(4)}:"
 )
-
-
-# What a session holds.
 
 
 def make_payload(size: int) -> dict[str, Any]:
@@ -147,9 +147,6 @@ def add_view(app: Flask, name: str, view: View, besides: Besides | None) -> None
     app.add_url_rule(f"/{name}", name, answer)
 
 
-# The sessions.
-
-
 class NoSession(dict[str, Any], SessionMixin):
     """Empty for ever."""
 
@@ -176,9 +173,6 @@ class NoSessionInterface(SessionInterface):
         self, app: Flask, session: SessionMixin, response: Response
     ) -> None:
         """Nothing is saved."""
-
-
-# The contenders.
 
 
 def nothing() -> None:

@@ -31,27 +31,21 @@ from benchmarks.databases import (
     address,
     connecting,
     described,
-    fill,
     own_database,
     pages_in_memory,
 )
 from benchmarks.frame import Benchmark, BrokenError, Options, amount, begin, say
-from benchmarks.growth import ROW
-from benchmarks.ours import COLUMNS, Sessions, has_expired, rows, set_up, table_of
+from benchmarks.ours import TABLE, Sessions, fill, has_expired, set_up
 from benchmarks.peers import KEY, READ, WRITE
-from benchmarks.results import Document
 
 CLIENTS = 4
-KINDS = (READ, WRITE)
-#: One client request in so many comes with the token of a session that has expired.
-EXPIRED_EVERY = 50
 #: Phases are numbered: the clients warm up, then quiet times and those of the purge
 #: alternate, and the odd ones are quiet.
 STOP = -1
 #: The command's exit code where its time was over, and some are left.
 TIME_OVER = 3
 
-#: Seconds that a client's requests took, by phase and kind.
+#: Milliseconds that requests took, by phase and kind.
 Times = dict[tuple[int, str], list[float]]
 
 
@@ -63,24 +57,19 @@ def client(
     chance = random.Random(seed)
     times: Times = defaultdict(list)
     failures = []
-    turn = 0
     while (now := phase.value) != STOP:
-        turn += 1
         number = chance.randrange(rows)
-        gone = has_expired(number, rows, expired)
-        if gone and turn % EXPIRED_EVERY:
+        if has_expired(number, rows, expired):
             continue
-        kind = KINDS[turn % 2]
+        kind = chance.choice((READ, WRITE))
         request: Any = sessions.write if kind == WRITE else sessions.read
         start = time.perf_counter()
         try:
-            if not gone:
-                request(number, int(time.time()))
-                times[now, kind].append(time.perf_counter() - start)
-            elif sessions.find(number, int(time.time())) is not None:
-                failures.append("an expired session was served")
+            request(number, int(time.time()))
         except Exception as error:
             failures.append(f"{kind}: {type(error).__name__}: {error}")
+            continue
+        times[now, kind].append(1000 * (time.perf_counter() - start))
     sessions.close()
     answer.send((times, failures))
 
@@ -100,27 +89,23 @@ def purger(url: str, pipe: Connection) -> None:
         pipe.send((done.exit_code, done.output))
 
 
-def run(options: Options) -> Iterator[Document]:
+def run(options: Options) -> Iterator[dict[str, Any]]:
     """Measure on each database."""
     if options.expired >= options.rows:
         raise SystemExit("--expired has to be less than --rows: clients use the others")
     for kind in options.database:
-        with own_database(kind) as url, pages_in_memory(url, ROW * options.rows) as mem:
+        with own_database(kind) as url, pages_in_memory(url, options.rows) as memory:
             name = described(url)
-            table = table_of()
             say(f"{name}: filling {options.rows:,} rows")
-            now = int(time.time())
-            fill(url, table, COLUMNS, rows(options.rows, options.expired, now))
+            table = fill(url, TABLE, options.rows, options.expired)
             times, failures, lasted = phases(address(url), options)
             with connecting(url).connect() as connection:
                 left = connection.scalar(sa.select(sa.func.count()).select_from(table))
         if left != options.rows - options.expired:
             raise BrokenError(f"{left} rows are left")
-        for failure in failures[:10]:
-            say(f"  {failure}")
         result = {
             "database": name,
-            "memory": mem,
+            "memory": memory,
             "rows": options.rows,
             "expired": options.expired,
             "clients": CLIENTS,
@@ -128,17 +113,17 @@ def run(options: Options) -> Iterator[Document]:
             "failures": len(failures),
             **summary(times, lasted),
         }
-        yield {"databases": [result]}
+        yield {"databases": [result], "faults": failures[:10]}
 
 
-def phases(
-    url: str, options: Options
-) -> tuple[Sequence[Times], list[str], list[float]]:
+def phases(url: str, options: Options) -> tuple[Times, list[str], list[float]]:
     """Let the clients work, quietly and beside the purge by turns. What they measured,
     what went wrong, and how many seconds each phase lasted.
     """
     phase = multiprocessing.get_context("spawn").RawValue(c_int, 0)
     lasted: list[float] = []
+    times: Times = defaultdict(list)
+    failures: list[str] = []
 
     def lasting(wait: Callable[[], Any]) -> Any:
         phase.value = len(lasted)
@@ -147,87 +132,59 @@ def phases(
         lasted.append(time.perf_counter() - start)
         return found
 
-    def quiet() -> None:
-        time.sleep(options.seconds)
-
-    def purged() -> Any:
-        purge.send(options.seconds)
-        return purge.recv()
-
     with ExitStack() as stack:
+        purge = begin(stack, purger, url)
         clients = [
             begin(stack, client, url, options.rows, options.expired, phase, seed)
             for seed in range(CLIENTS)
         ]
-        purge = begin(stack, purger, url)
-        code = TIME_OVER
         try:
             purge.recv()
-            lasting(quiet)
-            lasting(quiet)
+            lasting(lambda: time.sleep(options.seconds))
+            code = TIME_OVER
             while code == TIME_OVER:
-                code, said = lasting(purged)
+                lasting(lambda: time.sleep(options.seconds))
+                purge.send(options.seconds)
+                code, said = lasting(purge.recv)
                 say(f"  {said.strip()}")
-                lasting(quiet)
-            if code:
-                raise BrokenError(f"the purge ended with exit code {code}")
+            lasting(lambda: time.sleep(options.seconds))
             phase.value = STOP
-            found = [pipe.recv() for pipe in clients]
+            for pipe in clients:
+                measured, wrong = pipe.recv()
+                failures += wrong
+                for key, found in measured.items():
+                    times[key] += found
         except EOFError:
             raise BrokenError("a client or the purge broke down") from None
-    return (
-        [times for times, _ in found],
-        [failure for _, failures in found for failure in failures],
-        lasted,
-    )
+    if code:
+        raise BrokenError(f"the purge ended with exit code {code}")
+    return times, failures, lasted
 
 
-def summary(measured: Sequence[Times], lasted: Sequence[float]) -> dict[str, Any]:
-    """By kind of request: the medians of all quiet times and of those of the purge, in
-    milliseconds; and the ratio, the median of those of each time of the purge to the
-    quiet times around it, since whatever else the machine does changes meanwhile.
+def summary(times: Times, lasted: Sequence[float]) -> dict[str, Any]:
+    """By kind of request: the medians of all quiet times and of those of the purge, and
+    the ratio, the median of those of each time of the purge to the quiet times around
+    it, since whatever else the machine does changes meanwhile.
     """
 
     def median(kind: str, phases: Sequence[int]) -> float:
-        found = [
-            second
-            for phase in phases
-            for each in measured
-            for second in each[phase, kind]
-        ]
+        found = [took for phase in phases for took in times[phase, kind]]
         if not found:
             raise BrokenError("nothing was answered in a phase; give more --seconds")
-        return 1000 * statistics.median(found)
+        return statistics.median(found)
 
-    every = range(1, len(lasted))
-    quiet, busy = every[::2], every[1::2]
+    quiet, busy = range(1, len(lasted), 2), range(2, len(lasted), 2)
     # The last one may be too short to tell.
     told = [phase for phase in busy if lasted[phase] > max(lasted) / 2] or busy
-    return {
-        "median": {
-            kind: [round(median(kind, phases), 3) for phases in (quiet, busy)]
-            for kind in KINDS
-        },
-        "ratio": {
-            kind: round(
-                statistics.median(
-                    median(kind, [phase]) / median(kind, [phase - 1, phase + 1])
-                    for phase in told
-                ),
-                3,
-            )
-            for kind in KINDS
-        },
-    }
-
-
-def faults(document: Document) -> list[str]:
-    """The requests that failed."""
-    return [
-        f"{each['database']}: {each['failures']} requests failed"
-        for each in document["databases"]
-        if each["failures"]
-    ]
+    medians, ratios = {}, {}
+    for kind in (READ, WRITE):
+        medians[kind] = [round(median(kind, phases), 3) for phases in (quiet, busy)]
+        ratio = statistics.median(
+            median(kind, [phase]) / median(kind, [phase - 1, phase + 1])
+            for phase in told
+        )
+        ratios[kind] = round(ratio, 3)
+    return {"median": medians, "ratio": ratios}
 
 
 BENCHMARK = Benchmark(
@@ -237,17 +194,9 @@ BENCHMARK = Benchmark(
     databases=("postgresql", "mariadb", "sqlite"),
     options={
         "--rows": amount("how many sessions there are", 2_000_000, 2),
-        "--expired": amount(
-            "how many of them have expired, and are deleted", 1_000_000
-        ),
-        "--seconds": amount(
-            "how long the clients warm up, and how long each quiet time and each time"
-            " of the purge lasts",
-            10.0,
-            0.1,
-        ),
+        "--expired": amount("how many of them have expired, and go", 1_000_000),
+        "--seconds": amount("how long each quiet time and each purge lasts", 10.0, 0.1),
     },
     quick={"rows": 4000, "expired": 2000, "seconds": 1.0},
     packages=("psycopg", "PyMySQL"),
-    faults=faults,
 )

@@ -7,6 +7,7 @@ import os
 import platform
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -24,17 +25,6 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("Flask", "Werkzeug", "Flask-SQLAlchemy", "SQLAlchemy", "msgspec")
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of the packages that are there, of those that all use and these."""
-    found = {}
-    for package in (*PACKAGES, *packages):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def document(
     name: str, figures: Document, packages: Iterable[str] = ()
 ) -> dict[str, Any]:
@@ -42,60 +32,52 @@ def document(
 
     :param name: the benchmark's.
     :param figures: what it came to; its ``versions`` are those of other programs.
-    :param packages: whose versions matter besides.
+    :param packages: whose versions matter besides those that everybody uses.
     """
-    # What it was measured on, without its name.
-    machine = {
-        "cores": len(os.sched_getaffinity(0)),
-        "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "platform": f"{platform.system()} {platform.machine()}",
+    found = {}
+    for package in (*PACKAGES, *packages):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {
+        "name": name,
+        "date": datetime.now(UTC).date().isoformat(),
+        # What it was measured on, without its name.
+        "machine": {
+            "cores": len(os.sched_getaffinity(0)),
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            "platform": f"{platform.system()} {platform.machine()}",
+        },
+        **merged({"versions": found}, figures),
     }
-    date = datetime.now(UTC).date().isoformat()
-    first = {"name": name, "date": date, "machine": machine}
-    return {**first, **joined({"versions": versions(packages)}, figures)}
 
 
-def joined(first: Document, second: Document) -> dict[str, Any]:
-    """Two parts of a document as one: lists one after the other, and versions."""
-    both = {**first, **second}
-    for key, value in first.items():
-        if key in second and isinstance(value, list):
-            both[key] = [*value, *second[key]]
-        elif key in second and isinstance(value, dict):
-            both[key] = {**value, **second[key]}
-    return both
-
-
-def merged(path: Path, new: Document) -> Document:
-    """The new document, with what the file has of parts, or of databases, that were
+def merged(old: Document, new: Document) -> dict[str, Any]:
+    """The new document, with what the old one has of parts, or of databases, that were
     not measured now. Everything keeps its place.
     """
-    if not path.exists():
-        return new
-    old = load(path)
-    both = dict(new)
-    for key, rows in new.items():
-        if not isinstance(rows, list):
-            continue
-        places: dict[str, list[Any]] = {}
-        for document in (old.get(key, []), rows):
-            found = defaultdict(list)
-            for row in document:
-                found[_place(row)].append(row)
-            places |= found
-        both[key] = list(chain(*places.values()))
-    both["versions"] = {**old["versions"], **new["versions"]}
+    both = {**old, **new}
+    for key in old.keys() & new.keys():
+        if isinstance(new[key], list):
+            places: dict[str, list[Any]] = {}
+            for rows in (old[key], new[key]):
+                found = defaultdict(list)
+                for row in rows:
+                    # What it is about: a part, or a database, whatever its version.
+                    place = row.get("part") or row["database"].split()[0]
+                    found[place].append(row)
+                places |= found
+            both[key] = list(chain(*places.values()))
+        elif isinstance(new[key], dict):
+            both[key] = {**old[key], **new[key]}
     return both
-
-
-def _place(row: Document) -> str:
-    """What a row is about: a part, or a database, whatever its version."""
-    return str(row.get("part") or row["database"].split()[0])
 
 
 def write(path: Path, what: Document) -> None:
-    """Write a document to a file, whose directory is created."""
+    """Write a document to a file, whose directory is created. What it does not have of
+    the one that is there is kept.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    what = merged(load(path), what) if path.exists() else what
     text = json.dumps(what, indent=1, ensure_ascii=False)
     unfinished = path.with_name(f"{path.name}.part")
     unfinished.write_text(f"{text}\n", encoding="utf-8")

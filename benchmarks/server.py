@@ -19,10 +19,9 @@ import socket
 import statistics
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +32,18 @@ from benchmarks.databases import NAMES, own_database
 from benchmarks.frame import Benchmark, BrokenError, Options, amount, say
 from benchmarks.load import Check, Connection, Load, Visitor, connect, load
 from benchmarks.measure import Client, call_all
-from benchmarks.peers import FLASK_SESSION, NEW, NOTHING, OURS, READ, UNTOUCHED, WRITE
-from benchmarks.results import Document
-from benchmarks.targets import SIZE
+from benchmarks.peers import NEW, OURS, READ, SIZE, WRITE
 
 #: Tells a worker which application it has.
 VARIABLE = "SESSIONSQL_BENCHMARK_PEER"
-APPLICATION = "benchmarks.server:application"
+APPLICATION = "benchmarks.server:application()"
+GUNICORN = [
+    "gunicorn",
+    "--worker-class=gthread",
+    "--keep-alive=600",
+    "--log-level=warning",
+    "--no-control-socket",
+]
 #: Where a worker answers with its name.
 WORKER = "/worker"
 #: As long as that of ours, for those who have no session.
@@ -66,38 +70,42 @@ class Part:
     requests: tuple[str, ...]
 
 
-ALL = (NOTHING, peers.COOKIE, OURS, peers.RAW, peers.FLASK_SESSION_REDIS, FLASK_SESSION)
+ALL = (
+    peers.NOTHING,
+    peers.COOKIE,
+    OURS,
+    peers.RAW,
+    peers.FLASK_SESSION_REDIS,
+    peers.FLASK_SESSION,
+)
 PARTS = {
-    "plain": Part(2, 1, "postgresql", ALL, (UNTOUCHED, READ, WRITE)),
-    "threads": Part(2, 8, "postgresql", ALL, (UNTOUCHED, READ, WRITE)),
-    "sqlite": Part(4, 1, "sqlite", (OURS, FLASK_SESSION), (WRITE, NEW)),
-    "sqlite-threads": Part(2, 8, "sqlite", (OURS, FLASK_SESSION), (WRITE, NEW)),
+    "plain": Part(2, 1, "postgresql", ALL, (peers.UNTOUCHED, READ, WRITE)),
+    "threads": Part(2, 8, "postgresql", ALL, (peers.UNTOUCHED, READ, WRITE)),
+    "sqlite": Part(4, 1, "sqlite", (OURS, peers.FLASK_SESSION), (WRITE, NEW)),
+    "sqlite-threads": Part(2, 8, "sqlite", (OURS, peers.FLASK_SESSION), (WRITE, NEW)),
 }
 #: With --quick.
 TRIED = {"threads", "sqlite"}
 
 #: On PostgreSQL ours is to serve so many times the requests that another one does.
 AIMS = (
-    (UNTOUCHED, NOTHING, 0.95),
+    (peers.UNTOUCHED, peers.NOTHING, 0.95),
     (READ, peers.COOKIE, 1.0),
-    (READ, FLASK_SESSION, 4.0),
-    (WRITE, FLASK_SESSION, 2.5),
+    (READ, peers.FLASK_SESSION, 4.0),
+    (WRITE, peers.FLASK_SESSION, 2.5),
 )
-
-
-# A worker.
 
 
 def application() -> peers.WSGIApplication:
     """What gunicorn serves."""
-    peer = peer_of(*json.loads(os.environ[VARIABLE]))
+    wsgi = peer_of(*json.loads(os.environ[VARIABLE])).wsgi
     worker = str(os.getpid()).encode()
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
-        if environ["PATH_INFO"] == WORKER:
-            start("200 OK", [("Content-Length", str(len(worker)))])
-            return [worker]
-        return peer.wsgi(environ, start)
+        if environ["PATH_INFO"] != WORKER:
+            return wsgi(environ, start)
+        start("200 OK", [("Content-Length", str(len(worker)))])
+        return [worker]
 
     return answer
 
@@ -108,22 +116,74 @@ def peer_of(name: str, database: str | None, redis: str | None) -> peers.Peer:
     return peers.make_peer(name, peers.make_payload(SIZE), url, redis)
 
 
-# A server.
-
-
-@dataclass
 class Served:
-    """A contender that is being served, and those who visit it."""
+    """A contender's gunicorn, and those who visit it.
 
-    name: str
-    process: subprocess.Popen[bytes]
-    log: Path
-    port: int
-    connections: list[Connection] = field(default_factory=list)
+    :param which: what :func:`peer_of` is given, the name first.
+    :param folder: where its log goes.
+    """
 
-    def said(self) -> str:
-        """What gunicorn says."""
-        return self.log.read_text(errors="replace")
+    def __init__(self, part: Part, folder: Path, *which: str | None) -> None:
+        self.name = str(which[0])
+        self.log = folder / f"{self.name}.log"
+        self.connections: list[Connection] = []
+        # gunicorn takes the socket over: so nobody else can have the port meanwhile.
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=512) as listening,
+            self.log.open("wb") as output,
+        ):
+            self.port = listening.getsockname()[1]
+            bind = f"--bind=fd://{listening.fileno()}"
+            threads = f"--workers={part.workers} --threads={part.threads}"
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *GUNICORN, bind, *threads.split(), APPLICATION],
+                cwd=Path(__file__).parents[1],
+                env={**os.environ, VARIABLE: json.dumps(which)},
+                pass_fds=[listening.fileno()],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C is for the benchmark, which then ends the servers.
+                start_new_session=True,
+            )
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Show what gunicorn says if the server cannot be loaded."""
+        try:
+            yield
+        except OSError as error:
+            raise SystemExit(
+                f"{self.name} could not be loaded: {error}\nWhat gunicorn says:\n"
+                f"{self.log.read_text(errors='replace')[-4000:]}"
+            ) from error
+
+    def prepare(self, workers: int, sessions: int) -> None:
+        """Open the connections, and begin sessions for each."""
+        with self.explained():
+            self.connections = connect(self.port, CONNECTIONS, workers, WORKER.encode())
+            for connection in self.connections:
+                visitors = [Visitor() for _ in range(-(-sessions // CONNECTIONS))]
+                connection.visitors = visitors
+                for visitor in visitors:
+                    connection.send(b"/" + NEW.encode(), visitor)
+                    status, _ = connection.receive(visitor)
+                    if self.name == peers.NOTHING:
+                        visitor.cookie = NO_SESSION
+                    if status != b"200" or not visitor.cookie:
+                        raise BrokenError(f"{self.name} begins no session")
+
+    def turn(self, request: str, seconds: float, seed: int = 0) -> Load:
+        """Load the server with one kind of requests."""
+        with self.explained():
+            return load(
+                self.connections,
+                f"/{request}".encode(),
+                check_of(self.name, request),
+                seconds=seconds,
+                warm_up=min(LEAD, seconds),
+                new=request == NEW,
+                seed=seed,
+            )
 
     def stop(self) -> None:
         """End gunicorn with its workers."""
@@ -138,137 +198,81 @@ class Served:
         self.process.wait()
 
 
-def serve(
-    name: str, part: Part, folder: Path, database: str | None, redis: str | None
-) -> Served:
-    """Start a contender's gunicorn."""
-    log = folder / f"{name}.log"
-    # gunicorn takes the socket over: so nobody else can have the port meanwhile.
-    with (
-        socket.create_server(("127.0.0.1", 0), backlog=512) as listening,
-        log.open("wb") as output,
-    ):
-        command = [
-            *(sys.executable, "-m", "gunicorn", f"--bind=fd://{listening.fileno()}"),
-            *("--worker-class=gthread", f"--workers={part.workers}"),
-            *(f"--threads={part.threads}", "--keep-alive=600", "--log-level=warning"),
-            *("--no-control-socket", f"{APPLICATION}()"),
-        ]
-        process = subprocess.Popen(
-            command,
-            cwd=Path(__file__).parents[1],
-            env={**os.environ, VARIABLE: json.dumps([name, database, redis])},
-            pass_fds=[listening.fileno()],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C is for the benchmark, which then ends the servers.
-            start_new_session=True,
-        )
-        return Served(name, process, log, listening.getsockname()[1])
-
-
-@contextmanager
-def explained(served: Served) -> Iterator[None]:
-    """Show what gunicorn says if the server cannot be loaded."""
-    try:
-        yield
-    except OSError as error:
-        raise SystemExit(
-            f"{served.name} could not be loaded: {error}\nWhat gunicorn says:\n"
-            f"{served.said()[-4000:]}"
-        ) from error
-
-
-# What is requested.
-
-
 def check_of(name: str, request: str) -> Check:
     """Tells whether a contender's answer to a request is right."""
-    if request in {UNTOUCHED, NEW}:
-        return lambda visitor, body: body == b"ok"
-    if name == NOTHING:
-        nothing = b"None None" if request == READ else b"1"
-        return lambda visitor, body: body == nothing
-    if request == READ:
-        return lambda visitor, body: body == b"Ann Example %d" % (visitor.changes + 1)
-    return is_written
+    expected = {READ: b"Ann Example %d", WRITE: b"%d"}
+    if name == peers.NOTHING:
+        expected = {READ: b"None None", WRITE: b"1"}
+    right = expected.get(request, b"ok")
 
+    def check(visitor: Visitor, body: bytes) -> bool:
+        visitor.changes += request == WRITE
+        if body == (right % (visitor.changes + 1) if b"%" in right else right):
+            return True
+        # One wrong answer counts once; the next one is compared with it.
+        visitor.changes = int(body) - 1 if body.isdigit() else visitor.changes - 1
+        return False
 
-def is_written(visitor: Visitor, body: bytes) -> bool:
-    """Whether this is the next one of the visitor's writes."""
-    visitor.changes += 1
-    if body == b"%d" % (visitor.changes + 1):
-        return True
-    # One wrong answer counts once; the next one is compared with it.
-    visitor.changes = int(body) - 1 if body.isdigit() else visitor.changes - 1
-    return False
+    return check
 
-
-def prepare(served: Served, part: Part, options: Options) -> None:
-    """Open the connections, begin the sessions, and let each worker do everything."""
-    with explained(served):
-        served.connections = connect(
-            served.port, CONNECTIONS, part.workers, WORKER.encode()
-        )
-        for number, connection in enumerate(served.connections):
-            visitors = [
-                Visitor(NO_SESSION)
-                for _ in range(number, options.sessions, CONNECTIONS)
-            ]
-            connection.visitors = visitors
-            for visitor in visitors if served.name != NOTHING else ():
-                connection.send(b"/" + NEW.encode(), visitor)
-                status, _ = connection.receive(visitor)
-                if status != b"200" or visitor.cookie == NO_SESSION:
-                    raise BrokenError(f"{served.name} begins no session")
-    for request in part.requests:
-        turn(served, request, min(WARM_UP, options.seconds))
-
-
-def turn(served: Served, request: str, seconds: float, seed: int = 0) -> Load:
-    """Load a server with one kind of requests."""
-    with explained(served):
-        return load(
-            served.connections,
-            f"/{request}".encode(),
-            check_of(served.name, request),
-            seconds=seconds,
-            warm_up=min(LEAD, seconds),
-            new=request == NEW,
-            seed=seed,
-        )
-
-
-# A run.
 
 #: What each turn came to, by request and contender.
 Turns = dict[tuple[str, str], list[Load]]
 
 
-def run(options: Options) -> Iterator[Document]:
+def run(options: Options) -> Iterator[dict[str, Any]]:
     """Measure the parts on the databases that are asked for."""
     for name, part in PARTS.items():
-        if part.database in options.database and (name in TRIED or not options.quick):
-            turns, locked, versions = measure(part, options)
-            shares = [load.cpu for loads in turns.values() for load in loads]
-            about = {
+        if part.database not in options.database or (
+            options.quick and name not in TRIED
+        ):
+            continue
+        turns, locked, versions = measure(part, options)
+        shares = [load.cpu for loads in turns.values() for load in loads]
+        about = {
+            "part": name,
+            "database": NAMES[part.database],
+            "workers": part.workers,
+            "threads": part.threads,
+            "connections": CONNECTIONS,
+            "sessions": options.sessions,
+            "seconds": options.seconds,
+            "load_cpu": [round(share, 3) for share in (min(shares), max(shares))],
+            "locked": locked if part.database == "sqlite" else None,
+        }
+        requests = []
+        faults = []
+        for (request, contender), loads in turns.items():
+            latencies = [took for load in loads for took in load.latencies]
+            percentiles = statistics.quantiles(latencies or [0.0, 0.0], n=100)
+            failures = [failure for load in loads for failure in load.failures]
+            if contender == OURS and failures:
+                faults.append(f"{name}: /{request} to ours failed: {failures[:3]}")
+            rate = statistics.median(load.rate for load in loads)
+            result = {
                 "part": name,
-                "database": NAMES[part.database],
-                "workers": part.workers,
-                "threads": part.threads,
-                "connections": CONNECTIONS,
-                "sessions": options.sessions,
-                "seconds": options.seconds,
-                "load_cpu": [round(share, 3) for share in (min(shares), max(shares))],
-                "locked": locked if part.database == "sqlite" else None,
+                "request": request,
+                "contender": contender,
+                "requests_per_second": round(rate, 1),
+                "p50_ms": round(percentiles[49], 3),
+                "p99_ms": round(percentiles[98], 3),
+                "failures": len(failures),
             }
-            yield {
-                "versions": versions,
-                "payload_bytes": SIZE,
-                "parts": [about],
-                "requests": [figures(name, *turn) for turn in turns.items()],
-                "aims": list(aims_of(name, part, turns)),
-            }
+            requests.append(result)
+        aims = []
+        for request, other, least in AIMS if part.database == "postgresql" else ():
+            pairs = zip(turns[request, OURS], turns[request, other], strict=True)
+            ratio = statistics.median(ours.rate / each.rate for ours, each in pairs)
+            aim = {"part": name, "request": request, "over": other, "aim": least}
+            aims.append({**aim, "ratio": round(ratio, 3), "met": ratio >= least})
+        yield {
+            "versions": versions,
+            "payload_bytes": SIZE,
+            "parts": [about],
+            "requests": requests,
+            "aims": aims,
+            "faults": faults,
+        }
 
 
 def measure(
@@ -283,9 +287,8 @@ def measure(
         for request in part.requests
         for contender in part.contenders
     }
-    redis, versions = None, {}
-    if peers.FLASK_SESSION_REDIS in part.contenders:
-        redis, versions["Redis"] = databases.redis_server()
+    redis, version = databases.redis_server()
+    versions = {"Redis": version}
     with ExitStack() as stack:
         folder = stack.enter_context(databases.own_directory())
         servers = []
@@ -300,69 +303,27 @@ def measure(
             # once.
             peer = peer_of(contender, database, redis)
             stack.callback(peer.close)
-            call_all(peer.wsgi, [Client(None).environ(NEW)])
-            servers.append(serve(contender, part, folder, database, redis))
+            call_all(peer.wsgi, [Client().environ(NEW)])
+            servers.append(Served(part, folder, contender, database, redis))
             stack.callback(servers[-1].stop)
         for served in servers:
-            prepare(served, part, options)
+            served.prepare(part.workers, options.sessions)
+            # Each worker does everything before it counts.
+            for request in part.requests:
+                served.turn(request, min(WARM_UP, options.seconds))
         for number in range(options.rounds):
             say(f"  round {number + 1} of {options.rounds}")
             for request in part.requests:
                 # Each one is first, second and so on in its turn.
                 first = number % len(servers)
                 for served in (*servers[first:], *servers[:first]):
-                    loaded = turn(served, request, options.seconds, number)
+                    loaded = served.turn(request, options.seconds, number)
                     turns[request, served.name].append(loaded)
-        locked = {served.name: served.said().count(LOCKED) for served in servers}
-    return turns, locked, versions
-
-
-def figures(part: str, which: tuple[str, str], loads: list[Load]) -> dict[str, Any]:
-    """What one contender's requests of one kind came to: the rate of the median round,
-    and how long the requests of all rounds took.
-    """
-    latencies = [took for load in loads for took in load.latencies]
-    percentiles = statistics.quantiles(latencies or [0.0, 0.0], n=100)
-    failures = sum((load.failures for load in loads), Counter())
-    return {
-        "part": part,
-        "request": which[0],
-        "contender": which[1],
-        "requests_per_second": round(statistics.median(load.rate for load in loads), 1),
-        "p50_ms": round(percentiles[49], 3),
-        "p99_ms": round(percentiles[98], 3),
-        "failures": failures.total(),
-        "kinds_of_failures": dict(failures.most_common(5)),
-    }
-
-
-def aims_of(name: str, part: Part, turns: Turns) -> Iterator[dict[str, Any]]:
-    """What came of each aim: how many times the requests of another one, in the median
-    round.
-    """
-    for request, other, least in AIMS if part.database == "postgresql" else ():
-        pairs = zip(turns[request, OURS], turns[request, other], strict=True)
-        ratio = statistics.median(
-            mine.rate / (theirs.rate or float("nan")) for mine, theirs in pairs
-        )
-        yield {
-            "part": name,
-            "request": request,
-            "over": other,
-            "aim": least,
-            "ratio": round(ratio, 3),
-            "met": ratio >= least,
+        locked = {
+            served.name: served.log.read_text(errors="replace").count(LOCKED)
+            for served in servers
         }
-
-
-def faults(document: Document) -> list[str]:
-    """The requests to ours that failed."""
-    return [
-        f"{row['part']}, {row['request']}: {row['failures']} requests to ours failed:"
-        f" {row['kinds_of_failures']}"
-        for row in document["requests"]
-        if row["contender"] == OURS and row["failures"]
-    ]
+    return turns, locked, versions
 
 
 BENCHMARK = Benchmark(
@@ -373,13 +334,8 @@ BENCHMARK = Benchmark(
     options={
         "--rounds": amount("how many turns each contender has of each kind", 5),
         "--seconds": amount("how long each turn is measured", 1.25, 0.01),
-        "--sessions": amount(
-            "how many each contender has, one for each connection or more",
-            500,
-            CONNECTIONS,
-        ),
+        "--sessions": amount("how many each contender has", 500, CONNECTIONS),
     },
     quick={"rounds": 1, "seconds": 0.1, "sessions": 32},
     packages=("gunicorn", "Flask-Session", "redis", "psycopg"),
-    faults=faults,
 )

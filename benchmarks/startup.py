@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,8 @@ from benchmarks import peers
 from benchmarks.databases import address, described, own_database, redis_server
 from benchmarks.frame import Benchmark, BrokenError, Options, amount, begin, say
 from benchmarks.measure import Client, call_all
-from benchmarks.results import Document
+from benchmarks.peers import LOGIN, NEW, SIZE
 from benchmarks.tables import STEPS
-from benchmarks.targets import SIZE
 
 #: What is started: its name, its module, and its SESSION_TYPE.
 CONTENDERS = (
@@ -45,8 +45,6 @@ CONTENDERS = (
 )
 
 
-# The time to start.
-
 #: One start, in a process of its own, which imports nothing else before. Its arguments
 #: are the module, the address of the database, SESSION_TYPE, and the address of Redis.
 #: It answers with seconds, and with the bytes of resident memory at the end.
@@ -54,7 +52,6 @@ START = """
 import json, os, sys, time
 clock = time.perf_counter
 module, url, kind, redis_url = sys.argv[1:]
-
 begun = clock()
 from flask import Flask, session
 from flask_sqlalchemy import SQLAlchemy
@@ -72,12 +69,10 @@ if module == "flask_session":
     if kind == "redis":
         from redis import Redis
         app.config.update(SESSION_REDIS=Redis.from_url(redis_url))
-
 @app.get("/")
 def write():
     session["visits"] = 1
     return "ok"
-
 made = clock()
 Session(app)
 set_up = clock()
@@ -140,18 +135,9 @@ def starts(
         }
 
 
-# The memory.
-
 #: Requests of each kind in a hundred.
-MIX = {
-    peers.ANONYMOUS: 20,
-    peers.UNTOUCHED: 25,
-    peers.READ: 25,
-    peers.WRITE: 15,
-    peers.NEW: 5,
-    peers.LOGIN: 5,
-    peers.LOGOUT: 5,
-}
+MIX = {peers.ANONYMOUS: 20, peers.UNTOUCHED: 25, peers.READ: 25, peers.WRITE: 15}
+MIX |= {NEW: 5, LOGIN: 5, peers.LOGOUT: 5}
 #: How far what is taken may have grown at the end, along its slope: bytes, and blocks
 #: of Python's. Over 100,000 requests, that is 10 bytes of resident memory a request, or
 #: an object in 50 requests.
@@ -160,73 +146,56 @@ ALLOWED = {"resident": 2**20, "blocks": 2_000}
 COUNTED = ("files", "connections")
 
 
-class Visitors:
-    """Make requests of all kinds, with the sessions of a few browsers."""
+def visit(peer: peers.Peer, seed: int) -> Iterator[None]:
+    """Make one request after the other, with the sessions of a few browsers."""
+    chance = random.Random(seed)
 
-    def __init__(self, peer: peers.Peer, seed: int) -> None:
-        self._wsgi = peer.wsgi
-        self._chance = random.Random(seed)
-        self._kinds = [kind for kind, share in MIX.items() for _ in range(share)]
-        #: Sessions that wait for their login, and for their logout: the table stays as
-        #: large as it is.
-        self._begun: deque[Client] = deque()
-        self._logged_in: deque[Client] = deque()
-        self._clients = [self._request(peers.NEW, Client(None)) for _ in range(20)]
-
-    def visit(self, times: int) -> None:
-        """So many requests."""
-        for _ in range(times):
-            kind = self._chance.choice(self._kinds)
-            if kind == peers.NEW:
-                self._begun.append(self._request(peers.NEW, Client(None)))
-            elif kind == peers.LOGIN and self._begun:
-                client = self._request(peers.LOGIN, self._begun.popleft())
-                self._logged_in.append(client)
-            elif kind == peers.LOGOUT and self._logged_in:
-                self._request(peers.LOGOUT, self._logged_in.popleft())
-            elif kind not in {peers.LOGIN, peers.LOGOUT}:
-                self._request(kind, self._chance.choice(self._clients))
-
-    def _request(self, kind: str, client: Client) -> Client:
+    def ask(kind: str, client: Client) -> Client:
         """Make a request, and keep the cookie that the answer sets."""
-        [answer] = call_all(self._wsgi, [client.environ(kind)])
+        [answer] = call_all(peer.wsgi, [client.environ(kind)])
         if answer.status != "200 OK":
             raise BrokenError(f"/{kind} was answered with {answer.status}")
-        if kind != peers.ANONYMOUS and answer.cookie is not None:
-            client.cookie = answer.cookie
+        client.cookie = answer.cookie or client.cookie
         return client
+
+    clients = [ask(NEW, Client()) for _ in range(20)]
+    # What waits for its login, and for its logout: the table stays as large as it is.
+    begun, logged_in = [ask(NEW, Client())], [ask(LOGIN, ask(NEW, Client()))]
+    while True:
+        [kind] = chance.choices(list(MIX), list(MIX.values()))
+        if kind == NEW:
+            begun.append(ask(NEW, Client()))
+        elif kind == LOGIN and begun:
+            logged_in.append(ask(LOGIN, begun.pop()))
+        elif kind == peers.LOGOUT and logged_in:
+            ask(kind, logged_in.pop())
+        elif kind not in {LOGIN, peers.LOGOUT}:
+            ask(kind, chance.choice(clients))
+        yield
 
 
 def watch(url: str, threads: int, step: int, steps: int, answer: Connection) -> None:
     """The process whose memory is watched: one step to warm up, and then the steps."""
     peer = peers.make_peer(peers.OURS, peers.make_payload(SIZE), sa.make_url(url))
-    visitors = [Visitors(peer, seed) for seed in range(threads)]
+    visitors = [visit(peer, seed) for seed in range(threads)]
     with ThreadPoolExecutor(threads) as pool:
         for number in range(1, steps + 2):
-            if threads == 1:
-                visitors[0].visit(step)
-            else:
-                visits = [pool.submit(each.visit, step // threads) for each in visitors]
-                for visit in visits:
-                    visit.result()
-                del visits, visit
-            answer.send(sample(peer, number * step))
+            list(
+                pool.map(lambda each: deque(islice(each, step // threads), 0), visitors)
+            )
+            gc.collect()
+            assert peer.engine is not None
+            of_pool: Any = peer.engine.pool
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            sample = {
+                "requests": number * step,
+                "resident": pages * os.sysconf("SC_PAGE_SIZE"),
+                "blocks": sys.getallocatedblocks(),
+                "files": len(os.listdir("/proc/self/fd")),
+                "connections": of_pool.checkedin() + of_pool.checkedout(),
+            }
+            answer.send(sample)
     answer.send(None)
-
-
-def sample(peer: peers.Peer, requests: int) -> dict[str, int]:
-    """What this process takes now."""
-    gc.collect()
-    assert peer.engine is not None
-    pool: Any = peer.engine.pool
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return {
-        "requests": requests,
-        "resident": pages * os.sysconf("SC_PAGE_SIZE"),
-        "blocks": sys.getallocatedblocks(),
-        "files": len(os.listdir("/proc/self/fd")),
-        "connections": pool.checkedin() + pool.checkedout(),
-    }
 
 
 def memory(
@@ -247,37 +216,30 @@ def memory(
                     say(f"{database}, threads: {threads}: {found['requests']:,}")
             except EOFError:
                 raise BrokenError("the process that is watched broke down") from None
-            slopes = {name: slope(samples, name) for name in ALLOWED}
+            # The straight line through all; the first one was taken after the warm-up.
+            requests = [each["requests"] for each in samples]
+            slopes = {
+                name: statistics.linear_regression(
+                    requests, [each[name] for each in samples]
+                ).slope
+                for name in ALLOWED
+            }
+            grown = [
+                name
+                for name, most in ALLOWED.items()
+                if slopes[name] * (requests[-1] - requests[0]) > most
+            ]
+            grown += [name for name in COUNTED if samples[-1][name] > samples[0][name]]
             yield {
                 "database": database,
                 "threads": threads,
                 "samples": samples,
                 "slopes": slopes,
-                "grown": grown(samples, slopes),
+                "grown": grown,
             }
 
 
-def slope(samples: Sequence[dict[str, int]], name: str) -> float:
-    """How many bytes or blocks more each request left: the straight line through all.
-    The first sample was taken after the warm-up.
-    """
-    return statistics.linear_regression(
-        [each["requests"] for each in samples], [each[name] for each in samples]
-    ).slope
-
-
-def grown(samples: Sequence[dict[str, int]], slopes: dict[str, float]) -> list[str]:
-    """What has grown by more than is allowed."""
-    first, last = samples[0], samples[-1]
-    made = last["requests"] - first["requests"]
-    over = [name for name, allowed in ALLOWED.items() if slopes[name] * made > allowed]
-    return over + [name for name in COUNTED if last[name] > first[name]]
-
-
-# A run.
-
-
-def run(options: Options) -> Iterator[Document]:
+def run(options: Options) -> Iterator[dict[str, Any]]:
     """Measure on SQLite and PostgreSQL: all starts, and then the memory."""
     redis, _ = redis_server()
     with ExitStack() as stack:
@@ -288,17 +250,14 @@ def run(options: Options) -> Iterator[Document]:
         for name, url in places:
             found = list(starts(name, url, redis, options.rounds))
             yield {"rounds": options.rounds, "starts": found}
-        for threads in (1, 4):
-            yield {"memory": list(memory(places, threads, options))}
-
-
-def faults(document: Document) -> list[str]:
-    """What memory or connections grew; a try of a few seconds is all warm-up."""
-    return [
-        f"{each['database']}, threads: {each['threads']}: grown: {each['grown']}"
-        for each in document["memory"]
-        if each["grown"] and not document["quick"]
-    ]
+        found = [fared for n in (1, 4) for fared in memory(places, n, options)]
+        # A try of a few seconds is all warm-up.
+        grown = [
+            f"{each['database']}: grown: {each['grown']}"
+            for each in found
+            if each["grown"]
+        ]
+        yield {"memory": found, "faults": [] if options.quick else grown}
 
 
 BENCHMARK = Benchmark(
@@ -307,16 +266,9 @@ BENCHMARK = Benchmark(
     run,
     options={
         "--rounds": amount("how often each contender is started", 9),
-        "--requests": amount(
-            "how many requests a process gets after its warm-up", 100_000
-        ),
-        "--step": amount(
-            "how many there are from one look at the memory to the next, and in the"
-            " warm-up",
-            10_000,
-        ),
+        "--requests": amount("how many a process gets after its warm-up", 100_000),
+        "--step": amount("how many there are between two looks at it", 10_000),
     },
     quick={"rounds": 1, "requests": 400, "step": 200},
     packages=("Flask-Session", "psycopg", "redis"),
-    faults=faults,
 )

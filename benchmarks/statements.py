@@ -14,7 +14,7 @@ import sqlite3.dbapi2
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any
+from typing import Any
 from unittest import mock
 
 import psycopg
@@ -32,101 +32,66 @@ def counting(kind: str) -> Iterator[Taken]:
 
     :param kind: the database, or ``"redis"``.
     """
-    with ExitStack() as stack:
-        yield COUNTERS[kind](stack)
+    sent: list[str] = []
+    traces: list[Callable[[], list[str]]] = []
 
-
-def _drain(sent: list[str]) -> Taken:
     def taken() -> list[str]:
         found = [each.split()[0].upper() for each in sent]
         sent.clear()
-        return found
+        return found + [each for other in traces for each in other()]
+
+    with ExitStack() as stack:
+
+        def watch(target: Any, name: str, note: Callable[..., object]) -> None:
+            """Let ``note`` have what this function gives, and its arguments."""
+            original = getattr(target, name)
+
+            def traced(*args: Any, **kwargs: Any) -> Any:
+                result = original(*args, **kwargs)
+                note(result, *args)
+                return result
+
+            stack.enter_context(mock.patch.object(target, name, traced))
+
+        def command(result: object, connection: object, *args: Any) -> None:
+            sql = args[-1] if kind == "mariadb" else args[0]
+            # It may have values in it that are no text.
+            sent.append(sql.decode(errors="replace") if isinstance(sql, bytes) else sql)
+
+        def on_sqlite(connection: sqlite3.Connection, *args: object) -> None:
+            connection.set_trace_callback(sent.append)
+
+        def on_postgresql(connection: Any, *args: object) -> None:
+            traces.append(trace(connection, stack))
+
+        if kind == "sqlite":
+            watch(sqlite3, "connect", on_sqlite)
+            watch(sqlite3.dbapi2, "connect", on_sqlite)
+        elif kind == "postgresql":
+            watch(psycopg, "connect", on_postgresql)
+        elif kind == "mariadb":
+            # Only its fellow methods call it, so there is no public way to watch.
+            watch(pymysql.connections.Connection, "_execute_command", command)
+        else:
+            watch(Redis, "execute_command", command)
+        yield taken
+
+
+def trace(connection: psycopg.Connection[Any], stack: ExitStack) -> Taken:
+    """Let libpq trace a connection into a file."""
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    connection.pgconn.trace(file.fileno())
+
+    def taken() -> list[str]:
+        """The messages of this side (F, for frontend) that run a statement."""
+        if connection.closed:
+            return []
+        connection.pgconn.untrace()
+        file.seek(0)
+        found = file.read().decode(errors="replace")
+        file.seek(0)
+        file.truncate()
+        connection.pgconn.trace(file.fileno())
+        return re.findall(r"\tF\t\d+\t(Query|Execute)\t", found)
 
     return taken
-
-
-def _sqlite(stack: ExitStack) -> Taken:
-    sent: list[str] = []
-    connect = sqlite3.connect
-
-    def traced(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        connection: sqlite3.Connection = connect(*args, **kwargs)
-        connection.set_trace_callback(sent.append)
-        return connection
-
-    for module in (sqlite3, sqlite3.dbapi2):
-        stack.enter_context(mock.patch.object(module, "connect", traced))
-    return _drain(sent)
-
-
-def _postgresql(stack: ExitStack) -> Taken:
-    connect = psycopg.connect
-    traces: list[_Trace] = []
-
-    def traced(*args: Any, **kwargs: Any) -> psycopg.Connection[Any]:
-        connection = connect(*args, **kwargs)
-        file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
-        traces.append(_Trace(connection, file))
-        return connection
-
-    stack.enter_context(mock.patch.object(psycopg, "connect", traced))
-    return lambda: [each for trace in traces for each in trace.taken()]
-
-
-class _Trace:
-    """libpq's trace of one connection, in a file."""
-
-    def __init__(self, connection: psycopg.Connection[Any], file: IO[bytes]) -> None:
-        self._connection = connection
-        self._file = file
-        self._begin()
-
-    def _begin(self) -> None:
-        self._file.seek(0)
-        self._file.truncate()
-        self._connection.pgconn.trace(self._file.fileno())
-
-    def taken(self) -> list[str]:
-        """The messages of this side (F, for frontend) that run a statement."""
-        if self._connection.closed:
-            return []
-        self._connection.pgconn.untrace()
-        self._file.seek(0)
-        sent = self._file.read().decode(errors="replace")
-        self._begin()
-        return re.findall(r"\tF\t\d+\t(Query|Execute)\t", sent)
-
-
-def _mysql(stack: ExitStack) -> Taken:
-    sent: list[str] = []
-    # Only its fellow methods call it, so there is no public way to watch.
-    execute: Any = vars(pymysql.connections.Connection)["_execute_command"]
-
-    def traced(self: Any, command: int, sql: str | bytes) -> Any:
-        sent.append(sql.decode(errors="replace") if isinstance(sql, bytes) else sql)
-        return execute(self, command, sql)
-
-    stack.enter_context(
-        mock.patch.object(pymysql.connections.Connection, "_execute_command", traced)
-    )
-    return _drain(sent)
-
-
-def _redis(stack: ExitStack) -> Taken:
-    sent: list[str] = []
-    execute: Any = Redis.execute_command
-
-    def traced(self: Any, *args: Any, **options: Any) -> Any:
-        sent.append(str(args[0]))
-        return execute(self, *args, **options)
-
-    stack.enter_context(mock.patch.object(Redis, "execute_command", traced))
-    return _drain(sent)
-
-
-COUNTERS = {
-    "sqlite": _sqlite,
-    "postgresql": _postgresql,
-    "mariadb": _mysql,
-    "redis": _redis,
-}

@@ -1,5 +1,5 @@
-"""The documentation's tables and sentences, made of the figures that the benchmarks
-wrote; a benchmark prints the same.
+"""Tables and sentences, made of the figures that the benchmarks wrote: a benchmark
+prints them, and the documentation shows them.
 
 Each function takes a benchmark's document, or a part of it, and yields blocks. All
 numbers are the document's, rounded; a sentence that holds for some figures only is
@@ -8,33 +8,50 @@ there for those only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import blocks, figures, peers
+from benchmarks import blocks, peers
 from benchmarks.blocks import Block, Table, count, number, several, share, whole
-from benchmarks.figures import NAMES, SERVER_NAMES
-from benchmarks.peers import OURS, READ, REQUESTS, UNTOUCHED, WRITE
+from benchmarks.peers import OURS, READ, REQUESTS, SIZE, UNTOUCHED, WRITE
 from benchmarks.results import Document
-from benchmarks.targets import ANY, LEAST_HOT, MOST_RATIO, SIZE
 
 Blocks = Iterator[Block]
 
+NAMES = {
+    OURS: "Flask-SessionSql",
+    peers.RAW: "written by hand",
+    peers.COOKIE: "Flask's cookie",
+    peers.FLASK_SESSION_REDIS: "Flask-Session, Redis",
+    peers.DJANGO: "Django",
+    peers.FLASK_SESSION: "Flask-Session",
+}
+#: On a server, the application without sessions is one among them.
+SERVER_NAMES = {peers.NOTHING: "without sessions", **NAMES}
+#: What stands above the bars of a request.
+HEADS = {
+    UNTOUCHED: "The view does not touch its session",
+    READ: "It reads its session",
+    WRITE: "It changes its session",
+    peers.NEW: "It begins a session",
+}
 
-def setting(document: Document) -> Blocks:
-    """When it was measured, and on what."""
-    machine = document["machine"]
-    versions = [f"{name} {version}" for name, version in document["versions"].items()]
-    yield (
-        f"Measured on {document['date']} on {count(machine['cores'], 'core')}"
-        f" ({machine['platform']}) with {machine['python']},"
-        f" {several(versions)}."
-    )
-    if document.get("quick"):
-        yield ".. warning:: These figures are a try's, and mean nothing."
+#: What stands above the pictures, in two lines.
+COST_TITLE = (
+    "{database}: microseconds a request, over an\napplication without sessions;"
+    f" {SIZE} bytes in the session"
+)
+SERVER_TITLE = (
+    "Requests a second: {database}, gunicorn with\n{workers} workers, threads in each:"
+    " {threads}"
+)
 
+#: Growth: the requests that are not for sessions in use; how many times more the others
+#: may cost in a large table; and the share of the updates that are to be HOT.
+ANY = "read, any row"
+MOST_RATIO, LEAST_HOT = 1.3, 0.9
 
-# The cost of a request.
 
 #: The cases of one size, by database, request and contender.
 Cases = Mapping[tuple[str, str, str], Any]
@@ -54,48 +71,28 @@ def databases(document: Document) -> list[str]:
     return list(dict.fromkeys(case["database"] for case in document["cases"]))
 
 
-def answer(document: Document) -> Blocks:
-    """The answer in three sentences, a paragraph each."""
-    cases = cases_of(document)
-    names = databases(document)
-
-    def times(request: str, other: str) -> str:
-        ratios = (cases[name, request, other]["to_ours"] for name in names)
-        return several([number(ratio, 2) for ratio in ratios])
-
-    def more(request: str) -> str:
-        ours = (cases[name, request, OURS]["overhead"] for name in names)
-        return several([number(cost) for cost in ours])
-
-    for what, request in (("reads", READ), ("changes", WRITE)):
-        yield (
-            f"On {several(names)}, a request that {what} its session of {SIZE} bytes"
-            f" takes {more(request)} microseconds more than one in an application"
-            f" without sessions; Flask's own signed cookie takes"
-            f" {times(request, peers.COOKIE)} times as much as that, Flask-Session on the"
-            f" same database {times(request, peers.FLASK_SESSION)} times, and Flask-Session"
-            f" on Redis {times(request, peers.FLASK_SESSION_REDIS)} times."
-        )
-    sent = [cases[name, UNTOUCHED, OURS]["statements"] for name in names]
-    yield (
-        "A request that has a session and does not touch it takes"
-        f" {more(UNTOUCHED)} microseconds more"
-        + (", and sends nothing to the database." if not any(sent) else ".")
-    )
-
-
 def cost_table(
-    title: str, database: str, cases: Cases, requests: Sequence[str]
+    title: str,
+    database: str,
+    cases: Cases,
+    requests: Sequence[str],
+    cell: Callable[[Any], str] = lambda case: number(case["overhead"]),
+    without: Sequence[str] = (),
 ) -> Table:
-    """What each request costs each contender that could be measured."""
+    """What each request costs each contender that could be measured.
 
-    def overhead(request: str, contender: str) -> str:
-        return number(cases.get((database, request, contender), {}).get("overhead"))
+    :param cell: what is shown of a case.
+    :param without: contenders that are left out.
+    """
+
+    def shown(request: str, contender: str) -> str:
+        case = cases.get((database, request, contender))
+        return blocks.NO_FIGURE if case is None else cell(case)
 
     rows = [
-        [name, *(overhead(request, key) for request in requests)]
+        [name, *(shown(request, key) for request in requests)]
         for key, name in NAMES.items()
-        if (database, READ, key) in cases
+        if (database, READ, key) in cases and key not in without
     ]
     return Table(title, ["", *requests], rows)
 
@@ -104,22 +101,17 @@ def cost_databases(document: Document) -> Blocks:
     """A section for each database."""
     cases = cases_of(document)
     for name in databases(document):
-
-        def bare(base: str, name: str = name) -> str:
-            return number(cases.get((name, READ, base), {}).get("median"))
-
-        def sent(request: str, contender: str, name: str = name) -> str:
-            found = cases.get((name, request, contender), {}).get("statements")
-            return blocks.NO_FIGURE if found is None else whole(len(found))
-
+        bare = [
+            number(cases.get((name, READ, base), {}).get("median"))
+            for base in (peers.NOTHING, peers.DJANGO_NOTHING)
+        ]
         yield blocks.Section(name)
         yield (
-            f"Without sessions, a request takes {bare(peers.NOTHING)} microseconds with"
-            f" Flask, and {bare(peers.DJANGO_NOTHING)} with Django."
+            f"Without sessions, a request takes {bare[0]} microseconds with Flask, and"
+            f" {bare[1]} with Django."
         )
-        yield blocks.Picture(
-            figures.cost_name(name), figures.COST_TITLE.format(database=name)
-        )
+        title = COST_TITLE.format(database=name)
+        yield blocks.Picture(f"cost-{name.lower()}", title)
         yield cost_table(
             f"{name}: microseconds over an application without sessions, {SIZE}"
             " bytes in the session",
@@ -127,20 +119,14 @@ def cost_databases(document: Document) -> Blocks:
             cases,
             REQUESTS,
         )
-        yield Table(
+        yield cost_table(
             f"{name}: statements a request, begins and ends of transactions among"
             " them; on Redis, commands",
-            ["", *REQUESTS],
-            [
-                [NAMES[key], *(sent(request, key) for request in REQUESTS)]
-                for key in (
-                    OURS,
-                    peers.RAW,
-                    peers.FLASK_SESSION_REDIS,
-                    peers.DJANGO,
-                    peers.FLASK_SESSION,
-                )
-            ],
+            name,
+            cases,
+            REQUESTS,
+            cell=lambda case: whole(len(case["statements"])),
+            without=[peers.COOKIE],
         )
 
 
@@ -163,35 +149,24 @@ def larger(document: Document) -> Blocks:
 def cost_targets(document: Document) -> Blocks:
     """The targets, and what came of each."""
     found = document["targets"]
+
+    def row(target: Document) -> list[str]:
+        ours, most = target["ours"], target["most"]
+        over = ours / most - 1 if most > 0 else math.nan
+        margin = f"{share(abs(over))} {'over' if over > 0 else 'under'}"
+        result = f"{blocks.verdict(target['met'])}, {margin}"
+        figures = [f"{ours:,.1f}", f"{most:,.1f}", result]
+        return [target["request"], target["beside"], *figures]
+
     met = sum(target["met"] for target in found)
-
-    def margin(target: Document) -> str:
-        if target["most"] <= 0:
-            return blocks.NO_FIGURE
-        over = target["ours"] / target["most"] - 1
-        return f"{share(abs(over))} {'over' if over > 0 else 'under'}"
-
     yield f"{whole(met)} of {whole(len(found))} are met."
     for name in databases(document):
         yield Table(
             f"{name}: microseconds, {SIZE} bytes in the session",
             ["request", "no more than", "ours", "at most", ""],
-            [
-                [
-                    target["request"],
-                    target["beside"],
-                    f"{target['ours']:,.1f}",
-                    f"{target['most']:,.1f}",
-                    f"{blocks.verdict(target['met'])}, {margin(target)}",
-                ]
-                for target in found
-                if target["database"] == name
-            ],
+            [row(target) for target in found if target["database"] == name],
             labels=2,
         )
-
-
-# A whole server.
 
 
 def server_parts(document: Document) -> Blocks:
@@ -209,16 +184,14 @@ def server_parts(document: Document) -> Blocks:
             f" {part['seconds']} seconds; the load itself took {least:.2f} to"
             f" {most:.2f} of one core."
         )
-        yield blocks.Picture(
-            figures.server_name(part["part"]), figures.SERVER_TITLE.format(**part)
-        )
+        title = SERVER_TITLE.format(**part)
+        yield blocks.Picture(f"server-{part['part']}", title)
         for request in REQUESTS:
             rows = [
                 [
                     SERVER_NAMES[row["contender"]],
                     number(row["requests_per_second"]),
-                    number(row["p50_ms"], 2),
-                    number(row["p99_ms"], 2),
+                    *(number(row[key], 2) for key in ("p50_ms", "p99_ms")),
                     whole(row["failures"]),
                 ]
                 for row in document["requests"]
@@ -226,7 +199,7 @@ def server_parts(document: Document) -> Blocks:
             ]
             if rows:
                 head = ["", "requests a second", "p50, ms", "p99, ms", "failures"]
-                title = f"{figures.HEADS[request]} ({request}), the median round"
+                title = f"{HEADS[request]} ({request}), the median round"
                 yield Table(title, head, rows)
         if part["locked"] is not None:
             times = [
@@ -259,20 +232,16 @@ def server_aims(document: Document) -> Blocks:
         )
 
 
-# Growth.
-
-
 def growth_databases(document: Document) -> Blocks:
     """A section for each database."""
     for result in document["databases"]:
         name, grown = result["database"], result["grown"]
         kinds = list(grown[0]["median"])
-        most = max(
-            ratio
-            for each in grown
-            for kind, ratio in each["ratio"].items()
-            if kind != ANY
-        )
+
+        def costs(each: Document, kinds: Sequence[str] = kinds) -> list[str]:
+            median, ratio = each["median"], each["ratio"]
+            return [f"{number(median[kind])} ({ratio[kind]:.2f})" for kind in kinds]
+
         yield blocks.Section(name)
         yield (
             f"Sessions of {whole(result['payload'])} bytes. Memory for pages:"
@@ -282,16 +251,12 @@ def growth_databases(document: Document) -> Blocks:
             f"{name}: microseconds, and how many times those of the smallest table",
             ["rows", "in use", *kinds],
             [
-                [
-                    whole(each["rows"]),
-                    whole(each["working_set"]),
-                    *(
-                        f"{number(each['median'][kind])} ({each['ratio'][kind]:.2f})"
-                        for kind in kinds
-                    ),
-                ]
+                [whole(each["rows"]), whole(each["working_set"]), *costs(each)]
                 for each in grown
             ],
+        )
+        most = max(
+            each["ratio"][kind] for each in grown for kind in kinds if kind != ANY
         )
         yield (
             f"Requests for sessions in use cost at most {most:.2f} times what they do"
@@ -308,20 +273,16 @@ def sizes(name: str, grown: Sequence[Document]) -> Block:
     if not grown:
         return "How much a row takes, this database was not built to tell."
     indexes = list(grown[0]["size"]["indexes"])
+
+    def row(rows: int, size: Document) -> list[str]:
+        parts = [size["indexes"].get(name, 0) for name in indexes]
+        parts = [size["table"] + size["toast"], *parts]
+        return [whole(rows), *(whole(part / rows) for part in parts)]
+
     return Table(
         f"{name}: bytes a row, of the table and of its indexes",
         ["rows", "table", *indexes],
-        [
-            [
-                whole(each["rows"]),
-                whole((each["size"]["table"] + each["size"]["toast"]) / each["rows"]),
-                *(
-                    whole(each["size"]["indexes"].get(name, 0) / each["rows"])
-                    for name in indexes
-                ),
-            ]
-            for each in grown
-        ],
+        [row(each["rows"], each["size"]) for each in grown],
     )
 
 
@@ -369,20 +330,17 @@ STEPS = {
 
 def starts(document: Document) -> Blocks:
     """What it takes to start, for each database."""
+
+    def row(start: Document) -> list[str]:
+        steps = [number(start["milliseconds"][step]) for step in STEPS]
+        return [start["contender"], *steps, number(start["resident"])]
+
     found = document.get("starts", ())
     for name in dict.fromkeys(start["database"] for start in found):
         yield Table(
             f"{name}: milliseconds, and the memory of the process at the end",
             ["", *STEPS.values(), "MiB"],
-            [
-                [
-                    start["contender"],
-                    *(number(start["milliseconds"][step]) for step in STEPS),
-                    number(start["resident"]),
-                ]
-                for start in found
-                if start["database"] == name
-            ],
+            [row(start) for start in found if start["database"] == name],
         )
 
 
@@ -415,62 +373,37 @@ def memory(document: Document) -> Blocks:
         yield "Nothing has grown by more than is allowed."
 
 
-# The purge.
-
-
 def purges(document: Document) -> Blocks:
     """How much requests notice of a purge."""
-    rows = [
-        [
-            found["database"] if not place else "",
-            f"{found['seconds']:,.0f} s" if not place else "",
-            kind,
-            *(f"{time:.2f}" for time in found["median"][kind]),
-            f"{found['ratio'][kind]:.2f}",
-        ]
-        for found in document["databases"]
-        for place, kind in enumerate(found["median"])
-    ]
+    found = document["databases"]
+
+    def row(purge: Document, kind: str) -> list[str]:
+        labels = ["", "", kind]
+        if kind == READ:
+            labels = [purge["database"], f"{purge['seconds']:,.0f} s", kind]
+        times = [f"{time:.2f}" for time in purge["median"][kind]]
+        return [*labels, *times, f"{purge['ratio'][kind]:.2f}"]
+
     yield Table(
         "Milliseconds that a request spends on its session, medians",
         ["", "the purge took", "", "quiet", "during the purge", "ratio"],
-        rows,
+        [row(purge, kind) for purge in found for kind in (READ, WRITE)],
         labels=3,
     )
-    for found in document["databases"]:
+    for each in found:
         yield (
-            f"{found['database']}: {whole(found['expired'])} of"
-            f" {whole(found['rows'])} rows were deleted, beside"
-            f" {count(found['clients'], 'client')}; {whole(found['failures'])} requests"
-            f" failed. Memory for pages: {found['memory']}."
+            f"{each['database']}: {whole(each['expired'])} of {whole(each['rows'])}"
+            f" rows were deleted, beside {count(each['clients'], 'client')};"
+            f" {whole(each['failures'])} requests failed. Memory for pages:"
+            f" {each['memory']}."
         )
-    # A part of a document is no page's.
-    if "machine" in document:
-        yield from setting(document)
 
 
-#: What can be shown, by its name: the benchmark whose figures it takes, and what shows
-#: them.
-SHOWN: dict[str, tuple[str, Callable[[Document], Blocks]]] = {
-    "answer": ("cost", answer),
-    "cost-setting": ("cost", setting),
-    "cost": ("cost", cost_databases),
-    "larger": ("cost", larger),
-    "targets": ("cost", cost_targets),
-    "growth-setting": ("growth", setting),
-    "growth": ("growth", growth_databases),
-    "server-setting": ("server", setting),
-    "server-aims": ("server", server_aims),
-    "server": ("server", server_parts),
-    "startup-setting": ("startup", setting),
-    "starts": ("startup", starts),
-    "memory": ("startup", memory),
-    "purge": ("purge", purges),
+#: What shows the figures of each benchmark, in order.
+PRINTED: dict[str, Sequence[Callable[[Document], Blocks]]] = {
+    "cost": (cost_databases, larger, cost_targets),
+    "growth": (growth_databases,),
+    "server": (server_parts, server_aims),
+    "startup": (starts, memory),
+    "purge": (purges,),
 }
-
-
-def of_benchmark(name: str, part: Document) -> Blocks:
-    """All that shows a part of a benchmark's figures, which is not the whole answer."""
-    for benchmark, show in SHOWN.values():
-        if benchmark == name and show not in {setting, answer}:
-            yield from show(part)

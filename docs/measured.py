@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,77 @@ from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 from sphinx.util.docutils import SphinxDirective
 
-from benchmarks import results
-from benchmarks.blocks import as_rst
+from benchmarks import peers, results, tables
+from benchmarks.blocks import Block, Picture, Section, count, number, several
+from benchmarks.peers import OURS, READ, SIZE, UNTOUCHED, WRITE
 from benchmarks.results import Document
-from benchmarks.tables import SHOWN
+
+
+def setting(document: Document) -> Iterator[Block]:
+    """When it was measured, and on what."""
+    machine = document["machine"]
+    versions = [f"{name} {version}" for name, version in document["versions"].items()]
+    yield (
+        f"Measured on {document['date']} on {count(machine['cores'], 'core')}"
+        f" ({machine['platform']}) with {machine['python']},"
+        f" {several(versions)}."
+    )
+    if document.get("quick"):
+        yield ".. warning:: These figures are a try's, and mean nothing."
+
+
+def answer(document: Document) -> Iterator[Block]:
+    """The answer in three sentences, a paragraph each."""
+    cases = tables.cases_of(document)
+    names = tables.databases(document)
+
+    def ours(request: str) -> str:
+        return several(
+            [number(cases[name, request, OURS]["overhead"]) for name in names]
+        )
+
+    def times(request: str, other: str) -> str:
+        return several(
+            [number(cases[name, request, other]["to_ours"], 2) for name in names]
+        )
+
+    for what, request in (("reads", READ), ("changes", WRITE)):
+        cookie = times(request, peers.COOKIE)
+        sql = times(request, peers.FLASK_SESSION)
+        redis = times(request, peers.FLASK_SESSION_REDIS)
+        yield (
+            f"On {several(names)}, a request that {what} its session of {SIZE} bytes"
+            f" takes {ours(request)} microseconds more than one in an application"
+            f" without sessions; Flask's own signed cookie takes {cookie} times as much"
+            f" as that, Flask-Session on the same database {sql} times, and"
+            f" Flask-Session on Redis {redis} times."
+        )
+    sent = any(cases[name, UNTOUCHED, OURS]["statements"] for name in names)
+    yield (
+        "A request that has a session and does not touch it takes"
+        f" {ours(UNTOUCHED)} microseconds more"
+        + ("." if sent else ", and sends nothing to the database.")
+    )
+
+
+#: What can be shown, by its name: the benchmark whose figures it takes, and what shows
+#: them.
+SHOWN: dict[str, tuple[str, Callable[[Document], Iterable[Block]]]] = {
+    "answer": ("cost", answer),
+    "cost-setting": ("cost", setting),
+    "cost": ("cost", tables.cost_databases),
+    "larger": ("cost", tables.larger),
+    "targets": ("cost", tables.cost_targets),
+    "growth-setting": ("growth", setting),
+    "growth": ("growth", tables.growth_databases),
+    "server-setting": ("server", setting),
+    "server-aims": ("server", tables.server_aims),
+    "server": ("server", tables.server_parts),
+    "startup-setting": ("startup", setting),
+    "starts": ("startup", tables.starts),
+    "memory": ("startup", tables.memory),
+    "purge": ("purge", lambda found: chain(tables.purges(found), setting(found))),
+}
 
 
 class MissingFiguresError(SphinxError):
@@ -40,6 +109,36 @@ def path_of(benchmark: str, folder: Path) -> Path:
 def shown(name: str, document: Document) -> list[str]:
     """What the directive ``measured`` shows, in reStructuredText."""
     return as_rst(SHOWN[name][1](document))
+
+
+def as_rst(blocks: Iterable[Block]) -> list[str]:
+    """Lines of reStructuredText, with an empty one after each block."""
+    return [line for block in blocks for line in (*_rst(block), "")]
+
+
+def _rst(block: Block) -> Iterator[str]:
+    if isinstance(block, str):
+        yield block
+    elif isinstance(block, Section):
+        yield from (block.title, "~" * len(block.title))
+    elif isinstance(block, Picture):
+        said = " ".join(block.title.split())
+        # In other formats, one is enough.
+        yield ".. only:: html"
+        for theme in ("light", "dark"):
+            yield ""
+            yield f"   .. image:: /_static/benchmarks/{block.name}-{theme}.svg"
+            yield f"      :alt: {said}, as bars. The table has the figures."
+            yield f"      :class: only-{theme}"
+    else:
+        yield f".. list-table:: {block.title}"
+        yield "   :class: measured"
+        yield "   :header-rows: 1"
+        yield f"   :stub-columns: {block.labels}"
+        yield ""
+        for row in (block.head, *block.rows):
+            for place, cell in enumerate(row):
+                yield f"   {' ' if place else '*'} - {cell}".rstrip()
 
 
 class Measured(SphinxDirective):

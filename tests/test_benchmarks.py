@@ -22,12 +22,12 @@ from .test_documentation import build
 pytest.importorskip("sphinx", reason="the nox session docs installs it")
 
 from benchmarks import __main__ as runner
-from benchmarks import blocks, figures, results, tables
+from benchmarks import blocks, figures, results
 from docs import measured
 
 ROOT = DOCS.parent
 #: The benchmarks whose figures the page shows.
-ON_PAGE = sorted({benchmark for benchmark, _ in tables.SHOWN.values()})
+ON_PAGE = sorted({benchmark for benchmark, _ in measured.SHOWN.values()})
 #: What the benchmarks import: the nox session benchmarks installs it.
 PEERS = ("gunicorn", "psycopg", "pymysql", "redis")
 
@@ -68,14 +68,15 @@ def test_figures_of_other_databases_are_kept(tmp_path: Path) -> None:
         "databases": [{"database": "SQLite 3.40"}, {"database": "PostgreSQL 15"}],
         "parts": [{"part": "sqlite", "database": "SQLite"}, {"part": "plain"}],
     }
-    results.write(path, results.merged(path, before))
     after = {
         "versions": {"Flask": "4"},
         "databases": [{"database": "SQLite 3.41"}],
         "parts": [{"part": "plain", "now": True}],
     }
+    results.write(path, before)
+    results.write(path, after)
 
-    assert results.merged(path, after) == {
+    assert results.load(path) == {
         "versions": {"Redis": "7", "Flask": "4"},
         "databases": [{"database": "SQLite 3.41"}, {"database": "PostgreSQL 15"}],
         "parts": [
@@ -196,7 +197,8 @@ USED = {
     r"|steady/(hot_share|growth|inserted|purged|vacuums|(before|after)/.*))",
     "server": r"requests/\d+/(requests_per_second|p50_ms|p99_ms|failures)",
     "server-aims": r"aims/\d+/ratio",
-    "purge": r"databases/\d+/(rows|expired|clients|seconds|failures|median/.*|ratio/.*)",
+    "purge": r"databases/\d+/"
+    r"(rows|expired|clients|seconds|failures|median/.*|ratio/.*)",
     "starts": r"starts/\d+/(resident|milliseconds/(?!common).*)",
     "memory": r"memory/\d+/(slopes/(resident|blocks)|samples/\d+/.*)",
 }
@@ -207,14 +209,14 @@ def test_what_is_measured_is_shown() -> None:
     pages = "".join(path.read_text("utf-8") for path in DOCS.glob("*.rst"))
     on_page = re.findall(r"^\.\. measured:: (\S+)$", pages, re.MULTILINE)
 
-    assert sorted(tables.SHOWN) == sorted(on_page)
+    assert sorted(measured.SHOWN) == sorted(on_page)
     assert {name for name in on_page if "setting" not in name} == USED.keys()
 
 
 @pytest.mark.parametrize("name", sorted(USED))
 def test_figures_on_the_page_are_the_measured_ones(name: str) -> None:
     """Another figure in the file is another one on the page, in one place or two."""
-    found = document(tables.SHOWN[name][0])
+    found = document(measured.SHOWN[name][0])
     before = words(measured.shown(name, found))
     used = used_by(name, found)
     changes = 0
@@ -237,7 +239,7 @@ def test_figures_on_the_page_are_the_measured_ones(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(USED))
 def test_no_figure_is_written_by_hand(name: str) -> None:
     """With all figures replaced, no decimal in a table is what it was."""
-    found = document(tables.SHOWN[name][0])
+    found = document(measured.SHOWN[name][0])
     before = decimals(name, found)
     with replaced(found, used_by(name, found), MARK):
         after = decimals(name, found)
