@@ -4,23 +4,16 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
-from collections.abc import Sequence
-from importlib import import_module
 from importlib.metadata import version as _version_of
-from inspect import cleandoc
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from docutils.statemachine import StringList  # type: ignore[import-untyped]
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.intersphinx import missing_reference
-from sphinx.util.docutils import SphinxDirective
 
 # Between the last releases of two others that run on Python 3.11.
 warnings.filterwarnings("ignore", "'sphinx.*is deprecated")
@@ -100,10 +93,7 @@ PUBLIC_NAMES = {
     "sqlalchemy.sql.schema.Table": "sqlalchemy.schema.Table",
 }
 
-#: The modules whose whole docstring stands on a page of its own.
-HAVE_PAGES = ("flask_sessionsql.storage.purging", "flask_sessionsql.signals")
-
-# What the examples of the docstrings run in.
+# What the examples of the pages and docstrings run in.
 
 #: In a block of code, ``__name__`` has to be a module's whose attributes are the
 #: block's own names: ``app.config.from_object(__name__)`` reads them.
@@ -163,61 +153,6 @@ def resolve_public_name(
     return missing_reference(app, env, again, contnode)
 
 
-def titles(lines: Sequence[str]) -> list[int]:
-    """Where the sections of a docstring begin: the lines that are underlined."""
-    return [
-        number
-        for number, (line, below) in enumerate(pairwise(lines))
-        if line and len(below) >= len(line) and re.fullmatch("-+", below)
-    ]
-
-
-class Sections(SphinxDirective):
-    """``.. sections:: module`` is the docstring of a module from its first title on;
-    with a title as well, that section and no other. What stands before the first title
-    is in the reference.
-    """
-
-    required_arguments = 1
-    optional_arguments = 1
-    final_argument_whitespace = True
-
-    def run(self) -> list[Any]:
-        name, *wanted = self.arguments
-        module = import_module(name)
-        lines = cleandoc(module.__doc__ or "").splitlines()
-        begins = titles(lines)
-        parts = [
-            (lines[first], [*lines[first:after], ""])
-            for first, after in pairwise([*begins, len(lines)])
-        ]
-        chosen = [part for title, part in parts if not wanted or [title] == wanted]
-        if not chosen:
-            raise self.error(f"{name} has no section {' '.join(wanted)!r}")
-        self.env.note_dependency(str(module.__file__))
-        source = f"{module.__file__}:docstring of {name}"
-        found: list[Any] = []
-        # Names in it are the module's own, as autodoc has it.
-        before = self.env.ref_context.get("py:module")
-        self.env.ref_context["py:module"] = name
-        for part in chosen:
-            text = StringList(part, source=source)
-            found += self.parse_text_to_nodes(text, allow_section_headings=True)
-        self.env.ref_context["py:module"] = before
-        return found
-
-
-def leave_sections_out(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
-    """In the reference, leave out what stands on another page: what a module's
-    docstring says from its first title on, or all but its first sentence.
-    """
-    if what == "module" and app.env.docname == "api":
-        ends = [lines.index("")] if name in HAVE_PAGES else titles(lines)
-        del lines[next(iter(ends), len(lines)) :]
-
-
 def let_keyboards_scroll(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
 ) -> None:
@@ -235,5 +170,3 @@ def setup(app: Sphinx) -> None:
     # After intersphinx, whose priority is 500.
     app.connect("missing-reference", resolve_public_name, priority=600)
     app.connect("html-page-context", let_keyboards_scroll)
-    app.add_directive("sections", Sections)
-    app.connect("autodoc-process-docstring", leave_sections_out)
