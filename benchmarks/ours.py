@@ -15,6 +15,7 @@ from flask_sessionsql import FlaskSQLAlchemySessionInterface, Session
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from flask_sessionsql.formats.tokens import new_handle, row_id
+from flask_sessionsql.saving.planning import SessionRecord, Use
 from flask_sessionsql.saving.records import SessionRecords
 from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.purging import purge
@@ -38,7 +39,7 @@ def set_up(app: Flask, database: sa.URL) -> sa.Engine:
     Session(app)
     interface = app.session_interface
     assert isinstance(interface, FlaskSQLAlchemySessionInterface)
-    engine: sa.Engine = interface.records(app).store.engine
+    engine: sa.Engine = interface.records.store.engine
     databases.use_wal(engine)
     return engine
 
@@ -97,23 +98,24 @@ class Sessions:
         databases.use_wal(source)
         self.table = sessions_table(sa.MetaData(), name)
         self._store = SessionStore(sessions_engine(source), self.table)
-        serializer = MsgpackSerializer()
-        self._records = SessionRecords(SessionConfig(), self._store, serializer)
+        self._records = SessionRecords(
+            SessionConfig(), lambda: self._store, MsgpackSerializer()
+        )
 
-    def save(self, record: Any, data: dict[Any, Any], now: int) -> tuple[Any, Any]:
+    def save(
+        self, record: SessionRecord | None, data: dict[Any, Any], now: int
+    ) -> None:
         """Save what a request made of its session, if it is to be saved.
 
         :param record: what was found; ``None`` for a new session.
         """
         plan = self._records.planner.plan(
-            [KEY], record, data, empty=False, cleared=False, now=now
+            Use(now, [KEY]), record, data, empty=False, cleared=False
         )
-        saved = self._records.execute(plan, [KEY])
-        if saved is None or saved[0] is None:
+        if self._records.execute(plan).record is None:
             raise BrokenError(f"a session of {self.table.name} was not saved")
-        return saved
 
-    def read(self, number: int, now: int) -> tuple[Any, dict[Any, Any]]:
+    def read(self, number: int, now: int) -> tuple[SessionRecord, dict[Any, Any]]:
         """A request that reads its session, which has to be there."""
         found = self._records.find([KEY], TOKEN.format(number), now)
         if found is None or "visits" not in found[1]:
