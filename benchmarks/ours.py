@@ -104,16 +104,19 @@ class Sessions:
 
     def save(
         self, record: SessionRecord | None, data: dict[Any, Any], now: int
-    ) -> None:
-        """Save what a request made of its session, if it is to be saved.
+    ) -> tuple[SessionRecord, dict[Any, Any]]:
+        """Save what a request made of its session, if it is to be saved; gives what is
+        stored then.
 
         :param record: what was found; ``None`` for a new session.
         """
         plan = self._records.planner.plan(
             Use(now, [KEY]), record, data, empty=False, cleared=False
         )
-        if self._records.execute(plan).record is None:
+        outcome = self._records.execute(plan)
+        if outcome.record is None:
             raise BrokenError(f"a session of {self.table.name} was not saved")
+        return outcome.record, dict(outcome.data)
 
     def read(self, number: int, now: int) -> tuple[SessionRecord, dict[Any, Any]]:
         """A request that reads its session, which has to be there."""
