@@ -119,8 +119,8 @@ Basically you only need to configure ``SESSION_TYPE``.
 
     All non-null sessions in Flask-SessionSql are permanent.
 
-What each of them takes, and what a wrong value gets, is in
-:class:`~flask_sessionsql.config.SessionConfig`.
+What each of them takes, and what a wrong value gets, is on the page
+:doc:`/settings`.
 
 .. _SQLAlchemy doc: https://docs.sqlalchemy.org/en/20/core/engines.html
 
