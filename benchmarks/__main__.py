@@ -21,10 +21,7 @@ BENCHMARKS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one benchmark. Its exit code.
-
-    :param arguments: instead of those of the process.
-    """
+    """Run one benchmark. Its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measure Flask-SessionSql. Each benchmark has a --help of its own.",

@@ -8,29 +8,26 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 #: Stands where there is no figure.
 NO_FIGURE = "–"  # noqa: RUF001 -- a dash is what is meant
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """The title of what follows."""
 
     title: str
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture of the documentation, for light pages and for dark ones."""
 
     name: str
     title: str
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table of figures.
 
     :ivar labels: how many columns at the left say what a row is about.
@@ -70,7 +67,7 @@ def _text(block: str | Section | Table) -> str:
 
 
 def _plain(text: str) -> str:
-    """Words without what marks them for the documentation."""
+    # What marks words for the documentation means nothing here.
     return re.sub(r"\*\*|``", "", text)
 
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,16 +21,23 @@ NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
 SERVERS = {
     "postgresql": "postgresql+psycopg://postgres@127.0.0.1:5432/test",
     "mariadb": "mysql+pymysql://root@127.0.0.1:3306/test",
+    "redis": "redis://127.0.0.1:6379/0",
 }
 #: Bytes that a row takes about, with its indexes.
 ROW = 710
-REDIS = "redis://127.0.0.1:6379/0"
 
 
 def kind_of(url: sa.URL) -> str:
     """Which of the databases this is."""
     name = url.get_backend_name()
     return "mariadb" if name == "mysql" else name
+
+
+def _server(kind: str) -> tuple[str, str]:
+    """Where a server is, and what it says if it is not there."""
+    variable = f"SESSIONSQL_{kind.upper()}_URL"
+    url = os.environ.get(variable, SERVERS[kind])
+    return url, f"{kind} cannot be used. Start it, or say where it is in {variable}"
 
 
 def redis_server() -> tuple[str, str]:
@@ -43,22 +48,14 @@ def redis_server() -> tuple[str, str]:
     from redis import Redis
     from redis.exceptions import RedisError
 
-    variable = "SESSIONSQL_REDIS_URL"
-    url = os.environ.get(variable, REDIS)
+    url, problem = _server("redis")
     try:
         with Redis.from_url(url, socket_connect_timeout=5) as client:
             # The stubs do not know which of two clients this is.
             information: Any = client.info("server")
     except (RedisError, ValueError) as error:
-        raise SystemExit(_missing("Redis", url, error, variable)) from None
+        raise SystemExit(f"{problem}: {error}") from None
     return url, information["redis_version"]
-
-
-def _missing(name: str, url: str, error: Exception, variable: str) -> str:
-    return (
-        f"{name} at {url} cannot be used: {error}\nStart one, or say where it is in"
-        f" {variable}; databases are created there."
-    )
 
 
 def described(url: sa.URL) -> str:
@@ -96,16 +93,6 @@ def use_wal(engine: sa.Engine) -> None:
 
 
 @contextmanager
-def own_directory() -> Iterator[Path]:
-    """A directory of our own, which is removed at the end."""
-    directory = Path(tempfile.mkdtemp(prefix="sessionsql_benchmark_"))
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
 def own_database(kind: str) -> Iterator[sa.URL]:
     """A database of our own, which is dropped at the end: a file in a directory of its
     own, or one on the server.
@@ -113,23 +100,24 @@ def own_database(kind: str) -> Iterator[sa.URL]:
     :raises SystemExit: nothing answers there, or it creates no database for us.
     """
     if kind == "sqlite":
-        with own_directory() as directory:
-            file = directory / "sessions.sqlite"
-            with closing(sqlite3.connect(file)) as lite:
+        with tempfile.TemporaryDirectory(prefix="sessionsql_benchmark_") as directory:
+            lite = sa.make_url(f"sqlite:///{directory}/sessions.sqlite")
+            with connecting(lite).connect() as connection:
                 # The mode stays with the file.
-                lite.execute("PRAGMA journal_mode = WAL")
-            yield sa.make_url(f"sqlite:///{file}")
+                connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            yield lite
         return
-    variable = f"SESSIONSQL_{kind.upper()}_URL"
-    server = sa.make_url(os.environ.get(variable, SERVERS[kind]))
+    url, problem = _server(kind)
+    server = sa.make_url(url)
     name = f"sessionsql_benchmark_{secrets.token_hex(4)}"
     admin = connecting(server)
     try:
         with admin.connect() as connection:
             connection.exec_driver_sql(f"CREATE DATABASE {name}")
     except sa.exc.DBAPIError as error:
-        shown = server.render_as_string()
-        raise SystemExit(_missing(NAMES[kind], shown, error, variable)) from None
+        raise SystemExit(
+            f"{problem}, for one who may create databases: {error.orig}"
+        ) from None
     try:
         yield server.set(database=name)
     finally:
@@ -179,7 +167,6 @@ def fill(
             # Nothing is kept of it if it is interrupted, so nothing is logged.
             connection.exec_driver_sql("PRAGMA journal_mode = OFF")
             connection.exec_driver_sql("PRAGMA synchronous = OFF")
-            connection.exec_driver_sql("PRAGMA cache_size = -500000")
         connection.execute(sa.schema.CreateTable(table))
         # Not SQLAlchemy's: it would have all rows in one list first.
         cursor: Any = connection.connection.cursor()
@@ -188,8 +175,7 @@ def fill(
                 for row in rows:
                     copy.write_row(row)
         else:
-            mark = "?" if kind == "sqlite" else "%s"
-            marks = ", ".join(mark for _ in columns)
+            marks = ", ".join("?" if kind == "sqlite" else "%s" for _ in columns)
             insert = f"INSERT INTO {table.name} ({names}) VALUES ({marks})"
             cursor.execute("BEGIN")
             cursor.executemany(insert, rows)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import pymysql
 import sqlalchemy as sa
 from django.apps import apps
 from django.conf import settings
@@ -24,7 +25,6 @@ from django.urls import path
 from .peers import KEY, LOGIN, NoSession, View, log_in, nothing, views
 
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
-
 
 NO_SESSION = NoSession()
 #: What a new session is given; set by :func:`django_application`.
@@ -51,11 +51,34 @@ urlpatterns = [
 ]
 
 
-def database_settings(url: sa.URL) -> dict[str, Any]:
-    """Django's settings for a database."""
+def django_application(
+    url: sa.URL | None, payload: Mapping[str, Any]
+) -> tuple[Callable[..., Iterable[bytes]], Callable[[], object]]:
+    """A WSGI application, and what closes its connections.
+
+    :param url: where its sessions are; ``None`` for an application without sessions.
+    """
+    if not settings.configured:
+        # It stands in for mysqlclient, which needs a compiler.
+        pymysql.install_as_MySQLdb()
+        settings.configure(
+            SECRET_KEY=KEY,
+            ALLOWED_HOSTS=["*"],
+            ROOT_URLCONF=__name__,
+            MIDDLEWARE=[],
+            INSTALLED_APPS=["django.contrib.sessions"],
+            SESSION_COOKIE_NAME="session",
+            USE_TZ=True,
+            LOGGING_CONFIG=None,
+        )
+        apps.populate(settings.INSTALLED_APPS)
+    PAYLOAD.clear()
+    PAYLOAD.update(payload)
+    if url is None:
+        return WSGIHandler(), nothing
     kind = url.get_backend_name()
     wal = "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
-    return {
+    database = {
         "ENGINE": f"django.db.backends.{kind}{'3' * (kind == 'sqlite')}",
         "NAME": url.database,
         "HOST": url.host or "",
@@ -65,47 +88,10 @@ def database_settings(url: sa.URL) -> dict[str, Any]:
         "CONN_MAX_AGE": None,
         "OPTIONS": {"init_command": wal} if kind == "sqlite" else {},
     }
-
-
-def configure() -> None:
-    """Set Django up, once a process."""
-    if settings.configured:
-        return
-    import pymysql
-
-    # It stands in for mysqlclient, which needs a compiler.
-    pymysql.install_as_MySQLdb()
-    settings.configure(
-        SECRET_KEY=KEY,
-        ALLOWED_HOSTS=["*"],
-        ROOT_URLCONF=__name__,
-        MIDDLEWARE=[],
-        INSTALLED_APPS=["django.contrib.sessions"],
-        SESSION_COOKIE_NAME="session",
-        USE_TZ=True,
-        LOGGING_CONFIG=None,
-    )
-    apps.populate(settings.INSTALLED_APPS)
-
-
-def django_application(
-    url: sa.URL | None, payload: Mapping[str, Any]
-) -> tuple[Callable[..., Iterable[bytes]], Callable[[], object]]:
-    """A WSGI application, and what closes its connections.
-
-    :param url: where its sessions are; ``None`` for an application without sessions.
-    """
-    configure()
-    PAYLOAD.clear()
-    PAYLOAD.update(payload)
-    close: Callable[[], object] = nothing
-    if url is not None:
-        found = connections.configure_settings({"default": database_settings(url)})
-        connections.settings["default"] = found["default"]
-        if hasattr(connections._connections, "default"):
-            del connections["default"]
-        with connections["default"].schema_editor() as editor:
-            editor.create_model(apps.get_model("sessions", "Session"))
-        close = connections["default"].close
-    with override_settings(MIDDLEWARE=[] if url is None else [SESSIONS]):
-        return WSGIHandler(), close
+    connections.settings |= connections.configure_settings({"default": database})
+    if hasattr(connections._connections, "default"):
+        del connections["default"]
+    with connections["default"].schema_editor() as editor:
+        editor.create_model(apps.get_model("sessions", "Session"))
+    with override_settings(MIDDLEWARE=[SESSIONS]):
+        return WSGIHandler(), connections["default"].close

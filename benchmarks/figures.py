@@ -28,7 +28,6 @@ PICTURES = Path(__file__).parents[1] / "docs" / "_static" / "benchmarks"
 #: the right.
 WIDTH, LINE, ROW, HEAD, GAP, LEFT, RIGHT = 480, 22, 21, 27, 12, 184, 56
 
-
 #: For each kind of page, the colours of the text, of our bars, and of all others.
 THEMES = {
     "light": ("#1a1c1e", "#0a4bff", "#8a929b"),
@@ -56,10 +55,7 @@ def groups_of(rows: Sequence[Document], key: str, names: Mapping[str, str]) -> G
 
 
 def bar_chart(title: str, groups: Groups, theme: str, identifier: str) -> str:
-    """Draw horizontal bars as SVG.
-
-    :param identifier: what the metadata hold.
-    """
+    """Draw horizontal bars as SVG. The metadata hold the identifier."""
     colour, ours, others = THEMES[theme]
     most = max(value for bars in groups.values() for value in bars.values())
     drawn = []

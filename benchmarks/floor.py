@@ -28,7 +28,6 @@ from flask import Flask, Request, Response
 from flask.sessions import SessionInterface, SessionMixin
 
 USER = "_user_id"
-TABLE = "floor"
 #: The types of the key, of the data and of the expiry.
 TYPES = {
     "sqlite": ("BLOB", "BLOB", "INTEGER"),
@@ -78,11 +77,11 @@ class FloorSession(SessionMixin):
 
 #: With the marks of SQLite for parameters.
 STATEMENTS = {
-    "select": f"SELECT data, expires FROM {TABLE} WHERE id = ? AND expires > ?",
-    "insert": f"INSERT INTO {TABLE} VALUES (?, ?, ?)",
-    "save": f"UPDATE {TABLE} SET data = ?, expires = ? WHERE id = ?",
-    "move": f"UPDATE {TABLE} SET id = ?, data = ?, expires = ? WHERE id = ?",
-    "delete": f"DELETE FROM {TABLE} WHERE id = ?",
+    "select": "SELECT data, expires FROM floor WHERE id = ? AND expires > ?",
+    "insert": "INSERT INTO floor VALUES (?, ?, ?)",
+    "save": "UPDATE floor SET data = ?, expires = ? WHERE id = ?",
+    "move": "UPDATE floor SET id = ?, data = ?, expires = ? WHERE id = ?",
+    "delete": "DELETE FROM floor WHERE id = ?",
 }
 
 
@@ -103,7 +102,7 @@ class FloorInterface(SessionInterface):
         self._decode = msgspec.msgpack.Decoder(dict[str, Any]).decode
         key, data, expires = TYPES[kind]
         self.execute(
-            f"CREATE TABLE IF NOT EXISTS {TABLE} (id {key} NOT NULL PRIMARY KEY,"
+            f"CREATE TABLE IF NOT EXISTS floor (id {key} NOT NULL PRIMARY KEY,"
             f" data {data} NOT NULL, expires {expires} NOT NULL)",
             (),
         )

@@ -13,10 +13,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from benchmarks import results, tables
 from benchmarks.blocks import as_text
@@ -33,9 +33,7 @@ grew or a server is missing; 2 if the options are wrong; 130 or 143 if interrupt
 
 
 class BrokenError(Exception):
-    """What is measured did something else than it should: figures would mean nothing.
-    The command says so, and its exit code is 1.
-    """
+    """What is measured did something else than it should: the exit code is 1."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class Benchmark:
     text: str
     run: Callable[[Options], Iterator[dict[str, Any]]]
     databases: Sequence[str] = ()
-    options: Mapping[str, Mapping[str, Any]] = results.NOTHING
-    quick: Mapping[str, Any] = results.NOTHING
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    quick: Mapping[str, Any] = field(default_factory=dict)
     packages: Sequence[str] = ()
 
 
@@ -72,15 +70,12 @@ def amount(
             raise argparse.ArgumentTypeError(f"{text} is not from {least:g} to 1e9")
         return value
 
-    shown = f" (default: {default:g})" if default is not None else ""
+    shown = f" (default: {default:,})" if default is not None else ""
     return {"help": help + shown, "type": convert, "default": default, **more}
 
 
 def parse(benchmark: Benchmark, arguments: Sequence[str] | None) -> Options:
-    """The options of a run.
-
-    :param arguments: instead of those of the process.
-    """
+    """The options of a run."""
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {benchmark.name}",
         description=benchmark.text,
@@ -98,16 +93,13 @@ def parse(benchmark: Benchmark, arguments: Sequence[str] | None) -> Options:
         parser.add_argument(flag, **option)
     if benchmark.quick:
         parser.add_argument(
-            "--quick",
-            action="store_true",
-            help="a try of some seconds, whose figures mean nothing",
+            "--quick", action="store_true", help="a try: its figures mean nothing"
         )
         parser.add_argument(
             "--json",
             type=Path,
             metavar="FILE",
-            help="write the figures to this file, too; of databases that are not"
-            " measured, what it has is kept",
+            help="write the figures to this file, too; what it has of others is kept",
         )
     parser.set_defaults(quick=False, json=None)
     options = parser.parse_args(arguments)
@@ -123,7 +115,8 @@ def parse(benchmark: Benchmark, arguments: Sequence[str] | None) -> Options:
 def main(benchmark: Benchmark, arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write. The exit code."""
     options = parse(benchmark, arguments)
-    signal.signal(signal.SIGTERM, terminate)
+    # Clean up when told to end, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     found: dict[str, Any] = {"quick": options.quick}
     code = 0
     try:
@@ -151,11 +144,6 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def terminate(number: int, frame: object) -> NoReturn:
-    """Clean up when told to end, as on Ctrl-C."""
-    raise SystemExit(128 + number)
-
-
 def begin(stack: ExitStack, target: Callable[..., None], *arguments: Any) -> Connection:
     """Begin a process that imports everything anew, and ends with ``stack``.
 
@@ -163,15 +151,20 @@ def begin(stack: ExitStack, target: Callable[..., None], *arguments: Any) -> Con
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(target, *arguments, there))
+    process = context.Process(target=target, args=(*arguments, there))
+    # Ctrl-C is for the benchmark, which then ends its processes.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.start()
+    signal.signal(signal.SIGINT, before)
     stack.callback(process.join)
     stack.callback(process.kill)
     there.close()
     return here
 
 
-def _work(target: Callable[..., None], *arguments: Any) -> None:
-    # Ctrl-C is for the benchmark, which then ends its processes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    target(*arguments)
+def receive(pipe: Connection) -> Any:
+    """What a process that was begun sends."""
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise BrokenError("a process of the benchmark broke down") from None

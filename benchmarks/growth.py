@@ -34,7 +34,7 @@ from benchmarks.databases import (
 from benchmarks.frame import Benchmark, Options, amount, say
 from benchmarks.ours import DATA, LIFETIME, Sessions, fill
 from benchmarks.peers import NEW, READ, SIZE, WRITE
-from benchmarks.tables import ANY
+from benchmarks.tables import ANY, parts
 
 #: How many sessions are in use, and how many requests a batch has.
 WORKING_SET, BATCH = 20_000, 200
@@ -45,8 +45,6 @@ STEADY_ROWS = 100_000
 REQUESTS, WRITES_A_VISIT, SECONDS_APART = 8, 4, 45
 DAY, HOUR = 24 * 3600, 3600
 DEAD, DEAD_SHARE = 50, 0.2
-#: After so many requests the dead rows are counted.
-LOOK_EVERY = 2000
 
 
 class Grown:
@@ -64,7 +62,7 @@ class Grown:
         self.working = random.sample(range(rows), min(rows, working_set))
         self.batches: dict[str, list[float]] = defaultdict(list)
         say(f"  warming up {len(self.working):,} of them")
-        hasty = Sessions(hastily(url), table.name)
+        hasty = Sessions(url, table.name, hasty=True)
         for number in self.working:
             hasty.write(number, int(time.time()))
             self.sessions.read(number, int(time.time()))
@@ -73,14 +71,11 @@ class Grown:
     def batch(self, kind: str) -> None:
         """Measure a batch. A tenth more is not timed, and comes before."""
         now = int(time.time())
-        sessions = self.sessions
-        request: Any = {NEW: sessions.begin, WRITE: sessions.write}.get(
-            kind, sessions.read
-        )
+        request: Any = self.sessions.write if kind == WRITE else self.sessions.read
         number = BATCH + BATCH // 10
         chosen: list[Any] = random.choices(self.working, k=number)
         if kind == NEW:
-            chosen = [dict(DATA) for _ in chosen]
+            request, chosen = self.sessions.begin, [dict(DATA) for _ in chosen]
         elif kind == ANY:
             chosen = random.choices(range(self.rows), k=number)
         for each in chosen[BATCH:]:
@@ -106,20 +101,12 @@ class Grown:
         }
 
 
-def hastily(url: sa.URL) -> sa.URL:
-    """The database, where commits do not wait for the disk: no time is measured."""
-    if kind_of(url) != "postgresql":
-        return url
-    return url.update_query_dict({"options": "-c synchronous_commit=off"})
-
-
 def run(options: Options) -> Iterator[dict[str, Any]]:
     """Measure on each database."""
     for kind in options.database:
         with ExitStack() as stack:
             # On a server, the tables share its memory. On SQLite each connection has
-            # some of its own, and drops what it holds when another one writes to its
-            # file.
+            # its own, and drops what it holds when another one writes to its file.
             url = stack.enter_context(own_database(kind))
             name = described(url)
             say(f"{name}:")
@@ -131,7 +118,12 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
                 working_set = 1000 if options.quick else WORKING_SET
                 grown.append(Grown(url, rows, working_set))
                 stack.callback(grown[-1].sessions.close)
-            measure(grown, options.rounds)
+            # Reading any row empties the memory, so it comes when the others are done.
+            for kinds in ([READ, WRITE, NEW], [ANY]):
+                say(f"  {options.rounds} rounds of: {'; '.join(kinds)}")
+                for kind in options.rounds * kinds:
+                    for each in random.sample(grown, len(grown)):
+                        each.batch(kind)
             result = {
                 "database": name,
                 "memory": memory,
@@ -140,51 +132,6 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
                 "steady": live(url, options.writes) if kind == "postgresql" else None,
             }
         yield {"rounds": options.rounds, "batch": BATCH, "databases": [result]}
-
-
-def measure(grown: Sequence[Grown], rounds: int) -> None:
-    """Measure each kind of request in each table by turns."""
-    # Reading any row empties the memory, so it comes when the others are done.
-    for kinds in ([READ, WRITE, NEW], [ANY]):
-        for turn in range(rounds):
-            if turn % 10 == 0:
-                say(f"  {'; '.join(kinds)}: {turn} of {rounds} rounds")
-            for kind in kinds:
-                for table in random.sample(grown, len(grown)):
-                    table.batch(kind)
-
-
-def live(url: sa.URL, writes: int) -> dict[str, Any]:
-    """Let a table live through some days. What became of it."""
-    rows = min(STEADY_ROWS, writes // 4)
-    say(f"  steady load: filling {rows:,} rows")
-    table = fill(url, "sessions_steady", rows)
-    before = size_of(url, table)
-    sessions = Sessions(hastily(url), table.name)
-    with connecting(url).connect() as connection:
-        # What vacuums it is here.
-        connection.exec_driver_sql(
-            f"ALTER TABLE {table.name} SET (autovacuum_enabled = off,"
-            " toast.autovacuum_enabled = off)"
-        )
-        counted = visit_all(Site(sessions, rows), connection, writes)
-        left = connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
-    sessions.close()
-    after = size_of(url, table)
-
-    def row(size: Any, rows: int) -> float:
-        whole = size["table"] + size["toast"] + sum(size["indexes"].values())
-        return float(whole / rows)
-
-    return {
-        "rows_before": rows,
-        "rows_after": left,
-        **counted,
-        "before": before,
-        "after": after,
-        "hot_share": round(counted["hot"] / max(counted["updates"], 1), 4),
-        "growth": round(row(after, left) / row(before, rows), 3),
-    }
 
 
 class Site:
@@ -238,26 +185,42 @@ class Site:
             yield
 
 
-def visit_all(site: Site, connection: sa.Connection, writes: int) -> dict[str, Any]:
-    """Let visitors come until they have written so often. What was counted."""
-    name = site.sessions.table.name
-    updates = [updates_of(connection, name)]
+def live(url: sa.URL, writes: int) -> dict[str, Any]:
+    """Let a table live until visitors have written so often. What became of it."""
+    rows = min(STEADY_ROWS, writes // 4)
+    say(f"  steady load: filling {rows:,} rows")
+    table = fill(url, "sessions_steady", rows)
+    before = size_of(url, table)
+    site = Site(Sessions(url, table.name, hasty=True), rows)
     purged = vacuums = 0
-    next_purge = site.begin + HOUR
-    for turn, now in enumerate(site.requests(), start=1):
-        if now >= next_purge:
-            next_purge += HOUR
-            purged += site.sessions.purge(now)
-        if turn % LOOK_EVERY == 0:
-            vacuums += vacuum_if_due(connection, name)
-        if site.written >= writes * len(updates) // 4:
-            say(f"    {site.written:,} of {writes:,} writes")
-            updates.append(updates_of(connection, name))
-            if len(updates) > 4:
-                break
+    with connecting(url).connect() as connection:
+        # What vacuums it is here.
+        connection.exec_driver_sql(
+            f"ALTER TABLE {table.name} SET (autovacuum_enabled = off,"
+            " toast.autovacuum_enabled = off)"
+        )
+        updates = [updates_of(connection, table.name)]
+        next_purge = site.begin + HOUR
+        for turn, now in enumerate(site.requests(), start=1):
+            if now >= next_purge:
+                next_purge += HOUR
+                purged += site.sessions.purge(now)
+            if turn % 2000 == 0:
+                vacuums += vacuum_if_due(connection, table.name)
+            if site.written >= writes * len(updates) // 4:
+                say(f"    {site.written:,} of {writes:,} writes")
+                updates.append(updates_of(connection, table.name))
+                if len(updates) > 4:
+                    break
+        left = connection.scalar(sa.select(sa.func.count()).select_from(table)) or 0
+    site.sessions.close()
+    after = size_of(url, table)
+    row, grown = (sum(parts(size, size["indexes"])) for size in (before, after))
     # In the last quarter of the time the first effects are over.
     (first, first_hot), *_, (used, used_hot), (last, last_hot) = updates
     return {
+        "rows_before": rows,
+        "rows_after": left,
         "days": (site.now - site.begin) / DAY,
         "updates": last - first,
         "hot": last_hot - first_hot,
@@ -266,6 +229,10 @@ def visit_all(site: Site, connection: sa.Connection, writes: int) -> dict[str, A
         "inserted": site.inserted,
         "purged": purged,
         "vacuums": vacuums,
+        "before": before,
+        "after": after,
+        "hot_share": round((last_hot - first_hot) / max(last - first, 1), 4),
+        "growth": round(grown / left / (row / rows), 3),
     }
 
 
@@ -324,7 +291,7 @@ SIZES = {
 }
 
 
-def size_of(url: sa.URL, table: sa.Table) -> dict[str, Any] | None:
+def size_of(url: sa.URL, table: sa.Table) -> Any:
     """How many bytes a table and its indexes take, these by their columns; ``None``
     where SQLite was not built to tell.
     """

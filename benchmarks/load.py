@@ -46,13 +46,13 @@ class Connection:
 
     def open(self) -> None:
         """Connect, and again after the server has closed the connection."""
-        self._socket = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = socket.create_connection(("127.0.0.1", self._port), PATIENCE)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, path: bytes, visitor: Visitor) -> None:
         """Send a request of this visitor's."""
         cookie = b"Cookie: " + visitor.cookie + b"\r\n" if visitor.cookie else b""
-        self._socket.sendall(
+        self.socket.sendall(
             b"GET " + path + b" HTTP/1.1\r\nHost: 127.0.0.1\r\n" + cookie + b"\r\n"
         )
 
@@ -63,7 +63,7 @@ class Connection:
         """
         received = b""
         while True:
-            data = self._socket.recv(1 << 18)
+            data = self.socket.recv(1 << 18)
             if not data:
                 raise ConnectionResetError("the connection was closed")
             received += data
@@ -75,15 +75,10 @@ class Connection:
             visitor.cookie = cookie[1]
         return head[9:12], body
 
-    def close(self) -> None:
-        """Close it."""
-        self._socket.close()
-
 
 def connect(port: int, connections: int, workers: int, path: bytes) -> list[Connection]:
-    """Open connections that are shared out evenly among the server's workers: which of
-    them accepts one is chance, and if one had more than the others, its requests would
-    wait longer, and differently in each run.
+    """Open connections that are shared out evenly among the server's workers. Which of
+    them accepts one is chance, and a worker with more than the others would be slower.
 
     :param path: where a worker answers with its own name.
     :raises OSError: the workers do not share them, or do not answer.
@@ -102,7 +97,7 @@ def connect(port: int, connections: int, workers: int, path: bytes) -> list[Conn
         for connection in opened:
             _, worker = connection.receive(Visitor())
             if len(kept) == connections or of_worker[worker] == share:
-                connection.close()
+                connection.socket.close()
             else:
                 kept.append(connection)
                 of_worker[worker] += 1
@@ -113,9 +108,8 @@ def connect(port: int, connections: int, workers: int, path: bytes) -> list[Conn
 class Load:
     """What a load came to.
 
-    :ivar rate: right answers in a second.
+    :ivar rate: right answers in a second, and how long each took, in milliseconds.
     :ivar cpu: the share of one core that the load itself took.
-    :ivar latencies: how long each right answer took, in milliseconds.
     :ivar failures: what went wrong, with the warm-up.
     """
 
@@ -137,7 +131,6 @@ def load(
 ) -> Load:
     """Send requests for this path over all connections, and measure them.
 
-    :param seconds: how long to measure, after the seconds to warm up.
     :param new: each request is that of a new visitor, who has to be given a cookie.
     :param seed: of the choice of the visitors.
     :raises OSError: the server does not answer.
@@ -161,12 +154,13 @@ def load(
             now = time.perf_counter()
             if status != b"200":
                 # What a server fails to answer, it ends the connection after.
-                connection.close()
+                connection.socket.close()
                 connection.open()
-            if status != b"200" or not check(visitor, body) or not visitor.cookie:
-                measured.failures.append(f"{status!r}: {body[:60]!r}")
-            elif begin <= now < end:
-                measured.latencies.append(1000 * (now - sent))
+            elif check(visitor, body) and visitor.cookie:
+                if begin <= now < end:
+                    measured.latencies.append(1000 * (now - sent))
+                continue
+            measured.failures.append(f"{status!r}: {body[:60]!r}")
 
     with ThreadPoolExecutor(len(connections)) as pool:
         list(pool.map(work, connections))

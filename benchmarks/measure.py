@@ -12,9 +12,7 @@ from __future__ import annotations
 import gc
 import random
 import re
-import statistics
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +28,7 @@ BATCHES = 8
 #: Requests of a batch that are not timed: after the others, caches are cold.
 WARM_UP = 3
 _COOKIE = re.compile(r"session=([^;]*)")
-Environ = dict[str, Any]
-ENVIRONS: dict[str, Environ] = {
-    request: EnvironBuilder(f"/{request}").get_environ() for request in peers.views({})
-}
+ENVIRONS = {name: EnvironBuilder(f"/{name}").get_environ() for name in peers.views({})}
 
 
 @dataclass
@@ -53,7 +48,7 @@ class Answer:
         return None
 
 
-def call_all(wsgi: WSGIApplication, environs: Iterable[Environ]) -> list[Answer]:
+def call_all(wsgi: WSGIApplication, environs: Iterable[dict[str, Any]]) -> list[Answer]:
     """Send requests one after the other, as a server does. The answers."""
     answers: list[Answer] = []
 
@@ -76,7 +71,7 @@ class Client:
     cookie: str | None = None
     visits: int = 1
 
-    def environ(self, request: str) -> Environ:
+    def environ(self, request: str) -> dict[str, Any]:
         """What the server gives to the application."""
         environ = ENVIRONS[request].copy()
         if self.cookie is not None and request not in {peers.ANONYMOUS, NEW}:
@@ -85,10 +80,7 @@ class Client:
 
 
 class Contender:
-    """One application and its clients.
-
-    :param batch: how many requests are timed together.
-    """
+    """One application and its clients; ``batch`` requests are timed together."""
 
     def __init__(self, peer: Peer, batch: int) -> None:
         self.peer = peer
@@ -162,7 +154,8 @@ def measure(
     :param seconds: for how long, with all that is not timed.
     :param least: how many rounds there are at least.
     """
-    times: Times = defaultdict(list)
+    names = [each.peer.name for each in contenders]
+    times: Times = {(request, name): [] for request in requests for name in names}
     turn = 0
     begun = time.monotonic()
     try:
@@ -185,11 +178,3 @@ def measure(
         gc.unfreeze()
     say(f"  {turn - 1} rounds in {time.monotonic() - begun:.0f} s")
     return times
-
-
-def overhead(times: Sequence[float], baseline: Sequence[float]) -> float:
-    """Microseconds over the application that does nothing: the median of the rounds'
-    differences. Nanoseconds are more than can be told.
-    """
-    pairs = zip(times, baseline, strict=True)
-    return round(statistics.median(mine - nothing for mine, nothing in pairs), 3)

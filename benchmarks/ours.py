@@ -90,10 +90,15 @@ def _rows(rows: int, expired: int, now: int) -> Iterator[tuple[object, ...]]:
 class Sessions:
     """The sessions of one table, as a request uses them: found, and saved.
 
-    :param name: the table's.
+    :param hasty: PostgreSQL's commits do not wait for the disk: no time is measured.
     """
 
-    def __init__(self, database: sa.URL, name: str = TABLE) -> None:
+    def __init__(
+        self, database: sa.URL, name: str = TABLE, *, hasty: bool = False
+    ) -> None:
+        if hasty and databases.kind_of(database) == "postgresql":
+            options = {"options": "-c synchronous_commit=off"}
+            database = database.update_query_dict(options)
         source = sa.create_engine(database)
         databases.use_wal(source)
         self.table = sessions_table(sa.MetaData(), name)

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -39,14 +40,8 @@ CONTENDERS = (*ON_FLASK, DJANGO_NOTHING, DJANGO)
 #: Those whose sessions are in a SQL database.
 ON_SQL = {RAW, OURS, FLASK_SESSION, DJANGO}
 #: What each one's overhead is measured from.
-BASELINE = {
-    **dict.fromkeys(CONTENDERS, DJANGO_NOTHING),
-    **dict.fromkeys(ON_FLASK, NOTHING),
-}
-#: The bytes of a session that fit into a cookie, which is 4096 with its name, its
-#: attributes and its signature, in base64; and those of MariaDB's BLOB.
-MOST_IN_COOKIE, MOST_IN_BLOB = 2500, 65535
-
+BASELINE = dict.fromkeys(ON_FLASK, NOTHING)
+BASELINE |= dict.fromkeys((DJANGO_NOTHING, DJANGO), DJANGO_NOTHING)
 KEY = "the key of a benchmark"
 #: Begins the keys that are ours on Redis. Runs at once leave each other's alone.
 REDIS_PREFIX = os.environ.setdefault(
@@ -81,10 +76,8 @@ def make_payload(size: int) -> dict[str, Any]:
                     "tags": ["paper", "second hand"][: number % 3],
                 }
             )
-    data["note"] = ("Please leave it with the neighbours. " * 10)[
-        : size - packed_size(data)
-    ]
-    return data
+    note = "Please leave it with the neighbours. " * 10
+    return {**data, "note": note[: size - packed_size(data)]}
 
 
 def packed_size(data: object) -> int:
@@ -95,21 +88,19 @@ def packed_size(data: object) -> int:
 def can_hold(name: str, database: str, size: int) -> bool:
     """Whether a contender can hold a session of this size on this database."""
     if name == COOKIE:
-        return size <= MOST_IN_COOKIE
-    return (name, database) != (FLASK_SESSION, "mariadb") or size <= MOST_IN_BLOB
+        # It is 4096 with its name, its attributes and its signature, in base64.
+        return size <= 2500
+    # MariaDB's BLOB.
+    return (name, database) != (FLASK_SESSION, "mariadb") or size <= 65535
 
 
-# The views: what each does with its session, and answers.
-
+#: What a view does with its session, and answers.
 View = Callable[[Any], str]
-#: What an application with some sessions has to do after a view.
-Besides = Callable[[Any], object]
 
 
 def write(session: Any) -> str:
     """Changes one key."""
-    visits = session.get("visits", 0) + 1
-    session["visits"] = visits
+    session["visits"] = visits = session.get("visits", 0) + 1
     return str(visits)
 
 
@@ -120,10 +111,7 @@ def log_in(session: Any) -> str:
 
 
 def views(payload: Mapping[str, Any]) -> dict[str, View]:
-    """All views, by the names of their requests.
-
-    :param payload: what a session begins with.
-    """
+    """All views, by their requests; a session begins with the payload."""
     return {
         ANONYMOUS: lambda session: "ok",
         UNTOUCHED: lambda session: "ok",
@@ -135,16 +123,15 @@ def views(payload: Mapping[str, Any]) -> dict[str, View]:
     }
 
 
-def add_view(app: Flask, name: str, view: View, besides: Besides | None) -> None:
-    """Give a Flask application one of its views."""
+def followed(view: View, after: Callable[[Any], object]) -> View:
+    """A view, and what an application with some sessions has to do after it."""
 
-    def answer() -> str:
+    def both(session: Any) -> str:
         text = view(session)
-        if besides is not None:
-            besides(session)
+        after(session)
         return text
 
-    app.add_url_rule(f"/{name}", name, answer)
+    return both
 
 
 class NoSession(dict[str, Any], SessionMixin):
@@ -176,7 +163,12 @@ class NoSessionInterface(SessionInterface):
 
 
 def nothing() -> None:
-    """What most have to do."""
+    """Close what has no connections."""
+
+
+def last_longer(session: Any) -> None:
+    """What Flask's own sessions need for a cookie with an end."""
+    session.permanent = True
 
 
 @dataclass(frozen=True)
@@ -197,14 +189,14 @@ class Peer:
 def make_peer(
     name: str,
     payload: Mapping[str, Any],
-    database: sa.URL | None = None,
+    database: Any = None,
     redis: str | None = None,
 ) -> Peer:
     """One of :data:`CONTENDERS`. Its table is created, if it has one.
 
     :param payload: what its view ``/new`` puts into a session.
-    :param database: for those of :data:`ON_SQL`. Give each one of its own, so that none
-        empties another one's cache.
+    :param database: its address, for those of :data:`ON_SQL`. Give each one of its own,
+        so that none empties another one's cache.
     :param redis: the address of Redis, for the one on it. Its keys there are deleted
         when the peer is closed.
     """
@@ -215,42 +207,39 @@ def make_peer(
     app = Flask("benchmark")
     # What is broken is to stop a benchmark, not to be answered.
     app.config.update(SECRET_KEY=KEY, PROPAGATE_EXCEPTIONS=True)
-    besides: dict[str, Besides] = {}
+    answers = views(payload)
     close: Callable[[], object] = nothing
     engine = None
     if name == NOTHING:
         app.session_interface = NoSessionInterface()
     elif name == COOKIE:
-        # What Flask's own sessions need for a cookie with an end.
-        besides[NEW] = lambda session: setattr(session, "permanent", True)
+        answers[NEW] = followed(answers[NEW], last_longer)
     elif name == RAW:
         from .floor import FloorInterface
 
-        assert database is not None
         app.session_interface = floor = FloorInterface(database)
         close = floor.close
     elif name == OURS:
         from .ours import set_up
 
-        assert database is not None
         engine = set_up(app, database)
         close = engine.dispose
     else:
         close = set_up_flask_session(app, database, redis)
         interface: Any = app.session_interface
-        besides[LOGIN] = interface.regenerate
-    for request, view in views(payload).items():
-        add_view(app, request, view, besides.get(request))
+        answers[LOGIN] = followed(log_in, interface.regenerate)
+    for request, view in answers.items():
+        app.add_url_rule(f"/{request}", request, partial(view, session))
     return Peer(name, app.wsgi_app, close, engine)
 
 
 def set_up_flask_session(
-    app: Flask, database: sa.URL | None, redis: str | None
+    app: Flask, database: Any, redis: str | None
 ) -> Callable[[], object]:
     """Flask-Session, on SQLAlchemy or on Redis. What closes its connections."""
     from flask_session import Session as FlaskSession
 
-    app.config["SESSION_PERMANENT"] = True
+    app.config.update(SESSION_PERMANENT=True, SESSION_KEY_PREFIX=REDIS_PREFIX)
     if database is not None:
         from .databases import use_wal
 
@@ -264,10 +253,8 @@ def set_up_flask_session(
         return engine.dispose
     from redis import Redis
 
-    assert redis is not None
-    client = Redis.from_url(redis)
+    client = Redis.from_url(str(redis))
     app.config.update(SESSION_TYPE="redis", SESSION_REDIS=client)
-    app.config["SESSION_KEY_PREFIX"] = REDIS_PREFIX
     FlaskSession(app)
 
     def forget() -> None:

@@ -7,8 +7,8 @@ and begins again later, so that quiet times and others alternate. What counts is
 ratio between neighbouring times: all of it, the server included, shares the cores of
 one machine.
 
-A client does what a request does: it finds a session by its token, and every second
-time changes and saves it. It never rests.
+A client does what a request does: it finds a session by its token, and half of the
+times changes and saves it. It never rests.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import multiprocessing
 import random
 import statistics
 import time
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -27,14 +28,9 @@ from typing import Any
 import sqlalchemy as sa
 from flask import Flask
 
-from benchmarks.databases import (
-    address,
-    connecting,
-    described,
-    own_database,
-    pages_in_memory,
-)
-from benchmarks.frame import Benchmark, BrokenError, Options, amount, begin, say
+from benchmarks import databases
+from benchmarks.databases import own_database, pages_in_memory
+from benchmarks.frame import Benchmark, BrokenError, amount, begin, receive, say
 from benchmarks.ours import TABLE, Sessions, fill, has_expired, set_up
 from benchmarks.peers import KEY, READ, WRITE
 
@@ -89,17 +85,17 @@ def purger(url: str, pipe: Connection) -> None:
         pipe.send((done.exit_code, done.output))
 
 
-def run(options: Options) -> Iterator[dict[str, Any]]:
+def run(options: Namespace) -> Iterator[dict[str, Any]]:
     """Measure on each database."""
     if options.expired >= options.rows:
         raise SystemExit("--expired has to be less than --rows: clients use the others")
     for kind in options.database:
         with own_database(kind) as url, pages_in_memory(url, options.rows) as memory:
-            name = described(url)
+            name = databases.described(url)
             say(f"{name}: filling {options.rows:,} rows")
             table = fill(url, TABLE, options.rows, options.expired)
-            times, failures, lasted = phases(address(url), options)
-            with connecting(url).connect() as connection:
+            times, failures, lasted = phases(databases.address(url), options)
+            with databases.connecting(url).connect() as connection:
                 left = connection.scalar(sa.select(sa.func.count()).select_from(table))
         if left != options.rows - options.expired:
             raise BrokenError(f"{left} rows are left")
@@ -116,7 +112,7 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
         yield {"databases": [result], "faults": failures[:10]}
 
 
-def phases(url: str, options: Options) -> tuple[Times, list[str], list[float]]:
+def phases(url: str, options: Namespace) -> tuple[Times, list[str], list[float]]:
     """Let the clients work, quietly and beside the purge by turns. What they measured,
     what went wrong, and how many seconds each phase lasted.
     """
@@ -138,26 +134,21 @@ def phases(url: str, options: Options) -> tuple[Times, list[str], list[float]]:
             begin(stack, client, url, options.rows, options.expired, phase, seed)
             for seed in range(CLIENTS)
         ]
-        try:
-            purge.recv()
+        receive(purge)
+        lasting(lambda: time.sleep(options.seconds))
+        code = TIME_OVER
+        while code == TIME_OVER:
             lasting(lambda: time.sleep(options.seconds))
-            code = TIME_OVER
-            while code == TIME_OVER:
-                lasting(lambda: time.sleep(options.seconds))
-                purge.send(options.seconds)
-                code, said = lasting(purge.recv)
-                say(f"  {said.strip()}")
-            lasting(lambda: time.sleep(options.seconds))
-            phase.value = STOP
-            for pipe in clients:
-                measured, wrong = pipe.recv()
-                failures += wrong
-                for key, found in measured.items():
-                    times[key] += found
-        except EOFError:
-            raise BrokenError("a client or the purge broke down") from None
-    if code:
-        raise BrokenError(f"the purge ended with exit code {code}")
+            purge.send(options.seconds)
+            code, said = lasting(lambda: receive(purge))
+            say(f"  {said.strip()} (exit code {code})")
+        lasting(lambda: time.sleep(options.seconds))
+        phase.value = STOP
+        for pipe in clients:
+            measured, wrong = receive(pipe)
+            failures += wrong
+            for key, found in measured.items():
+                times[key] += found
     return times, failures, lasted
 
 

@@ -12,12 +12,10 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 #: What a benchmark wrote, or a part of it.
 Document = Mapping[str, Any]
-NOTHING: Document = MappingProxyType({})
 
 #: Where the figures are that the documentation shows.
 RESULTS = Path(__file__).parent / "results"
@@ -86,6 +84,5 @@ def write(path: Path, what: Document) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """A document that was written."""
-    found = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(found, dict)
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found

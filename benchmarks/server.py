@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import sqlalchemy as sa
@@ -32,18 +33,11 @@ from benchmarks.databases import NAMES, own_database
 from benchmarks.frame import Benchmark, BrokenError, Options, amount, say
 from benchmarks.load import Check, Connection, Load, Visitor, connect, load
 from benchmarks.measure import Client, call_all
-from benchmarks.peers import NEW, OURS, READ, SIZE, WRITE
+from benchmarks.peers import NEW, OURS, READ, SIZE, UNTOUCHED, WRITE
 
 #: Tells a worker which application it has.
 VARIABLE = "SESSIONSQL_BENCHMARK_PEER"
 APPLICATION = "benchmarks.server:application()"
-GUNICORN = [
-    "gunicorn",
-    "--worker-class=gthread",
-    "--keep-alive=600",
-    "--log-level=warning",
-    "--no-control-socket",
-]
 #: Where a worker answers with its name.
 WORKER = "/worker"
 #: As long as that of ours, for those who have no session.
@@ -52,11 +46,7 @@ NO_SESSION = b"session=" + b"0" * 43
 CONNECTIONS = 16
 #: How long a contender's requests of a kind go on before the first round, and before
 #: each turn is measured, in seconds.
-WARM_UP = 0.5
-LEAD = 0.2
-#: How long gunicorn may take to end.
-END = 5.0
-LOCKED = "database is locked"
+WARM_UP, LEAD = 0.5, 0.2
 
 
 @dataclass(frozen=True)
@@ -70,26 +60,17 @@ class Part:
     requests: tuple[str, ...]
 
 
-ALL = (
-    peers.NOTHING,
-    peers.COOKIE,
-    OURS,
-    peers.RAW,
-    peers.FLASK_SESSION_REDIS,
-    peers.FLASK_SESSION,
-)
+BOTH = (OURS, peers.FLASK_SESSION)
 PARTS = {
-    "plain": Part(2, 1, "postgresql", ALL, (peers.UNTOUCHED, READ, WRITE)),
-    "threads": Part(2, 8, "postgresql", ALL, (peers.UNTOUCHED, READ, WRITE)),
-    "sqlite": Part(4, 1, "sqlite", (OURS, peers.FLASK_SESSION), (WRITE, NEW)),
-    "sqlite-threads": Part(2, 8, "sqlite", (OURS, peers.FLASK_SESSION), (WRITE, NEW)),
+    "plain": Part(2, 1, "postgresql", peers.ON_FLASK, (UNTOUCHED, READ, WRITE)),
+    "threads": Part(2, 8, "postgresql", peers.ON_FLASK, (UNTOUCHED, READ, WRITE)),
+    "sqlite": Part(4, 1, "sqlite", BOTH, (WRITE, NEW)),
+    "sqlite-threads": Part(2, 8, "sqlite", BOTH, (WRITE, NEW)),
 }
-#: With --quick.
-TRIED = {"threads", "sqlite"}
 
 #: On PostgreSQL ours is to serve so many times the requests that another one does.
 AIMS = (
-    (peers.UNTOUCHED, peers.NOTHING, 0.95),
+    (UNTOUCHED, peers.NOTHING, 0.95),
     (READ, peers.COOKIE, 1.0),
     (READ, peers.FLASK_SESSION, 4.0),
     (WRITE, peers.FLASK_SESSION, 2.5),
@@ -123,9 +104,9 @@ class Served:
     :param folder: where its log goes.
     """
 
-    def __init__(self, part: Part, folder: Path, *which: str | None) -> None:
+    def __init__(self, part: Part, folder: str, *which: str | None) -> None:
         self.name = str(which[0])
-        self.log = folder / f"{self.name}.log"
+        self.log = Path(folder, f"{self.name}.log")
         self.connections: list[Connection] = []
         # gunicorn takes the socket over: so nobody else can have the port meanwhile.
         with (
@@ -133,10 +114,13 @@ class Served:
             self.log.open("wb") as output,
         ):
             self.port = listening.getsockname()[1]
-            bind = f"--bind=fd://{listening.fileno()}"
-            threads = f"--workers={part.workers} --threads={part.threads}"
+            command = (
+                f"gunicorn --bind=fd://{listening.fileno()} --worker-class=gthread"
+                f" --workers={part.workers} --threads={part.threads} --keep-alive=600"
+                f" --log-level=warning --no-control-socket {APPLICATION}"
+            )
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *GUNICORN, bind, *threads.split(), APPLICATION],
+                [sys.executable, "-m", *command.split()],
                 cwd=Path(__file__).parents[1],
                 env={**os.environ, VARIABLE: json.dumps(which)},
                 pass_fds=[listening.fileno()],
@@ -146,6 +130,10 @@ class Served:
                 start_new_session=True,
             )
 
+    def said(self) -> str:
+        """What gunicorn says."""
+        return self.log.read_text(errors="replace")
+
     @contextmanager
     def explained(self) -> Iterator[None]:
         """Show what gunicorn says if the server cannot be loaded."""
@@ -154,7 +142,7 @@ class Served:
         except OSError as error:
             raise SystemExit(
                 f"{self.name} could not be loaded: {error}\nWhat gunicorn says:\n"
-                f"{self.log.read_text(errors='replace')[-4000:]}"
+                f"{self.said()[-4000:]}"
             ) from error
 
     def prepare(self, workers: int, sessions: int) -> None:
@@ -188,10 +176,10 @@ class Served:
     def stop(self) -> None:
         """End gunicorn with its workers."""
         for connection in self.connections:
-            connection.close()
+            connection.socket.close()
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
-            self.process.wait(END)
+            self.process.wait(5)
         # A worker that outlived it has nobody else to end it.
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
@@ -222,10 +210,9 @@ Turns = dict[tuple[str, str], list[Load]]
 
 def run(options: Options) -> Iterator[dict[str, Any]]:
     """Measure the parts on the databases that are asked for."""
-    for name, part in PARTS.items():
-        if part.database not in options.database or (
-            options.quick and name not in TRIED
-        ):
+    for name in ("threads", "sqlite") if options.quick else PARTS:
+        part = PARTS[name]
+        if part.database not in options.database:
             continue
         turns, locked, versions = measure(part, options)
         shares = [load.cpu for loads in turns.values() for load in loads]
@@ -290,7 +277,7 @@ def measure(
     redis, version = databases.redis_server()
     versions = {"Redis": version}
     with ExitStack() as stack:
-        folder = stack.enter_context(databases.own_directory())
+        folder = stack.enter_context(TemporaryDirectory(prefix="sessionsql_benchmark_"))
         servers = []
         for contender in part.contenders:
             database = None
@@ -319,10 +306,8 @@ def measure(
                 for served in (*servers[first:], *servers[:first]):
                     loaded = served.turn(request, options.seconds, number)
                     turns[request, served.name].append(loaded)
-        locked = {
-            served.name: served.log.read_text(errors="replace").count(LOCKED)
-            for served in servers
-        }
+        said = {served.name: served.said() for served in servers}
+        locked = {name: log.count("database is locked") for name, log in said.items()}
     return turns, locked, versions
 
 

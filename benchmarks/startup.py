@@ -14,15 +14,14 @@ from __future__ import annotations
 import gc
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,9 @@ import sqlalchemy as sa
 
 from benchmarks import peers
 from benchmarks.databases import address, described, own_database, redis_server
-from benchmarks.frame import Benchmark, BrokenError, Options, amount, begin, say
+from benchmarks.frame import Benchmark, BrokenError, amount, begin, receive, say
 from benchmarks.measure import Client, call_all
-from benchmarks.peers import LOGIN, NEW, SIZE
+from benchmarks.peers import SIZE
 from benchmarks.tables import STEPS
 
 #: What is started: its name, its module, and its SESSION_TYPE.
@@ -44,14 +43,13 @@ CONTENDERS = (
     ("neither", "", ""),
 )
 
-
 #: One start, in a process of its own, which imports nothing else before. Its arguments
-#: are the module, the address of the database, SESSION_TYPE, and the address of Redis.
+#: are the module, SESSION_TYPE, and the addresses of the database and of Redis.
 #: It answers with seconds, and with the bytes of resident memory at the end.
 START = """
 import json, os, sys, time
 clock = time.perf_counter
-module, url, kind, redis_url = sys.argv[1:]
+module, kind, url, redis_url = sys.argv[1:]
 begun = clock()
 from flask import Flask, session
 from flask_sqlalchemy import SQLAlchemy
@@ -92,52 +90,42 @@ print(json.dumps({
 """
 
 
-def start_once(name: str, module: str, kind: str, url: str, redis: str) -> Any:
-    """One start in a fresh process."""
-    # What it imports is compiled in the first one, as where it is installed.
-    env = dict(os.environ)
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    found = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", START, module, url, kind, redis],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=env,
-    )
-    if found.returncode:
-        raise BrokenError(f"{name} did not start:\n{found.stderr.strip()}")
-    return json.loads(found.stdout)
-
-
-def starts(
-    database: str, url: sa.URL, redis: str, rounds: int
-) -> Iterator[dict[str, Any]]:
+def starts(url: sa.URL, redis: str, rounds: int) -> Iterator[dict[str, Any]]:
     """Start all contenders in turn, so many times, and once before to warm up: the
     medians, in milliseconds and MiB.
     """
-    found: dict[str, list[Any]] = {name: [] for name, _, _ in CONTENDERS}
+    # What they import is compiled in the first round, as where it is installed.
+    env = dict(os.environ)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    found: dict[str, list[Any]] = defaultdict(list)
     for turn in range(rounds + 1):
-        say(f"{database}: start {turn} of {rounds}")
-        for contender in CONTENDERS:
-            answer = start_once(*contender, address(url), redis)
+        say(f"{described(url)}: start {turn} of {rounds}")
+        for name, module, kind in CONTENDERS:
+            command = [sys.executable, "-W", "ignore", "-c", START, module, kind]
+            command += [address(url), redis]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=env
+            )
+            if done.returncode:
+                raise BrokenError(f"{name} did not start:\n{done.stderr.strip()}")
             if turn:
-                found[contender[0]].append(answer)
+                found[name].append(json.loads(done.stdout))
     for name, answers in found.items():
         medians = {
-            key: statistics.median(answer[key] for answer in answers)
-            for key in answers[0]
+            step: statistics.median(answer[step] for answer in answers)
+            for step in answers[0]
         }
         yield {
-            "database": database,
+            "database": described(url),
             "contender": name,
             "milliseconds": {step: 1000 * medians[step] for step in STEPS},
             "resident": medians["resident"] / 2**20,
         }
 
 
-#: Requests of each kind in a hundred.
-MIX = {peers.ANONYMOUS: 20, peers.UNTOUCHED: 25, peers.READ: 25, peers.WRITE: 15}
-MIX |= {NEW: 5, LOGIN: 5, peers.LOGOUT: 5}
+#: What a browser does, again and again: the table stays as large as it is.
+LIFE = [peers.ANONYMOUS, peers.NEW, peers.UNTOUCHED, peers.READ, peers.WRITE]
+LIFE += [peers.READ, peers.LOGIN, peers.UNTOUCHED, peers.WRITE, peers.LOGOUT]
 #: How far what is taken may have grown at the end, along its slope: bytes, and blocks
 #: of Python's. Over 100,000 requests, that is 10 bytes of resident memory a request, or
 #: an object in 50 requests.
@@ -146,118 +134,77 @@ ALLOWED = {"resident": 2**20, "blocks": 2_000}
 COUNTED = ("files", "connections")
 
 
-def visit(peer: peers.Peer, seed: int) -> Iterator[None]:
-    """Make one request after the other, with the sessions of a few browsers."""
-    chance = random.Random(seed)
-
-    def ask(kind: str, client: Client) -> Client:
-        """Make a request, and keep the cookie that the answer sets."""
-        [answer] = call_all(peer.wsgi, [client.environ(kind)])
-        if answer.status != "200 OK":
-            raise BrokenError(f"/{kind} was answered with {answer.status}")
-        client.cookie = answer.cookie or client.cookie
-        return client
-
-    clients = [ask(NEW, Client()) for _ in range(20)]
-    # What waits for its login, and for its logout: the table stays as large as it is.
-    begun, logged_in = [ask(NEW, Client())], [ask(LOGIN, ask(NEW, Client()))]
-    while True:
-        [kind] = chance.choices(list(MIX), list(MIX.values()))
-        if kind == NEW:
-            begun.append(ask(NEW, Client()))
-        elif kind == LOGIN and begun:
-            logged_in.append(ask(LOGIN, begun.pop()))
-        elif kind == peers.LOGOUT and logged_in:
-            ask(kind, logged_in.pop())
-        elif kind not in {LOGIN, peers.LOGOUT}:
-            ask(kind, chance.choice(clients))
-        yield
+def live(wsgi: peers.WSGIApplication, times: int) -> None:
+    """Make the requests of so many browsers, one after the other."""
+    for _ in range(times):
+        client = Client()
+        for kind in LIFE:
+            [answer] = call_all(wsgi, [client.environ(kind)])
+            if answer.status != "200 OK":
+                raise BrokenError(f"/{kind} was answered with {answer.status}")
+            client.cookie = answer.cookie or client.cookie
 
 
 def watch(url: str, threads: int, step: int, steps: int, answer: Connection) -> None:
     """The process whose memory is watched: one step to warm up, and then the steps."""
     peer = peers.make_peer(peers.OURS, peers.make_payload(SIZE), sa.make_url(url))
-    visitors = [visit(peer, seed) for seed in range(threads)]
+    engine: Any = peer.engine
+    samples = []
     with ThreadPoolExecutor(threads) as pool:
         for number in range(1, steps + 2):
-            list(
-                pool.map(lambda each: deque(islice(each, step // threads), 0), visitors)
-            )
+            times = max(1, step // threads // len(LIFE))
+            list(pool.map(live, [peer.wsgi] * threads, [times] * threads))
             gc.collect()
-            assert peer.engine is not None
-            of_pool: Any = peer.engine.pool
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             sample = {
                 "requests": number * step,
                 "resident": pages * os.sysconf("SC_PAGE_SIZE"),
                 "blocks": sys.getallocatedblocks(),
                 "files": len(os.listdir("/proc/self/fd")),
-                "connections": of_pool.checkedin() + of_pool.checkedout(),
+                "connections": engine.pool.checkedin() + engine.pool.checkedout(),
             }
-            answer.send(sample)
-    answer.send(None)
+            samples.append(sample)
+            say(f"  {number * step:,} requests")
+    answer.send(samples)
 
 
-def memory(
-    places: Sequence[tuple[str, sa.URL]], threads: int, options: Options
-) -> Iterator[dict[str, Any]]:
-    """Watch a process on each database, all at once: no time is measured."""
+def memory(url: sa.URL, threads: int, options: Namespace) -> dict[str, Any]:
+    """Watch a process, and say what has grown by more than is allowed."""
+    say(f"{described(url)}, threads: {threads}")
     steps = max(1, options.requests // options.step)
     with ExitStack() as stack:
-        pipes = [
-            begin(stack, watch, address(url), threads, options.step, steps)
-            for _, url in places
-        ]
-        for (database, _), pipe in zip(places, pipes, strict=True):
-            samples = []
-            try:
-                while (found := pipe.recv()) is not None:
-                    samples.append(found)
-                    say(f"{database}, threads: {threads}: {found['requests']:,}")
-            except EOFError:
-                raise BrokenError("the process that is watched broke down") from None
-            # The straight line through all; the first one was taken after the warm-up.
-            requests = [each["requests"] for each in samples]
-            slopes = {
-                name: statistics.linear_regression(
-                    requests, [each[name] for each in samples]
-                ).slope
-                for name in ALLOWED
-            }
-            grown = [
-                name
-                for name, most in ALLOWED.items()
-                if slopes[name] * (requests[-1] - requests[0]) > most
-            ]
-            grown += [name for name in COUNTED if samples[-1][name] > samples[0][name]]
-            yield {
-                "database": database,
-                "threads": threads,
-                "samples": samples,
-                "slopes": slopes,
-                "grown": grown,
-            }
+        pipe = begin(stack, watch, address(url), threads, options.step, steps)
+        samples = receive(pipe)
+    # The straight line through all; the first one was taken after the warm-up.
+    requests = [each["requests"] for each in samples]
+    slopes, grown = {}, []
+    for name, most in ALLOWED.items():
+        found = [each[name] for each in samples]
+        slopes[name] = statistics.linear_regression(requests, found).slope
+        if slopes[name] * (requests[-1] - requests[0]) > most:
+            grown.append(name)
+    grown += [name for name in COUNTED if samples[-1][name] > samples[0][name]]
+    return {
+        "database": described(url),
+        "threads": threads,
+        "samples": samples,
+        "slopes": slopes,
+        "grown": grown,
+    }
 
 
-def run(options: Options) -> Iterator[dict[str, Any]]:
+def run(options: Namespace) -> Iterator[dict[str, Any]]:
     """Measure on SQLite and PostgreSQL: all starts, and then the memory."""
     redis, _ = redis_server()
-    with ExitStack() as stack:
-        urls = [
-            stack.enter_context(own_database(kind)) for kind in ("sqlite", "postgresql")
-        ]
-        places = [(described(url), url) for url in urls]
-        for name, url in places:
-            found = list(starts(name, url, redis, options.rounds))
+    with own_database("sqlite") as lite, own_database("postgresql") as post:
+        for url in (lite, post):
+            found = list(starts(url, redis, options.rounds))
             yield {"rounds": options.rounds, "starts": found}
-        found = [fared for n in (1, 4) for fared in memory(places, n, options)]
-        # A try of a few seconds is all warm-up.
-        grown = [
-            f"{each['database']}: grown: {each['grown']}"
-            for each in found
-            if each["grown"]
-        ]
-        yield {"memory": found, "faults": [] if options.quick else grown}
+        found = [memory(url, n, options) for n in (1, 4) for url in (lite, post)]
+    grown = [f"{each['database']}: grown: {each['grown']}" for each in found]
+    # A try of a few seconds is all warm-up.
+    is_wrong = not options.quick and any(each["grown"] for each in found)
+    yield {"memory": found, "faults": grown if is_wrong else []}
 
 
 BENCHMARK = Benchmark(

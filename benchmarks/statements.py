@@ -28,10 +28,7 @@ Taken = Callable[[], list[str]]
 
 @contextmanager
 def counting(kind: str) -> Iterator[Taken]:
-    """Count on the connections that are opened now.
-
-    :param kind: the database, or ``"redis"``.
-    """
+    """Count on the connections that are opened now: a database's, or Redis's."""
     sent: list[str] = []
     traces: list[Callable[[], list[str]]] = []
 
@@ -58,17 +55,17 @@ def counting(kind: str) -> Iterator[Taken]:
             # It may have values in it that are no text.
             sent.append(sql.decode(errors="replace") if isinstance(sql, bytes) else sql)
 
-        def on_sqlite(connection: sqlite3.Connection, *args: object) -> None:
-            connection.set_trace_callback(sent.append)
-
-        def on_postgresql(connection: Any, *args: object) -> None:
-            traces.append(trace(connection, stack))
+        def connected(connection: Any, *args: object) -> None:
+            if kind == "sqlite":
+                connection.set_trace_callback(sent.append)
+            else:
+                traces.append(trace(connection, stack))
 
         if kind == "sqlite":
-            watch(sqlite3, "connect", on_sqlite)
-            watch(sqlite3.dbapi2, "connect", on_sqlite)
+            watch(sqlite3, "connect", connected)
+            watch(sqlite3.dbapi2, "connect", connected)
         elif kind == "postgresql":
-            watch(psycopg, "connect", on_postgresql)
+            watch(psycopg, "connect", connected)
         elif kind == "mariadb":
             # Only its fellow methods call it, so there is no public way to watch.
             watch(pymysql.connections.Connection, "_execute_command", command)

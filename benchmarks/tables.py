@@ -8,8 +8,7 @@ there for those only.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks import blocks, peers
@@ -52,7 +51,6 @@ SERVER_TITLE = (
 ANY = "read, any row"
 MOST_RATIO, LEAST_HOT = 1.3, 0.9
 
-
 #: The cases of one size, by database, request and contender.
 Cases = Mapping[tuple[str, str, str], Any]
 
@@ -72,18 +70,22 @@ def databases(document: Document) -> list[str]:
 
 
 def cost_table(
-    title: str,
+    document: Document,
     database: str,
-    cases: Cases,
-    requests: Sequence[str],
+    title: str,
     cell: Callable[[Any], str] = lambda case: number(case["overhead"]),
-    without: Sequence[str] = (),
+    *,
+    size: int = SIZE,
+    without: str = "",
 ) -> Table:
     """What each request costs each contender that could be measured.
 
     :param cell: what is shown of a case.
-    :param without: contenders that are left out.
+    :param without: a contender that is left out.
     """
+    cases = cases_of(document, size)
+    # Without a session, its size does not matter.
+    requests = REQUESTS if size == SIZE else REQUESTS[1:]
 
     def shown(request: str, contender: str) -> str:
         case = cases.get((database, request, contender))
@@ -92,9 +94,9 @@ def cost_table(
     rows = [
         [name, *(shown(request, key) for request in requests)]
         for key, name in NAMES.items()
-        if (database, READ, key) in cases and key not in without
+        if (database, READ, key) in cases and key != without
     ]
-    return Table(title, ["", *requests], rows)
+    return Table(f"{database}: {title}", ["", *requests], rows)
 
 
 def cost_databases(document: Document) -> Blocks:
@@ -112,21 +114,15 @@ def cost_databases(document: Document) -> Blocks:
         )
         title = COST_TITLE.format(database=name)
         yield blocks.Picture(f"cost-{name.lower()}", title)
+        title = f"microseconds over an application without sessions, {SIZE} bytes"
+        yield cost_table(document, name, f"{title} in the session")
         yield cost_table(
-            f"{name}: microseconds over an application without sessions, {SIZE}"
-            " bytes in the session",
+            document,
             name,
-            cases,
-            REQUESTS,
-        )
-        yield cost_table(
-            f"{name}: statements a request, begins and ends of transactions among"
-            " them; on Redis, commands",
-            name,
-            cases,
-            REQUESTS,
-            cell=lambda case: whole(len(case["statements"])),
-            without=[peers.COOKIE],
+            "statements a request, begins and ends of transactions among them; on"
+            " Redis, commands",
+            lambda case: whole(len(case["statements"])),
+            without=peers.COOKIE,
         )
 
 
@@ -137,13 +133,9 @@ def larger(document: Document) -> Blocks:
         yield "None were measured."
     for name in databases(document):
         for size in sizes:
-            yield cost_table(
-                f"{name}: microseconds over an application without sessions,"
-                f" {whole(document['payloads'][str(size)])} bytes in the session",
-                name,
-                cases_of(document, size),
-                REQUESTS[1:],
-            )
+            packed = whole(document["payloads"][str(size)])
+            title = f"microseconds over an application without sessions, {packed} bytes"
+            yield cost_table(document, name, f"{title} in the session", size=size)
 
 
 def cost_targets(document: Document) -> Blocks:
@@ -152,8 +144,10 @@ def cost_targets(document: Document) -> Blocks:
 
     def row(target: Document) -> list[str]:
         ours, most = target["ours"], target["most"]
-        over = ours / most - 1 if most > 0 else math.nan
-        margin = f"{share(abs(over))} {'over' if over > 0 else 'under'}"
+        margin = blocks.NO_FIGURE
+        if most > 0:
+            over = ours / most - 1
+            margin = f"{share(abs(over))} {'over' if over > 0 else 'under'}"
         result = f"{blocks.verdict(target['met'])}, {margin}"
         figures = [f"{ours:,.1f}", f"{most:,.1f}", result]
         return [target["request"], target["beside"], *figures]
@@ -268,32 +262,34 @@ def growth_databases(document: Document) -> Blocks:
             yield from steady(result["steady"])
 
 
+def parts(size: Any, indexes: Iterable[str]) -> list[Any]:
+    """The bytes of a table, of what is kept apart because it is long, and of these."""
+    found = [size["indexes"].get(name, 0) for name in indexes]
+    return [size["table"], size["toast"], *found]
+
+
 def sizes(name: str, grown: Sequence[Document]) -> Block:
     """What a row takes."""
     if not grown:
         return "How much a row takes, this database was not built to tell."
-    indexes = list(grown[0]["size"]["indexes"])
+    names = list(grown[0]["size"]["indexes"])
 
-    def row(rows: int, size: Document) -> list[str]:
-        parts = [size["indexes"].get(name, 0) for name in indexes]
-        parts = [size["table"] + size["toast"], *parts]
-        return [whole(rows), *(whole(part / rows) for part in parts)]
+    def row(each: Document) -> list[str]:
+        table, toast, *indexes = parts(each["size"], names)
+        found = [table + toast, *indexes]
+        return [whole(each["rows"]), *(whole(part / each["rows"]) for part in found)]
 
-    return Table(
-        f"{name}: bytes a row, of the table and of its indexes",
-        ["rows", "table", *indexes],
-        [row(each["rows"], each["size"]) for each in grown],
-    )
+    title = f"{name}: bytes a row, of the table and of its indexes"
+    return Table(title, ["rows", "table", *names], [row(each) for each in grown])
 
 
 def steady(found: Document) -> Blocks:
     """What became of a table under steady load."""
     names = list(found["before"]["indexes"])
 
-    def megabytes(size: Document) -> list[str]:
-        parts = [size["table"], size["toast"]]
-        parts += [size["indexes"].get(name, 0) for name in names]
-        return [f"{part / 1e6:,.1f}" for part in parts]
+    def row(when: str) -> list[str]:
+        size = [f"{part / 1e6:,.1f}" for part in parts(found[when], names)]
+        return [when, whole(found[f"rows_{when}"]), *size]
 
     last = found["last_hot"] / found["last_updates"] if found["last_updates"] else 0
     yield (
@@ -310,14 +306,9 @@ def steady(found: Document) -> Blocks:
         "Under steady load: megabytes of the table, of what is kept apart because"
         " it is long (TOAST), and of the indexes",
         ["", "rows", "table", "TOAST", *names],
-        [
-            [when, whole(found[f"rows_{when}"]), *megabytes(found[when])]
-            for when in ("before", "after")
-        ],
+        [row("before"), row("after")],
     )
 
-
-# Start-up and memory.
 
 STEPS = {
     "import": "import",
@@ -352,10 +343,8 @@ def memory(document: Document) -> Blocks:
         title = f"{found['database']}, {count(found['threads'], 'thread')}"
         for label, sample in ((title, found["samples"][0]), ("", found["samples"][-1])):
             counted = (sample[name] for name in ("blocks", "files", "connections"))
-            mebibytes = f"{sample['resident'] / 2**20:,.1f}"
-            rows.append(
-                [label, whole(sample["requests"]), mebibytes, *map(whole, counted)]
-            )
+            cells = [whole(sample["requests"]), f"{sample['resident'] / 2**20:,.1f}"]
+            rows.append([label, *cells, *map(whole, counted)])
         bytes_more = f"{found['slopes']['resident']:+.2f} bytes"
         blocks_more = f"{found['slopes']['blocks']:+.4f}"
         rows.append(["more with each request", "", bytes_more, blocks_more, "", ""])
