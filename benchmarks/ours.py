@@ -103,21 +103,18 @@ class Sessions:
         databases.use_wal(source)
         self.table = sessions_table(sa.MetaData(), name)
         self._store = SessionStore(sessions_engine(source), self.table)
-        self._records = SessionRecords(
-            SessionConfig(), lambda: self._store, MsgpackSerializer()
-        )
+        config, serializer = SessionConfig(), MsgpackSerializer()
+        self._records = SessionRecords(config, lambda: self._store, serializer)
 
     def save(
         self, record: SessionRecord | None, data: dict[Any, Any], now: int
     ) -> tuple[SessionRecord, dict[Any, Any]]:
-        """Save what a request made of its session, if it is to be saved; gives what is
-        stored then.
+        """What is stored once a request has saved what it made of a session.
 
         :param record: what was found; ``None`` for a new session.
         """
-        plan = self._records.planner.plan(
-            Use(now, [KEY]), record, data, empty=False, cleared=False
-        )
+        use, planner = Use(now, [KEY]), self._records.planner
+        plan = planner.plan(use, record, data, empty=False, cleared=False)
         outcome = self._records.execute(plan)
         if outcome.record is None:
             raise BrokenError(f"a session of {self.table.name} was not saved")

@@ -54,7 +54,7 @@ def at_once(jobs: list[Callable[[], Any]]) -> list[Any]:
     return results
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until something is true, and fail if it does not become so."""
     end = time.monotonic() + seconds
     while not condition():
@@ -148,7 +148,8 @@ def gunicorn(
         finally:
             server.terminate()
             server.wait(30)
-    text = log.read_text()
+            text = log.read_text()
+            print(text)  # which is shown where a test fails
     assert "Traceback" not in text, text
 
 
