@@ -121,9 +121,9 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
             # Reading any row empties the memory, so it comes when the others are done.
             for kinds in ([READ, WRITE, NEW], [ANY]):
                 say(f"  {options.rounds} rounds of: {'; '.join(kinds)}")
-                for kind in options.rounds * kinds:
+                for request in options.rounds * kinds:
                     for each in random.sample(grown, len(grown)):
-                        each.batch(kind)
+                        each.batch(request)
             result = {
                 "database": name,
                 "memory": memory,

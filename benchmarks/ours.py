@@ -50,7 +50,7 @@ SPREAD = 30 * 24 * 3600
 USER = "user-0000000"
 #: The token of the session with a number.
 TOKEN = "benchmark-{:032d}"
-DATA = {**make_payload(175), "_user_id": USER}
+DATA = {**make_payload(156), "_user_id": USER}
 
 
 def has_expired(number: int, rows: int, expired: int) -> bool:
