@@ -31,9 +31,7 @@ LIFETIME = SessionConfig.lifetime
 
 
 def set_up(app: Flask, database: sa.URL) -> sa.Engine:
-    """Give an application the sessions, as ``Session(app)`` sets them up, without a
-    ``SQLAlchemy`` object. Their engine.
-    """
+    """Give an application sessions, without a ``SQLAlchemy`` object. Their engine."""
     app.config["SQLALCHEMY_DATABASE_URI"] = database
     app.config["SESSION_TYPE"] = "flask-sqlalchemy"
     Session(app)
