@@ -45,6 +45,8 @@ STEADY_ROWS = 100_000
 REQUESTS, WRITES_A_VISIT, SECONDS_APART = 8, 4, 45
 DAY, HOUR = 24 * 3600, 3600
 DEAD, DEAD_SHARE = 50, 0.2
+VACUUMED_HERE = """ALTER TABLE sessions_steady
+    SET (autovacuum_enabled = off, toast.autovacuum_enabled = off)"""
 
 
 class Grown:
@@ -194,11 +196,7 @@ def live(url: sa.URL, writes: int) -> dict[str, Any]:
     site = Site(Sessions(url, table.name, hasty=True), rows)
     purged = vacuums = 0
     with connecting(url).connect() as connection:
-        # What vacuums it is here.
-        connection.exec_driver_sql(
-            f"ALTER TABLE {table.name} SET (autovacuum_enabled = off,"
-            " toast.autovacuum_enabled = off)"
-        )
+        connection.exec_driver_sql(VACUUMED_HERE)
         updates = [updates_of(connection, table.name)]
         next_purge = site.begin + HOUR
         for turn, now in enumerate(site.requests(), start=1):

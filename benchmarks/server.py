@@ -19,7 +19,7 @@ import socket
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +44,7 @@ WORKER = "/worker"
 NO_SESSION = b"session=" + b"0" * 43
 
 CONNECTIONS = 16
-#: How long a contender's requests of a kind go on before the first round, and before
-#: each turn is measured, in seconds.
+#: Seconds of requests before the first round, and before each turn is measured.
 WARM_UP, LEAD = 0.5, 0.2
 
 
@@ -227,25 +226,13 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
             "load_cpu": [round(share, 3) for share in (min(shares), max(shares))],
             "locked": locked if part.database == "sqlite" else None,
         }
-        requests = []
-        faults = []
+        requests, faults = [], []
         for (request, contender), loads in turns.items():
-            latencies = [took for load in loads for took in load.latencies]
-            percentiles = statistics.quantiles(latencies or [0.0, 0.0], n=100)
+            which = {"part": name, "request": request, "contender": contender}
+            requests.append({**which, **figures(loads)})
             failures = [failure for load in loads for failure in load.failures]
             if contender == OURS and failures:
                 faults.append(f"{name}: /{request} to ours failed: {failures[:3]}")
-            rate = statistics.median(load.rate for load in loads)
-            result = {
-                "part": name,
-                "request": request,
-                "contender": contender,
-                "requests_per_second": round(rate, 1),
-                "p50_ms": round(percentiles[49], 3),
-                "p99_ms": round(percentiles[98], 3),
-                "failures": len(failures),
-            }
-            requests.append(result)
         aims = []
         for request, other, least in AIMS if part.database == "postgresql" else ():
             pairs = zip(turns[request, OURS], turns[request, other], strict=True)
@@ -260,6 +247,18 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
             "aims": aims,
             "faults": faults,
         }
+
+
+def figures(loads: Sequence[Load]) -> dict[str, Any]:
+    """What all turns of one kind came to: the rate is that of the median round."""
+    latencies = [took for load in loads for took in load.latencies]
+    percentiles = statistics.quantiles(latencies or [0.0, 0.0], n=100)
+    return {
+        "requests_per_second": round(statistics.median(load.rate for load in loads), 1),
+        "p50_ms": round(percentiles[49], 3),
+        "p99_ms": round(percentiles[98], 3),
+        "failures": sum(len(load.failures) for load in loads),
+    }
 
 
 def measure(

@@ -126,9 +126,8 @@ def starts(url: sa.URL, redis: str, rounds: int) -> Iterator[dict[str, Any]]:
 #: What a browser does, again and again: the table stays as large as it is.
 LIFE = [peers.ANONYMOUS, peers.NEW, peers.UNTOUCHED, peers.READ, peers.WRITE]
 LIFE += [peers.READ, peers.LOGIN, peers.UNTOUCHED, peers.WRITE, peers.LOGOUT]
-#: How far what is taken may have grown at the end, along its slope: bytes, and blocks
-#: of Python's. Over 100,000 requests, that is 10 bytes of resident memory a request, or
-#: an object in 50 requests.
+#: How far it may have grown at the end, along its slope: bytes, 10 for each of 100,000
+#: requests, and blocks of Python's, an object in 50 requests.
 ALLOWED = {"resident": 2**20, "blocks": 2_000}
 #: What is counted, and may not grow at all.
 COUNTED = ("files", "connections")
