@@ -81,6 +81,8 @@ PUBLIC_NAMES = {
     "sqlalchemy.engine.base.Engine": "sqlalchemy.engine.Engine",
     "sqlalchemy.engine.url.URL": "sqlalchemy.engine.URL",
     "sqlalchemy.engine.interfaces.Dialect": "sqlalchemy.engine.Dialect",
+    "sqlalchemy.orm.session.Session": "sqlalchemy.orm.Session",
+    "sqlalchemy.pool.base.Pool": "sqlalchemy.pool.Pool",
     "sqlalchemy.pool.base.PoolProxiedConnection": (
         "sqlalchemy.pool.PoolProxiedConnection"
     ),

@@ -18,6 +18,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from ..config import SessionConfig
 from ..exceptions import SessionConfigError
+from .driver import driver_in_transaction
 from .engines import sessions_engine
 from .store import SessionStore
 from .tables import sessions_table
@@ -109,31 +110,14 @@ class SessionsBind:
         return engine, engine.dispose
 
     def _in_transaction(self) -> bool:
-        """Whether the application's database session has begun a transaction in the
-        current context: one of the driver's, which SQLite's begins with the first
-        write. SQLAlchemy's begins with a ``SELECT``, as of every user who is logged in.
+        """Whether the application's database session has begun a transaction of the
+        driver's in the current context.
         """
         app = self._app()
         db = None if app is None else self._sqlalchemy(app)
         if db is None or not db.session.registry.has():
             return False
-        begun = db.session().get_transaction()
-        # Asking for the connections in public could check one out, and wait for it.
-        connections = getattr(begun, "_connections", None)
-        if begun is None or connections is None:
-            return begun is not None
-        return any(_writes(connection) for connection, *_ in connections.values())
-
-
-def _writes(connection: sa.Connection) -> bool:
-    """Whether the driver says that it is in a transaction; a driver that does not say
-    may be.
-    """
-    if connection.closed or connection.invalidated:
-        return False
-    return bool(
-        getattr(connection.connection.driver_connection, "in_transaction", True)
-    )
+        return driver_in_transaction(db.session())
 
 
 def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:

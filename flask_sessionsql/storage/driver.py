@@ -4,8 +4,18 @@ SQLAlchemy takes several times as long around a statement on a primary key as SQ
 takes to run it. So a statement is compiled once, and handed to a cursor that stays with
 its connection in the pool, as long as nobody watches the engine. If anybody does, by an
 event, ``SQLALCHEMY_ECHO`` or an instrumentation built on events, every statement takes
-SQLAlchemy's own way, where all of them see it. The pool and its events are in use
-either way (:mod:`flask_sessionsql.storage.connections`).
+SQLAlchemy's own way, where all of them see it.
+
+The connections are those of SQLAlchemy's pool either way, with its limit and time-out,
+its connecting, recycling, and replacing what was lost. The pool gives a connection out
+behind a proxy: listeners are told of it, it can be detached, and it comes back by
+itself if it is forgotten. Making that proxy and taking it down takes three times as
+long as the rest of what a pool does. A statement never forgets its connection, so the
+proxy is left out where nobody listens.
+
+This takes a few parts of SQLAlchemy that it does not document. They are used in this
+module only. It looks for them when an engine is made, and takes SQLAlchemy's own way
+in place of a part that is missing, as it may be in another version.
 """
 
 from __future__ import annotations
@@ -13,14 +23,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
+from sqlalchemy import orm
 
-from .connections import PlainConnection, check_out
-
-__all__ = ["DirectWay", "Statement"]
+__all__ = ["DirectWay", "Statement", "driver_in_transaction", "keeping"]
 
 #: The drivers that are used directly: those that the tests run on. Each takes integers,
 #: text and bytes as they are, and gives them back so.
@@ -29,8 +38,86 @@ DRIVERS = ("pysqlite", "psycopg", "pymysql")
 #: Under which name a pooled connection keeps its cursor.
 _CURSOR = "flask_sessionsql.cursor"
 
+
+# What is used of SQLAlchemy's private parts.
+
+
+class _Record(Protocol):
+    """A connection in its pool, in use or not."""
+
+    info: dict[Any, Any]
+    dbapi_connection: Any
+
+    def get_connection(self) -> object:
+        """The driver's connection, made if it has to be."""
+
+    def invalidate(self, e: BaseException | None = None) -> None:
+        """Close the driver's connection."""
+
+
+@runtime_checkable
+class _OpenPool(Protocol):
+    """A pool that gives out connections without proxies."""
+
+    _pre_ping: bool
+
+    def _do_get(self) -> _Record:
+        """A connection that nobody else uses."""
+
+    def _do_return_conn(self, record: _Record, /) -> None:
+        """Take one back."""
+
+
+@runtime_checkable
+class _ReplacingPool(Protocol):
+    """A pool that replaces all connections when one was lost."""
+
+    def _invalidate(self, connection: Any, exception: Any = None, /) -> None:
+        """Those that are as old as this one are closed before they are used again."""
+
+
+@runtime_checkable
+class _Queue(Protocol):
+    maxsize: int
+
+
+@runtime_checkable
+class _LimitedPool(Protocol):
+    """A pool that keeps ``maxsize`` connections and opens ``_max_overflow`` more."""
+
+    _pool: object
+    _max_overflow: int
+
+
+@runtime_checkable
+class _Watched(Protocol):
+    """What notes that somebody has ever listened to its events."""
+
+    _has_events: bool
+
+
+#: What a transaction has of each connection that it uses: the connection comes first.
+_Used: TypeAlias = tuple[sa.Connection, *tuple[object, ...]]
+
+
+def _notes_listeners(target: object) -> bool:
+    return isinstance(target, _Watched)
+
+
+def _gives_records(pool: object) -> bool:
+    """Whether a pool gives out connections as :class:`PlainConnection` takes them."""
+    record = getattr(sa.pool, "_ConnectionRecord", None)
+    return (
+        # Another class may do more when a connection comes or goes.
+        type(pool) is sa.QueuePool
+        and isinstance(pool, _OpenPool)
+        and not pool._pre_ping
+        and hasattr(record, "get_connection")
+    )
+
+
 #: What an engine and its dialect tell of the statements that run on them.
-_listeners = attrgetter(
+_statement_listeners = attrgetter(
     "dispatch.before_cursor_execute",
     "dispatch.after_cursor_execute",
     "dispatch.before_execute",
@@ -45,13 +132,19 @@ _listeners = attrgetter(
     "dialect.dispatch.handle_error",
 )
 
+#: What a proxy is for: these listeners of a pool's are given it.
+_pool_listeners = attrgetter("dispatch.checkout", "dispatch.checkin", "dispatch.reset")
 
-def _was_watched(engine: sa.Engine) -> bool:
-    """Whether there may be listeners: false in most processes, and cheap to ask."""
-    return bool(
-        getattr(engine, "_has_events", True)
-        or getattr(engine.dialect, "_has_events", True)
-    )
+
+def _can_be_asked(listeners: attrgetter[Any], target: object) -> bool:
+    try:
+        listeners(target)
+    except AttributeError:
+        return False
+    return True
+
+
+# Statements.
 
 
 class Statement:
@@ -85,6 +178,93 @@ class Statement:
         cursor.execute(self._text, given)
 
 
+class PlainConnection:
+    """One of a pool's connections, with what is used of SQLAlchemy's proxy. Whoever has
+    it calls :meth:`close` whatever happens.
+
+    :raises sqlalchemy.exc.TimeoutError: none became free within the pool's time-out.
+    :raises Exception: the driver's own error where it cannot connect.
+    """
+
+    # Under the names that a pool asks for when it is told of a lost connection.
+    __slots__ = ("_connection_record", "_pool", "info")
+
+    def __init__(self, pool: _OpenPool) -> None:
+        self._pool = pool
+        record = self._connection_record = pool._do_get()
+        try:
+            record.get_connection()
+        except BaseException as error:
+            self.invalidate(error)
+            self.close()
+            raise
+        #: What stays with the connection as long as it is open.
+        self.info: dict[Any, Any] = record.info
+
+    @property
+    def dbapi_connection(self) -> Any:
+        """The driver's connection; ``None`` if it is invalidated."""
+        return self._connection_record.dbapi_connection
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it can be used."""
+        return self.dbapi_connection is not None
+
+    def cursor(self) -> Any:
+        """A cursor of the driver's."""
+        return self.dbapi_connection.cursor()
+
+    def invalidate(self, error: BaseException | None = None) -> None:
+        """Close the driver's connection. Its place in the pool gets a new one."""
+        self._connection_record.invalidate(error)
+
+    def close(self) -> None:
+        """Give it back to the pool."""
+        self._pool._do_return_conn(self._connection_record)
+
+
+class Connections:
+    """The connections of an engine's pool, each for one statement.
+
+    :param engine: the engine; its pool may be replaced by one of its kind, as
+        :meth:`sqlalchemy.engine.Engine.dispose` does.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._is_plain = _gives_records(engine.pool) and _can_be_asked(
+            _pool_listeners, engine.pool
+        )
+
+    def check_out(self) -> PlainConnection | sa.PoolProxiedConnection:
+        """A connection, to be closed by the caller. It raises what
+        :class:`PlainConnection` or :meth:`sqlalchemy.engine.Engine.raw_connection`
+        does.
+        """
+        pool: Any = self._engine.pool
+        if (
+            self._is_plain
+            and not any(_pool_listeners(pool))
+            and not pool.logger.isEnabledFor(logging.DEBUG)
+        ):
+            return PlainConnection(pool)
+        return self._engine.raw_connection()
+
+    def replace(
+        self, lost: PlainConnection | sa.PoolProxiedConnection, error: Exception
+    ) -> None:
+        """Close a connection that was lost. As SQLAlchemy does, with the others in the
+        pool: they have met the same fate, and nobody is to find out one by one.
+        """
+        pool: object = self._engine.pool
+        if isinstance(pool, _ReplacingPool):
+            pool._invalidate(lost, error)
+        else:
+            lost.invalidate(error)
+            self._engine.dispose()
+
+
 class DirectWay:
     """Runs statements on the driver's own connections, out of the pool of ``engine``.
 
@@ -93,17 +273,26 @@ class DirectWay:
 
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
-        self._knows_driver = engine.dialect.driver in DRIVERS
+        self._connections = Connections(engine)
+        self._is_possible = (
+            engine.dialect.driver in DRIVERS
+            and _notes_listeners(engine)
+            and _notes_listeners(engine.dialect)
+            and _can_be_asked(_statement_listeners, engine)
+        )
 
     def is_open(self) -> bool:
         """Whether nobody would miss a statement that goes this way."""
-        if not self._knows_driver or self._engine.logger.isEnabledFor(logging.INFO):
+        engine = self._engine
+        if not self._is_possible or engine.logger.isEnabledFor(logging.INFO):
             return False
-        # Whoever listens on all connections, of any engine.
-        if getattr(sa.Connection, "_has_events", None):
+        # Whoever listens on all connections, of any engine. Before SQLAlchemy 2.1, the
+        # class has no such note until somebody does.
+        if getattr(sa.Connection, "_has_events", False):
             return False
         # SQLAlchemy notes that somebody has ever listened, and not that they went.
-        return not (_was_watched(self._engine) and any(_listeners(self._engine)))
+        has_events = engine._has_events or engine.dialect._has_events
+        return not (has_events and any(_statement_listeners(engine)))
 
     def first(
         self, statement: Statement, values: Mapping[str, Any]
@@ -128,7 +317,7 @@ class DirectWay:
     ) -> Any:
         engine, connection = self._engine, None
         try:
-            connection = check_out(engine)
+            connection = self._connections.check_out()
             kept = connection.info
             # Taken out while it is used: a StaticPool gives everybody one connection.
             # It is put back if all went well, and no failure is met by the next one.
@@ -161,10 +350,7 @@ class DirectWay:
         used = None if connection is None else connection.dbapi_connection
         lost = dialect.is_disconnect(error, used, None)
         if lost and connection is not None:
-            # As SQLAlchemy does: the others in the pool have met the same fate, and
-            # nobody is to find out one by one.
-            pool: Any = self._engine.pool
-            pool._invalidate(connection, error)
+            self._connections.replace(connection, error)
         named: Exception = sa_exc.DBAPIError.instance(
             str(statement.clause),
             None,
@@ -175,3 +361,50 @@ class DirectWay:
             dialect=dialect,
         )
         return named
+
+
+# What others ask.
+
+
+def keeping(pool: sa.Pool) -> sa.Pool:
+    """A pool like this one that keeps all connections it may open; or this one, where
+    it does so already, has no limit, or is of another class.
+
+    :param pool: one that nobody uses yet.
+    """
+    own: object = pool
+    if (
+        type(pool) is not sa.QueuePool
+        or not isinstance(own, _LimitedPool)
+        or not isinstance(own._pool, _Queue)
+        or own._max_overflow < 1
+    ):
+        return pool
+    own._pool.maxsize += own._max_overflow
+    own._max_overflow = 0
+    return pool.recreate()
+
+
+def driver_in_transaction(session: orm.Session | None) -> bool:
+    """Whether the driver says that a transaction of this session is open: SQLite's
+    begins with the first write, SQLAlchemy's with the first ``SELECT``, as of every
+    user who is logged in. A driver that does not say may have one. It connects to
+    nothing.
+
+    :param session: the application's; ``None`` where it has none yet.
+    """
+    begun = None if session is None else session.get_transaction()
+    if begun is None:
+        return False
+    # Asking for the connections in public could check one out, and wait for it.
+    used: Mapping[object, _Used] | None = getattr(begun, "_connections", None)
+    return used is None or any(
+        _may_write(connection) for connection, *_ in used.values()
+    )
+
+
+def _may_write(connection: sa.Connection) -> bool:
+    if connection.closed or connection.invalidated:
+        return False
+    driver = connection.connection.driver_connection
+    return bool(getattr(driver, "in_transaction", True))

@@ -24,6 +24,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from .driver import keeping
+
 __all__ = ["sessions_engine"]
 
 #: The sessions' statements are logged as ``sqlalchemy.engine.Engine.flask_sessionsql``.
@@ -40,16 +42,6 @@ logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_not_a_r
 
 def _is_memory(url: sa.URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
-
-
-def _keeping(pool: sa.Pool) -> sa.Pool:
-    """A pool like this one, which nobody uses yet, that keeps what it opens."""
-    own: Any = pool
-    if type(pool) is not sa.QueuePool or own._max_overflow < 1:
-        return pool
-    own._pool.maxsize += own._max_overflow
-    own._max_overflow = 0
-    return pool.recreate()
 
 
 def sessions_engine(source: sa.Engine) -> sa.Engine:
@@ -80,7 +72,7 @@ def sessions_engine(source: sa.Engine) -> sa.Engine:
             connect_args={"check_same_thread": False},
             **options,
         )
-    pool = _keeping(source.pool.recreate())
+    pool = keeping(source.pool.recreate())
     # A listener of the application may leave a transaction open (psycopg begins one by
     # itself), and no connection changes to AUTOCOMMIT within one.
     sa.event.listen(pool, "connect", lambda connection, record: connection.commit())

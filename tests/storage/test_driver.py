@@ -1,17 +1,34 @@
-"""The shortest way of a statement: when it is taken, and what becomes of failures."""
+"""The shortest way of a statement: when it is taken, what becomes of failures, that the
+pool is as it was afterwards, and that no private part of SQLAlchemy is indispensable.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
+from sqlalchemy import orm
 
-from flask_sessionsql.storage.driver import DirectWay, Statement
+import flask_sessionsql
+from flask_sessionsql.storage import driver
+from flask_sessionsql.storage.driver import (
+    Connections,
+    DirectWay,
+    PlainConnection,
+    Statement,
+    driver_in_transaction,
+    keeping,
+)
 from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
@@ -345,3 +362,383 @@ def test_a_connection_that_cannot_be_made() -> None:
         direct.first(Statement(sa.select(store.table.c.id)), {})
     assert not error.value.connection_invalidated
     store.dispose()
+
+
+# The connections.
+
+
+@pytest.fixture
+def engine(shared_database_uri: str) -> Iterator[sa.Engine]:
+    """With one connection, so that one that is not given back is missed."""
+    source = sa.create_engine(
+        shared_database_uri, pool_size=1, max_overflow=0, pool_timeout=0.01
+    )
+    engine = sessions_engine(source)
+    yield engine
+    assert isinstance(engine.pool, sa.QueuePool)
+    assert 0 == engine.pool.checkedout()
+    engine.dispose()
+    source.dispose()
+
+
+def check_out(engine: sa.Engine) -> PlainConnection | sa.PoolProxiedConnection:
+    return Connections(engine).check_out()
+
+
+def is_plain(engine: sa.Engine) -> bool:
+    connection = check_out(engine)
+    connection.close()
+    return isinstance(connection, PlainConnection)
+
+
+def driver_connection(engine: sa.Engine) -> Any:
+    """The driver's connection that the pool has for the next one."""
+    connection = check_out(engine)
+    connection.close()
+    return connection.dbapi_connection
+
+
+def works(engine: sa.Engine) -> bool:
+    connection = check_out(engine)
+    try:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        return bool(cursor.fetchall())
+    finally:
+        connection.close()
+
+
+# When the proxy is left out.
+
+
+@pytest.mark.parametrize("event", ["checkout", "checkin", "reset"])
+@pytest.mark.parametrize("target", ["engine", "pool", "every pool"])
+def test_listeners_are_told(engine: sa.Engine, event: str, target: str) -> None:
+    """As long as they listen."""
+    told: list[object] = []
+
+    def listen(*args: object, **kwargs: object) -> None:
+        told.append(args)
+
+    assert is_plain(engine)
+    on = {"engine": engine, "pool": engine.pool, "every pool": sa.Pool}[target]
+    sa.event.listen(on, event, listen)
+    try:
+        assert not is_plain(engine)
+    finally:
+        sa.event.remove(on, event, listen)
+    assert told
+    told.clear()
+    assert is_plain(engine)
+    assert told == []
+
+
+def test_listeners_of_the_application_s_pool_are_told(tmp_path: Path) -> None:
+    """They are those of the sessions' pool, too."""
+    source = sa.create_engine(f"sqlite:///{tmp_path / 'app.db'}")
+    told: list[object] = []
+    sa.event.listen(source, "checkout", lambda *args: told.append(args))
+    engine = sessions_engine(source)
+    assert not is_plain(engine)
+    assert 1 == len(told)
+    engine.dispose()
+    source.dispose()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pool_pre_ping": True},
+        {"poolclass": sa.NullPool},
+        {"poolclass": sa.StaticPool},
+        {"poolclass": type("TheirPool", (sa.QueuePool,), {})},
+        {"echo_pool": "debug"},
+    ],
+    ids=["pre-ping", "no pool", "one connection", "another's", "echo"],
+)
+def test_other_pools_are_asked_as_ever(tmp_path: Path, options: dict[str, Any]) -> None:
+    """What a pool does besides is done."""
+    source = sa.create_engine(f"sqlite:///{tmp_path / 'app.db'}", **options)
+    engine = sessions_engine(source)
+    assert not is_plain(engine)
+    assert works(engine)
+    engine.dispose()
+    source.dispose()
+
+
+def test_the_log_of_all_pools(
+    engine: sa.Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At level DEBUG it has each connection that comes and goes."""
+    assert is_plain(engine)
+    with caplog.at_level(logging.DEBUG, logger="sqlalchemy.pool"):
+        # An engine asks for its level when it is made.
+        source = sa.create_engine(engine.url)
+        logged = sessions_engine(source)
+        assert not is_plain(logged)
+    assert "checked out from pool" in caplog.text
+    logged.dispose()
+    source.dispose()
+
+
+# The pool is as it was.
+
+
+def test_a_connection_is_used_again(engine: sa.Engine) -> None:
+    """It is the pool's, whichever way it is asked for."""
+    assert driver_connection(engine) is driver_connection(engine)
+    connection = engine.raw_connection()
+    assert connection.dbapi_connection is driver_connection_of(connection)
+    connection.close()
+    assert works(engine)
+
+
+def driver_connection_of(connection: sa.PoolProxiedConnection) -> object:
+    """The connection that the pool itself has in use."""
+    assert connection._connection_record is not None
+    return connection._connection_record.dbapi_connection
+
+
+def test_the_limit_holds(engine: sa.Engine) -> None:
+    """Whoever comes when all are in use waits, and is told how long."""
+    connection = check_out(engine)
+    with pytest.raises(sa.exc.TimeoutError, match="connection timed out"):
+        check_out(engine)
+    with pytest.raises(sa.exc.TimeoutError):
+        engine.connect()
+    connection.close()
+    assert works(engine)
+    with engine.connect(), pytest.raises(sa.exc.TimeoutError):
+        check_out(engine)
+    assert works(engine)
+
+
+def test_what_stays_with_a_connection_goes_with_it(engine: sa.Engine) -> None:
+    """One that is invalidated is replaced, and listeners are told of it."""
+    told: list[object] = []
+    sa.event.listen(engine.pool, "invalidate", lambda *args: told.append(args[0]))
+    connection = check_out(engine)
+    assert isinstance(connection, PlainConnection)
+    connection.info["mine"] = 1
+    connection.close()
+    connection = check_out(engine)
+    assert connection.info["mine"] == 1
+    driver = connection.dbapi_connection
+    assert connection.is_valid
+    connection.invalidate()
+    assert not connection.is_valid
+    connection.close()
+    assert told == [driver]
+    connection = check_out(engine)
+    assert driver is not connection.dbapi_connection
+    assert "mine" not in connection.info
+    connection.close()
+
+
+def test_old_connections_are_recycled(engine: sa.Engine) -> None:
+    """After SQLALCHEMY_POOL_RECYCLE, or what the engine's options say."""
+    first = driver_connection(engine)
+    pool: Any = engine.pool
+    pool._recycle = 3600
+    assert first is driver_connection(engine)
+    pool._recycle = 0
+    assert first is not driver_connection(engine)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("down"), KeyboardInterrupt()])
+def test_a_place_is_kept_where_connecting_fails(
+    tmp_path: Path, error: BaseException
+) -> None:
+    """For the first time or again, whoever comes next finds the pool whole."""
+    source = sa.create_engine(
+        f"sqlite:///{tmp_path / 'app.db'}",
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=0.01,
+    )
+    is_down = True
+
+    @sa.event.listens_for(source, "do_connect")
+    def refuse(*args: object) -> None:
+        if is_down:
+            raise error
+
+    engine = sessions_engine(source)
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            check_out(engine)
+    is_down = False
+    connection = check_out(engine)
+    connection.invalidate()
+    connection.close()
+    is_down = True
+    for _ in range(3):
+        with pytest.raises(type(error)):
+            check_out(engine)
+    is_down = False
+    assert works(engine)
+    engine.dispose()
+    source.dispose()
+
+
+def test_a_pool_may_be_disposed_of_meanwhile(tmp_path: Path) -> None:
+    """The connection goes back to the pool that it is of."""
+    source = sa.create_engine(f"sqlite:///{tmp_path / 'app.db'}")
+    engine = sessions_engine(source)
+    connection = check_out(engine)
+    old = engine.pool
+    engine.dispose()
+    connection.close()
+    assert isinstance(old, sa.QueuePool)
+    assert isinstance(engine.pool, sa.QueuePool)
+    assert (1, 0) == (old.checkedin(), engine.pool.checkedin())
+    assert works(engine)
+    for pool in (old, engine.pool):
+        pool.dispose()
+    source.dispose()
+
+
+# SQLAlchemy's private parts.
+
+#: What each is missed for: what is found where SQLAlchemy has another name for it.
+WITH_ALL = {"direct": True, "plain": True, "kept": 3}
+PARTS: dict[str, dict[str, object]] = {
+    "_do_get": {"plain": False},
+    "_do_return_conn": {"plain": False},
+    "_pre_ping": {"plain": False},
+    "_ConnectionRecord": {"plain": False},
+    "get_connection": {"plain": False},
+    "_connection_record": {},
+    "_invalidate": {},
+    "_pool": {"kept": 2},
+    "maxsize": {"kept": 2},
+    "_max_overflow": {"kept": 2},
+    "_has_events": {"direct": False},
+    "_connections": {},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_sqlalchemy_without_a_part(shared_database_uri: str, part: str) -> None:
+    """Where another version has renamed it, SQLAlchemy's own way is taken: every
+    statement of the store, lost connections, the limit of the pool, and whole requests.
+    """
+    tried = ["-W", "error", "-m", "tests.storage.renaming", part, shared_database_uri]
+    result = subprocess.run(
+        [sys.executable, *tried],
+        capture_output=True,
+        text=True,
+        cwd=Path(flask_sessionsql.__file__).parent.parent,
+    )
+    assert (0, "") == (result.returncode, result.stderr)
+    assert WITH_ALL | PARTS[part] == json.loads(result.stdout)
+
+
+def test_none_speaks_for_all_lost_connections(
+    shared_database_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without SQLAlchemy's way for that, the pool is renewed, and nobody else meets a
+    lost connection, either.
+    """
+    monkeypatch.setattr(driver, "_ReplacingPool", type(None))
+    store = make_store(shared_database_uri)
+    if store.locks_whole_database:
+        pytest.skip("SQLite has no server that could end a connection.")
+    store.insert(ROW)
+    several = [store.engine.raw_connection() for _ in range(3)]
+    for connection in several:
+        connection.close()
+    pool = store.engine.pool
+    kill_connections(store)
+    for _ in range(3):
+        assert loads(store)
+    assert pool is not store.engine.pool
+    assert pool.status().startswith("Pool size: 15")
+    assert store.engine.pool.status().startswith("Pool size: 15")
+    store.dispose()
+
+
+def test_listeners_that_cannot_be_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """May be there, and miss nothing."""
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "_pool_listeners", attrgetter("dispatch.nothing_like_it"))
+        patch.setattr(driver, "_statement_listeners", attrgetter("nothing_like_it"))
+        store = make_store(f"sqlite:///{tmp_path / 'sessions.db'}")
+        direct, connections = DirectWay(store.engine), Connections(store.engine)
+    assert not direct.is_open()
+    connection = connections.check_out()
+    connection.close()
+    assert not isinstance(connection, PlainConnection)
+    store.insert(ROW)
+    assert loads(store)
+    store.dispose()
+
+
+# What others ask.
+
+
+@pytest.mark.parametrize(
+    ("options", "most", "kept"),
+    [
+        ({"pool_size": 2, "max_overflow": 3}, 5, 5),
+        ({"pool_size": 2, "max_overflow": 0}, 2, 2),
+        ({"pool_size": 2, "max_overflow": -1}, 7, 2),
+    ],
+)
+def test_keeping(tmp_path: Path, options: dict[str, Any], most: int, kept: int) -> None:
+    """As many connections as before at the most, and all of them stay."""
+    source = sa.create_engine(
+        f"sqlite:///{tmp_path / 'app.db'}", pool_timeout=0.01, **options
+    )
+    pool = keeping(source.pool.recreate())
+    taken = [pool.connect() for _ in range(most)]
+    if options["max_overflow"] >= 0:
+        with pytest.raises(sa_exc.TimeoutError):
+            pool.connect()
+    for connection in taken:
+        connection.close()
+    assert isinstance(pool, sa.QueuePool)
+    assert kept == pool.checkedin()
+    pool.dispose()
+    source.dispose()
+
+
+def test_a_transaction_of_the_driver_s(shared_database_uri: str) -> None:
+    """A driver that says so is asked, and another one may have one as soon as
+    SQLAlchemy has. What was closed has none.
+    """
+    engine = sa.create_engine(shared_database_uri)
+    says = engine.dialect.name == "sqlite"
+    table = sa.Table("notes", sa.MetaData(), sa.Column("n", sa.Integer))
+    table.create(engine)
+    with orm.Session(engine) as session:
+        assert not driver_in_transaction(None)
+        assert not driver_in_transaction(session)
+        session.execute(sa.select(table))
+        assert driver_in_transaction(session) is not says
+        session.execute(sa.insert(table), {"n": 1})
+        assert driver_in_transaction(session)
+        session.commit()
+        assert not driver_in_transaction(session)
+        session.execute(sa.insert(table), {"n": 2})
+        session.connection().invalidate()
+        assert not driver_in_transaction(session)
+        session.rollback()
+        session.execute(sa.insert(table), {"n": 3})
+        session.connection().close()
+        assert not driver_in_transaction(session)
+        with pytest.warns(sa_exc.SAWarning):
+            session.rollback()
+    engine.dispose()
+
+
+def test_a_transaction_that_does_not_say() -> None:
+    """Whose connections SQLAlchemy does not show may have written."""
+
+    class Begun(orm.Session):
+        def get_transaction(self) -> Any:
+            return object()
+
+    assert driver_in_transaction(Begun())
