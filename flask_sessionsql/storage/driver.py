@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -37,6 +38,15 @@ DRIVERS = ("pysqlite", "psycopg", "pymysql")
 
 #: Under which name a pooled connection keeps its cursor.
 _CURSOR = "flask_sessionsql.cursor"
+
+#: A cursor holds the values and rows of its last statement until the next one. A cursor
+#: that has had more bytes than this is not kept.
+_LARGE = 64 * 1024
+
+#: A connection of psycopg's holds as many in buffers that grow and never shrink. One
+#: that has had more bytes than this is not kept: connecting takes about as long as such
+#: a statement, and without a setting no session is that large.
+_VERY_LARGE = 1024 * 1024
 
 
 # What is used of SQLAlchemy's private parts.
@@ -147,13 +157,21 @@ def _can_be_asked(listeners: attrgetter[Any], target: object) -> bool:
 # Statements.
 
 
+def _is_unlimited(value: sa.ColumnElement[Any]) -> bool:
+    """Whether a column or a parameter is of a type whose values have any size."""
+    kind = value.type
+    if isinstance(kind, sa.LargeBinary):
+        return kind.length is None
+    return isinstance(kind, sa.types.NullType)
+
+
 class Statement:
     """A statement on the table of the sessions.
 
     :param clause: the statement; all its values are named parameters.
     """
 
-    __slots__ = ("_names", "_text", "clause")
+    __slots__ = ("_large_column", "_large_value", "_names", "_text", "clause")
 
     def __init__(
         self, clause: sa.Select[Any] | sa.Insert | sa.Update | sa.Delete
@@ -161,6 +179,12 @@ class Statement:
         self.clause: sa.Select[Any] | sa.Insert | sa.Update | sa.Delete = clause
         self._text = ""
         self._names: Sequence[str] | None = None
+        self._large_value: str | None = None
+        columns = clause.selected_columns if isinstance(clause, sa.Select) else ()
+        self._large_column = next(
+            (place for place, column in enumerate(columns) if _is_unlimited(column)),
+            None,
+        )
 
     def execute(
         self, cursor: Any, dialect: sa.Dialect, values: Mapping[str, Any]
@@ -172,10 +196,39 @@ class Statement:
             # Not earlier: a dialect asks its first connection how names are quoted.
             compiled: Any = self.clause.compile(dialect=dialect)
             self._names = compiled.positiontup if compiled.positional else None
+            self._large_value = next(
+                (
+                    name
+                    for name, bound in compiled.binds.items()
+                    if _is_unlimited(bound)
+                ),
+                None,
+            )
             self._text = str(compiled)
         names = self._names
         given = values if names is None else [values[name] for name in names]
         cursor.execute(self._text, given)
+
+    def size(self, values: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> int:
+        """How large the one thing is that can be large: a value that it writes, or one
+        of the row that it finds.
+        """
+        if rows:
+            place = self._large_column
+            thing = None if place is None else rows[0][place]
+        else:
+            name = self._large_value
+            thing = None if name is None else values[name]
+        return len(thing) if isinstance(thing, (bytes, str)) else 0
+
+    def unbind(self, cursor: Any, dialect: sa.Dialect) -> None:
+        """Take its last values from ``sqlite3``, which keeps each statement, with its
+        values, until it is given others.
+        """
+        # NULL for each but the last, which is refused, so that nothing is run.
+        others = [None] * (len(self._names or ()) - 1)
+        with suppress(dialect.loaded_dbapi.Error):
+            cursor.execute(self._text, [*others, object()])
 
 
 class PlainConnection:
@@ -324,8 +377,13 @@ class DirectWay:
             cursor = kept.pop(_CURSOR, None) or connection.cursor()
             statement.execute(cursor, engine.dialect, values)
             # All rows, so that SQLite does not keep the statement and its lock.
-            result = cursor.fetchall() if fetches else cursor.rowcount
-            kept[_CURSOR] = cursor
+            rows = cursor.fetchall() if fetches else ()
+            result = rows if fetches else cursor.rowcount
+            size = statement.size(values, rows)
+            if size <= _LARGE:
+                kept[_CURSOR] = cursor
+            else:
+                self._let_go(connection, cursor, statement, size)
             return result
         except engine.dialect.loaded_dbapi.Error as error:
             raise self._named(statement, connection, error) from error
@@ -338,6 +396,27 @@ class DirectWay:
         finally:
             if connection is not None:
                 connection.close()
+
+    def _let_go(
+        self,
+        connection: PlainConnection | sa.PoolProxiedConnection,
+        cursor: Any,
+        statement: Statement,
+        size: int,
+    ) -> None:
+        """Let nothing of a large statement stay with the connection while it is idle:
+        neither with the cursor nor where else its driver keeps something.
+        """
+        driver, has_rows = self._engine.dialect.driver, cursor.description is not None
+        if driver == "pysqlite":
+            statement.unbind(cursor, self._engine.dialect)
+        cursor.close()
+        if driver == "pymysql" and has_rows:
+            # Its connection keeps the last rows until the next command.
+            driver_connection: Any = connection.dbapi_connection
+            driver_connection.commit()
+        elif driver == "psycopg" and size > _VERY_LARGE:
+            connection.invalidate()
 
     def _named(
         self,

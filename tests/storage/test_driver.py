@@ -4,6 +4,8 @@ pool is as it was afterwards, and that no private part of SQLAlchemy is indispen
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import logging
 import subprocess
@@ -596,6 +598,134 @@ def test_a_pool_may_be_disposed_of_meanwhile(tmp_path: Path) -> None:
     for pool in (old, engine.pool):
         pool.dispose()
     source.dispose()
+
+
+# Large sessions.
+
+LARGE = 4_500_000
+
+
+class Allocated(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def allocated() -> int:
+    """The bytes that are in use in this process, whether Python has them, SQLite, or
+    PostgreSQL's library.
+    """
+    gc.collect()
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo2 is None:
+        pytest.skip("Only glibc counts what is in use.")
+    mallinfo2.restype = Allocated
+    found = mallinfo2()
+    return int(found.uordblks + found.hblkhd)
+
+
+def run_large(store: SessionStore, doing: str) -> None:
+    row = row_of(1, data=bytes(LARGE), version=2)
+    if doing == "load":
+        found = store.load(row.id, now=0)
+        assert found is not None
+        assert LARGE == len(found.data)
+    elif doing == "insert":
+        assert store.insert(row)
+    else:
+        assert store.update(row, row._replace(version=1), now=0)
+
+
+@pytest.mark.parametrize("doing", ["load", "insert", "update"])
+def test_an_idle_connection_keeps_no_large_session(
+    shared_database_uri: str, doing: str
+) -> None:
+    """Neither with its cursor nor in the driver, whether it was read or written."""
+    left = []
+    # The first one imports what it needs. What it keeps goes with its connections.
+    for _ in range(2):
+        store = make_store(shared_database_uri)
+        data = bytes(LARGE if doing == "load" else 0)
+        store.insert(ROW)
+        store.delete(row_of(1).id)
+        if doing != "insert":
+            store.insert(row_of(1, data=data))
+        store.engine.dispose()
+        with store.engine.connect() as connection:
+            if store.locks_whole_database:
+                # The pages that SQLite has read are no session in particular.
+                connection.exec_driver_sql("PRAGMA cache_size = 1")
+        assert loads(store)
+        assert store.delete(b"nobody's") is False
+        before = allocated()
+        run_large(store, doing)
+        left.append(allocated() - before)
+        found = store.load(row_of(1).id, now=0)
+        assert found is not None
+        assert bytes(LARGE) == found.data
+        del found
+        store.dispose()
+    assert left[1] < 100_000
+
+
+def test_only_a_small_session_leaves_the_cursor(store: SessionStore) -> None:
+    """A large one costs another cursor, in memory as elsewhere, and nothing else."""
+    for size in (64 * 1024, 64 * 1024 + 1):
+        is_large = size > 64 * 1024
+        row = row_of(size % 7 + 1, data=bytes(size))
+        for write in (
+            lambda row=row: store.insert(row),
+            lambda row=row: store.update(row, row, now=0),
+            lambda row=row: store.load(row.id, now=0),
+        ):
+            assert loads(store)
+            assert kept(store) is not None
+            assert write()
+            assert is_large == (kept(store) is None)
+        found = store.load(row.id, now=0)
+        assert found is not None
+        assert row.data == found.data
+    assert loads(store)
+
+
+@pytest.mark.parametrize("size", [1024 * 1024, 1024 * 1024 + 1])
+def test_only_a_very_large_session_costs_a_connection(
+    shared: SessionStore, size: int
+) -> None:
+    """And only with psycopg, whose library keeps what it once had room for. A session
+    of the size that is allowed without a setting costs none.
+    """
+    costs = size > 1024 * 1024 and shared.engine.dialect.driver == "psycopg"
+    row = row_of(1, data=bytes(size))
+    before = driver_connection(shared.engine)
+    assert shared.insert(row)
+    after = driver_connection(shared.engine)
+    assert costs == (after is not before)
+    assert shared.load(row.id, now=0) is not None
+    assert costs == (driver_connection(shared.engine) is not after)
+
+
+@pytest.mark.parametrize("data", [None, 7, "text" * 30_000])
+def test_data_that_is_none(tmp_path: Path, data: object) -> None:
+    """Whatever somebody has put into the table in its place is read as it is."""
+    store = make_store(f"sqlite:///{tmp_path / 'sessions.db'}")
+    assert store.insert(ROW)
+    with store.engine.connect() as connection:
+        text = str(sa.schema.CreateTable(store.table)).replace("BLOB NOT NULL", "BLOB")
+        connection.exec_driver_sql("DROP TABLE sessions")
+        connection.exec_driver_sql(text)
+    store.engine.dispose()
+    assert store.insert(ROW)
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql("UPDATE sessions SET data = ?", (data,))
+    found = store.load(ROW.id, now=0)
+    assert found is not None
+    assert data == found.data
+    store.dispose()
 
 
 # SQLAlchemy's private parts.
