@@ -4,6 +4,7 @@ pool is as it was afterwards, and that no private part of SQLAlchemy is indispen
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import gc
 import json
@@ -762,6 +763,44 @@ def test_a_sqlalchemy_without_a_part(shared_database_uri: str, part: str) -> Non
     )
     assert (0, "") == (result.returncode, result.stderr)
     assert WITH_ALL | PARTS[part] == json.loads(result.stdout)
+
+
+def private_names(module: Path) -> set[str]:
+    """The names with an underscore in front that a module takes from elsewhere."""
+    taken: set[str] = set()
+    own: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name):
+                own.add(name)
+            case ast.Attribute(attr=name):
+                taken.add(name)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                own.add(name)
+            case ast.ImportFrom(level=0, names=names):
+                taken.update(alias.name for alias in names)
+            case ast.Call(func=ast.Name(id="getattr" | "hasattr" | "attrgetter")):
+                for argument in node.args:
+                    if isinstance(argument, ast.Constant):
+                        taken.update(str(argument.value).split("."))
+    return {name for name in taken - own if name[:1] == "_" and not name.endswith("__")}
+
+
+def test_no_other_module_knows_them() -> None:
+    """All private parts stand in one module. Elsewhere there are only names that are
+    documented in spite of their underscores.
+    """
+    documented = {"_asdict", "_fields", "_replace", "_get_current_object", "_getframe"}
+    package = Path(flask_sessionsql.__file__).parent
+    found = {
+        str(module.relative_to(package)): names
+        for module in package.rglob("*.py")
+        if (names := private_names(module) - documented)
+    }
+    assert ["storage/driver.py"] == list(found)
+    assert {"_ConnectionRecord", "_has_events", "_pre_ping"} <= found[
+        "storage/driver.py"
+    ]
 
 
 def test_none_speaks_for_all_lost_connections(
