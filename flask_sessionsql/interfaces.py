@@ -290,7 +290,7 @@ class RequestSource:
     #: Sets or clears the cookie in a response as was done in the last one.
     cookie: Callable[[Response], None] | None = None
     #: Whether a save was refused, and told of.
-    refused = False
+    refused: bool = False
     #: The cookie's token, if it opened nothing.
     stale: Stale | None = None
 
@@ -450,7 +450,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     ) -> None:
         super().__init__(config)
         self.records = records
-        self.holds_lock = holds_lock
+        self.holds_lock: Callable[[], bool] = holds_lock
         self._purger = Purger(config.purge_interval)
 
     @cached_property
