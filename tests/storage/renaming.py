@@ -131,7 +131,7 @@ def use_application(url: str) -> None:
     with app.app_context():
         db.create_all()
     assert [client.get(f"/{number}").text for number in (1, 2)] == ["1", "3"]
-    app.session_interface.records(app).store.dispose()  # type: ignore[attr-defined]
+    app.session_interface.records.store.dispose()  # type: ignore[attr-defined]
     with app.app_context():
         db.engine.dispose()
 
