@@ -18,18 +18,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchmarks import peers
+from benchmarks import peers, terms
 from benchmarks.databases import NAMES, described, own_database, redis_server
 from benchmarks.frame import Benchmark, BrokenError, Options, amount, say
 from benchmarks.measure import Contender, Times, call_all, measure
-from benchmarks.peers import OURS, READ, REQUESTS, SIZE, WRITE
 from benchmarks.results import Document
 from benchmarks.statements import counting
+from benchmarks.terms import ON_SQL, OURS, READ, REQUESTS, SIZE, WRITE
 
 PAYLOADS = (SIZE, 10 * 1024, 100 * 1024)
 #: How many requests are timed together, and how many if they are large or slow.
 BATCH, SHORT_BATCH = 16, 6
-SLOW = {peers.FLASK_SESSION, peers.DJANGO}
+SLOW = {terms.FLASK_SESSION, terms.DJANGO}
 #: Requests before statements are counted, and while they are. Drivers prepare a
 #: statement when they have met it some times.
 WARM_UP, COUNTED = 15, 4
@@ -38,13 +38,13 @@ PROFILED = 3000
 #: What is aimed at: a request, beside whom, how many times what that costs, and in
 #: words; where nobody is named, microseconds.
 TARGETS = (
-    (peers.ANONYMOUS, None, 15, "15 microseconds"),
-    (peers.UNTOUCHED, None, 15, "15 microseconds"),
-    *((each, peers.COOKIE, 1, "Flask's own cookie") for each in REQUESTS),
-    *((each, peers.RAW, 1.5, "1.5 times the raw driver") for each in REQUESTS[2:5]),
-    (READ, peers.FLASK_SESSION, 1 / 8, "an 8th of Flask-Session's, same database"),
-    (WRITE, peers.FLASK_SESSION, 1 / 3, "a third of Flask-Session's, same database"),
-    (READ, peers.FLASK_SESSION_REDIS, 1, "Flask-Session's on Redis"),
+    (terms.ANONYMOUS, None, 15, "15 microseconds"),
+    (terms.UNTOUCHED, None, 15, "15 microseconds"),
+    *((each, terms.COOKIE, 1, "Flask's own cookie") for each in REQUESTS),
+    *((each, terms.RAW, 1.5, "1.5 times the raw driver") for each in REQUESTS[2:5]),
+    (READ, terms.FLASK_SESSION, 1 / 8, "an 8th of Flask-Session's, same database"),
+    (WRITE, terms.FLASK_SESSION, 1 / 3, "a third of Flask-Session's, same database"),
+    (READ, terms.FLASK_SESSION_REDIS, 1, "Flask-Session's on Redis"),
 )
 #: Where ours is to cost no more than a cookie, which needs no database.
 NO_MORE_THAN_COOKIE = {"SQLite": REQUESTS[1:5], "PostgreSQL": REQUESTS[1:3]}
@@ -61,18 +61,14 @@ def contenders_of(
 
     :param redis: its address, for the one on it.
     """
-    data = peers.make_payload(payload)
+    data = terms.make_payload(payload)
     short = SLOW if payload <= PAYLOADS[1] else set(names)
     with ExitStack() as stack:
         contenders = []
         for name in names:
-            if not peers.can_hold(name, kind, payload):
+            if not terms.can_hold(name, kind, payload):
                 continue
-            url = (
-                stack.enter_context(own_database(kind))
-                if name in peers.ON_SQL
-                else None
-            )
+            url = stack.enter_context(own_database(kind)) if name in ON_SQL else None
             peer = peers.make_peer(name, data, url, redis)
             stack.callback(peer.close)
             batch = SHORT_BATCH if name in short else BATCH
@@ -98,13 +94,13 @@ def run(options: Options) -> Iterator[dict[str, Any]]:
             say(f"{database}, {payload:,} bytes")
             # Without a session, its size does not matter.
             requests = REQUESTS if payload == SIZE else REQUESTS[1:]
-            with contenders_of(kind, payload, peers.CONTENDERS, redis) as contenders:
+            with contenders_of(kind, payload, terms.CONTENDERS, redis) as contenders:
                 times = measure(contenders, requests, options.seconds, options.rounds)
             cases += cases_of(database, payload, times, sent if payload == SIZE else {})
         yield {
             "versions": versions,
             "payloads": {
-                str(each): peers.packed_size(peers.make_payload(each))
+                str(each): terms.packed_size(terms.make_payload(each))
                 for each in payloads
             },
             "cases": cases,
@@ -118,7 +114,7 @@ def cases_of(
     """What one request of one contender costs, in microseconds, and what it sends."""
     over = {}
     for (request, name), took in times.items():
-        rounds = zip(took, times[request, peers.BASELINE[name]], strict=True)
+        rounds = zip(took, times[request, terms.BASELINE[name]], strict=True)
         median = statistics.median(mine - nothing for mine, nothing in rounds)
         # Nanoseconds are more than can be told.
         over[request, name] = round(median, 3)
@@ -149,7 +145,7 @@ def targets(database: str, cases: Sequence[Document]) -> Iterator[dict[str, Any]
         ours = overheads.get((request, OURS))
         other = overheads.get((request, name)) if name else 1
         cheaper = NO_MORE_THAN_COOKIE.get(database, ())
-        wanted = name != peers.COOKIE or request in cheaper
+        wanted = name != terms.COOKIE or request in cheaper
         if wanted and ours is not None and other is not None:
             yield {
                 "database": database,
@@ -164,9 +160,9 @@ def targets(database: str, cases: Sequence[Document]) -> Iterator[dict[str, Any]
 def count(kind: str, redis: str) -> Sent:
     """What each request sends to the database."""
     sent = {}
-    for name in (*peers.ON_SQL, peers.FLASK_SESSION_REDIS):
+    for name in (*ON_SQL, terms.FLASK_SESSION_REDIS):
         with (
-            counting(kind if name in peers.ON_SQL else "redis") as taken,
+            counting(kind if name in ON_SQL else "redis") as taken,
             contenders_of(kind, SIZE, [name], redis) as [contender],
         ):
             for request in REQUESTS:
@@ -187,7 +183,7 @@ def count(kind: str, redis: str) -> Sent:
 def profile(request: str, kind: str) -> None:
     """Print where the time of a request of ours goes."""
     # A login needs a session of nobody each time.
-    number = PROFILED if request == peers.LOGIN else 50
+    number = PROFILED if request == terms.LOGIN else 50
     with contenders_of(kind, SIZE, [OURS]) as [contender]:
         clients = contender.begin_sessions(number)
         environs = [clients[turn % number].environ(request) for turn in range(PROFILED)]

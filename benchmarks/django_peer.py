@@ -22,7 +22,7 @@ from django.http import HttpRequest, HttpResponse
 from django.test.utils import override_settings
 from django.urls import path
 
-from .peers import KEY, LOGIN, NoSession, View, log_in, nothing, views
+from .terms import KEY, LOGIN, NoSession, View, log_in, nothing, views
 
 SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
 

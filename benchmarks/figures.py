@@ -16,9 +16,9 @@ from pathlib import Path
 
 from benchmarks import results
 from benchmarks.frame import Benchmark, BrokenError, Options
-from benchmarks.peers import OURS, SIZE
 from benchmarks.results import Document
 from benchmarks.tables import COST_TITLE, HEADS, NAMES, SERVER_NAMES, SERVER_TITLE
+from benchmarks.terms import OURS, SIZE
 
 #: Where the pictures are.
 PICTURES = Path(__file__).parents[1] / "docs" / "_static" / "benchmarks"

@@ -33,8 +33,8 @@ from benchmarks.databases import (
 )
 from benchmarks.frame import Benchmark, Options, amount, say
 from benchmarks.ours import DATA, LIFETIME, Sessions, fill
-from benchmarks.peers import NEW, READ, SIZE, WRITE
 from benchmarks.tables import ANY, parts
+from benchmarks.terms import NEW, READ, SIZE, WRITE
 
 #: How many sessions are in use, and how many requests a batch has.
 WORKING_SET, BATCH = 20_000, 200

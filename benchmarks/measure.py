@@ -19,16 +19,17 @@ from typing import Any
 
 from werkzeug.test import EnvironBuilder
 
-from benchmarks import peers
+from benchmarks import terms
 from benchmarks.frame import BrokenError, say
-from benchmarks.peers import LOGIN, NEW, READ, WRITE, Peer, WSGIApplication
+from benchmarks.peers import Peer, WSGIApplication
+from benchmarks.terms import LOGIN, NEW, READ, WRITE
 
 #: So many batches have sessions of their own, or nearly so.
 BATCHES = 8
 #: Requests of a batch that are not timed: after the others, caches are cold.
 WARM_UP = 3
 _COOKIE = re.compile(r"session=([^;]*)")
-ENVIRONS = {name: EnvironBuilder(f"/{name}").get_environ() for name in peers.views({})}
+ENVIRONS = {name: EnvironBuilder(f"/{name}").get_environ() for name in terms.views({})}
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Client:
     def environ(self, request: str) -> dict[str, Any]:
         """What the server gives to the application."""
         environ = ENVIRONS[request].copy()
-        if self.cookie is not None and request not in {peers.ANONYMOUS, NEW}:
+        if self.cookie is not None and request not in {terms.ANONYMOUS, NEW}:
             environ["HTTP_COOKIE"] = f"session={self.cookie}"
         return environ
 
@@ -85,7 +86,7 @@ class Contender:
     def __init__(self, peer: Peer, batch: int) -> None:
         self.peer = peer
         self.batch = batch
-        self.keeps = peer.name not in {peers.NOTHING, peers.DJANGO_NOTHING}
+        self.keeps = peer.name not in {terms.NOTHING, terms.DJANGO_NOTHING}
         self.clients: list[Client] = []
 
     def begin_sessions(self, number: int) -> list[Client]:
@@ -133,7 +134,7 @@ class Contender:
                 f"{self.peer.name} answered /{request} with {answer.status} and"
                 f" {answer.body[:80]!r} instead of {expected!r}"
             )
-        in_cookie = self.peer.name == peers.COOKIE
+        in_cookie = self.peer.name == terms.COOKIE
         # Two of Flask's own cookies of one second with the same content are the same.
         same = answer.cookie == client.cookie and not in_cookie
         if self.keeps and request in {NEW, LOGIN} and (not answer.cookie or same):

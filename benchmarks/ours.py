@@ -24,7 +24,7 @@ from flask_sessionsql.storage.tables import sessions_table
 
 from . import databases
 from .frame import BrokenError
-from .peers import KEY, make_payload
+from .terms import KEY, make_payload
 
 TABLE = SessionConfig.table
 LIFETIME = SessionConfig.lifetime

@@ -14,113 +14,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from flask import Flask, Request, Response, session
 from flask.sessions import SessionInterface, SessionMixin
 from flask_sqlalchemy import SQLAlchemy
 
-#: Bytes of the session that most is about.
-SIZE = 200
+from . import terms
+from .databases import use_wal
+from .floor import FloorInterface
+from .ours import set_up
+from .terms import KEY, LOGIN, NEW, OURS, View, log_in, nothing, views
 
 #: What a server calls.
 WSGIApplication = Callable[..., Iterable[bytes]]
-
-ANONYMOUS, UNTOUCHED, READ = "anonymous", "untouched", "read"
-WRITE, NEW, LOGIN = "write", "new", "login"
-REQUESTS = (ANONYMOUS, UNTOUCHED, READ, WRITE, NEW, LOGIN)
-#: Not compared, but it keeps a table as large as it is.
-LOGOUT = "logout"
-
-NOTHING, COOKIE, RAW, OURS = "nothing", "cookie", "raw", "ours"
-FLASK_SESSION, FLASK_SESSION_REDIS = "flask-session", "flask-session-redis"
-DJANGO_NOTHING, DJANGO = "django-nothing", "django"
-ON_FLASK = (NOTHING, COOKIE, RAW, OURS, FLASK_SESSION, FLASK_SESSION_REDIS)
-CONTENDERS = (*ON_FLASK, DJANGO_NOTHING, DJANGO)
-#: Those whose sessions are in a SQL database.
-ON_SQL = {RAW, OURS, FLASK_SESSION, DJANGO}
-#: What each one's overhead is measured from.
-BASELINE = dict.fromkeys(ON_FLASK, NOTHING)
-BASELINE |= dict.fromkeys((DJANGO_NOTHING, DJANGO), DJANGO_NOTHING)
-KEY = "the key of a benchmark"
 #: Begins the keys that are ours on Redis. Runs at once leave each other's alone.
 REDIS_PREFIX = os.environ.setdefault(
     "SESSIONSQL_BENCHMARK_PREFIX", f"sessionsql-benchmark-{secrets.token_hex(4)}:"
 )
-
-
-def make_payload(size: int) -> dict[str, Any]:
-    """A shop's session of about ``size`` bytes, 150 at least, as msgspec packs it."""
-    data: dict[str, Any] = {
-        "name": "Ann Example",
-        "visits": 1,
-        "language": "en-GB",
-        "last_page": "/shop/books/0123456789",
-        "csrf_token": "0f" * 16,
-        "newsletter": True,
-        "referrer": None,
-        "note": "",
-    }
-    orders: list[dict[str, Any]] = []
-    if size > 1000:
-        data["orders"] = orders
-        while packed_size(data) < size - 150:
-            number = len(orders)
-            orders.append(
-                {
-                    "number": 100_000 + 7 * number,
-                    "title": f"The book of the number {number}",
-                    "price": 5 + number % 40 + 0.95,
-                    "date": f"2026-{number % 12 + 1:02}-{number % 28 + 1:02}",
-                    "paid": number % 5 != 0,
-                    "tags": ["paper", "second hand"][: number % 3],
-                }
-            )
-    note = "Please leave it with the neighbours. " * 10
-    return {**data, "note": note[: size - packed_size(data)]}
-
-
-def packed_size(data: object) -> int:
-    """The bytes of ``data``, as msgspec packs it."""
-    return len(msgspec.msgpack.encode(data))
-
-
-def can_hold(name: str, database: str, size: int) -> bool:
-    """Whether a contender can hold a session of this size on this database."""
-    if name == COOKIE:
-        # It is 4096 with its name, its attributes and its signature, in base64.
-        return size <= 2500
-    # MariaDB's BLOB.
-    return (name, database) != (FLASK_SESSION, "mariadb") or size <= 65535
-
-
-#: What a view does with its session, and answers.
-View = Callable[[Any], str]
-
-
-def write(session: Any) -> str:
-    """Changes one key."""
-    session["visits"] = visits = session.get("visits", 0) + 1
-    return str(visits)
-
-
-def log_in(session: Any) -> str:
-    """Puts a user into it."""
-    session["_user_id"] = "4711"
-    return "ok"
-
-
-def views(payload: Mapping[str, Any]) -> dict[str, View]:
-    """All views, by their requests; a session begins with the payload."""
-    return {
-        ANONYMOUS: lambda session: "ok",
-        UNTOUCHED: lambda session: "ok",
-        READ: lambda session: f"{session.get('name')} {session.get('visits')}",
-        WRITE: write,
-        NEW: lambda session: session.update(payload) or "ok",
-        LOGIN: log_in,
-        LOGOUT: lambda session: session.clear() or "ok",
-    }
 
 
 def followed(view: View, after: Callable[[Any], object]) -> View:
@@ -134,25 +44,12 @@ def followed(view: View, after: Callable[[Any], object]) -> View:
     return both
 
 
-class NoSession(dict[str, Any], SessionMixin):
-    """Empty for ever."""
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        """Nothing is kept."""
-
-    def update(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing is kept."""
-
-    def cycle_key(self) -> None:
-        """There is no token that Django could change."""
-
-
 class NoSessionInterface(SessionInterface):
     """Gives all requests the same empty session."""
 
-    empty = NoSession()
+    empty = terms.NoSession()
 
-    def open_session(self, app: Flask, request: Request) -> NoSession:
+    def open_session(self, app: Flask, request: Request) -> terms.NoSession:
         """The empty session."""
         return self.empty
 
@@ -160,10 +57,6 @@ class NoSessionInterface(SessionInterface):
         self, app: Flask, session: SessionMixin, response: Response
     ) -> None:
         """Nothing is saved."""
-
-
-def nothing() -> None:
-    """Close what has no connections."""
 
 
 def last_longer(session: Any) -> None:
@@ -192,15 +85,16 @@ def make_peer(
     database: Any = None,
     redis: str | None = None,
 ) -> Peer:
-    """One of :data:`CONTENDERS`. Its table is created, if it has one.
+    """One of :data:`terms.CONTENDERS`. Its table is created, if it has one.
 
     :param payload: what its view ``/new`` puts into a session.
-    :param database: its address, for those of :data:`ON_SQL`. Give each one of its own,
+    :param database: its address, for those of :data:`terms.ON_SQL`. Give each its own,
         so that none empties another one's cache.
     :param redis: the address of Redis, for the one on it. Its keys there are deleted
         when the peer is closed.
     """
-    if name not in ON_FLASK:
+    if name not in terms.ON_FLASK:
+        # Django needs a newer Python than the benchmarks do.
         from .django_peer import django_application
 
         return Peer(name, *django_application(database, payload))
@@ -210,18 +104,14 @@ def make_peer(
     answers = views(payload)
     close: Callable[[], object] = nothing
     engine = None
-    if name == NOTHING:
+    if name == terms.NOTHING:
         app.session_interface = NoSessionInterface()
-    elif name == COOKIE:
+    elif name == terms.COOKIE:
         answers[NEW] = followed(answers[NEW], last_longer)
-    elif name == RAW:
-        from .floor import FloorInterface
-
+    elif name == terms.RAW:
         app.session_interface = floor = FloorInterface(database)
         close = floor.close
     elif name == OURS:
-        from .ours import set_up
-
         engine = set_up(app, database)
         close = engine.dispose
     else:
@@ -241,8 +131,6 @@ def set_up_flask_session(
 
     app.config.update(SESSION_PERMANENT=True, SESSION_KEY_PREFIX=REDIS_PREFIX)
     if database is not None:
-        from .databases import use_wal
-
         app.config["SQLALCHEMY_DATABASE_URI"] = database
         db = SQLAlchemy(app)
         with app.app_context():

@@ -32,7 +32,7 @@ from benchmarks import databases
 from benchmarks.databases import own_database, pages_in_memory
 from benchmarks.frame import Benchmark, BrokenError, amount, begin, receive, say
 from benchmarks.ours import TABLE, Sessions, fill, has_expired, set_up
-from benchmarks.peers import KEY, READ, WRITE
+from benchmarks.terms import KEY, READ, WRITE
 
 CLIENTS = 4
 #: Phases are numbered: the clients warm up, then quiet times and those of the purge

@@ -28,12 +28,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from benchmarks import databases, peers
+from benchmarks import databases, peers, terms
 from benchmarks.databases import NAMES, own_database
 from benchmarks.frame import Benchmark, BrokenError, Options, amount, say
 from benchmarks.load import Check, Connection, Load, Visitor, connect, load
 from benchmarks.measure import Client, call_all
-from benchmarks.peers import NEW, OURS, READ, SIZE, UNTOUCHED, WRITE
+from benchmarks.terms import NEW, OURS, READ, SIZE, UNTOUCHED, WRITE
 
 #: Tells a worker which application it has.
 VARIABLE = "SESSIONSQL_BENCHMARK_PEER"
@@ -59,20 +59,20 @@ class Part:
     requests: tuple[str, ...]
 
 
-BOTH = (OURS, peers.FLASK_SESSION)
+BOTH = (OURS, terms.FLASK_SESSION)
 PARTS = {
-    "plain": Part(2, 1, "postgresql", peers.ON_FLASK, (UNTOUCHED, READ, WRITE)),
-    "threads": Part(2, 8, "postgresql", peers.ON_FLASK, (UNTOUCHED, READ, WRITE)),
+    "plain": Part(2, 1, "postgresql", terms.ON_FLASK, (UNTOUCHED, READ, WRITE)),
+    "threads": Part(2, 8, "postgresql", terms.ON_FLASK, (UNTOUCHED, READ, WRITE)),
     "sqlite": Part(4, 1, "sqlite", BOTH, (WRITE, NEW)),
     "sqlite-threads": Part(2, 8, "sqlite", BOTH, (WRITE, NEW)),
 }
 
 #: On PostgreSQL ours is to serve so many times the requests that another one does.
 AIMS = (
-    (UNTOUCHED, peers.NOTHING, 0.95),
-    (READ, peers.COOKIE, 1.0),
-    (READ, peers.FLASK_SESSION, 4.0),
-    (WRITE, peers.FLASK_SESSION, 2.5),
+    (UNTOUCHED, terms.NOTHING, 0.95),
+    (READ, terms.COOKIE, 1.0),
+    (READ, terms.FLASK_SESSION, 4.0),
+    (WRITE, terms.FLASK_SESSION, 2.5),
 )
 
 
@@ -93,7 +93,7 @@ def application() -> peers.WSGIApplication:
 def peer_of(name: str, database: str | None, redis: str | None) -> peers.Peer:
     """A contender."""
     url = sa.make_url(database) if database else None
-    return peers.make_peer(name, peers.make_payload(SIZE), url, redis)
+    return peers.make_peer(name, terms.make_payload(SIZE), url, redis)
 
 
 class Served:
@@ -154,7 +154,7 @@ class Served:
                 for visitor in visitors:
                     connection.send(b"/" + NEW.encode(), visitor)
                     status, _ = connection.receive(visitor)
-                    if self.name == peers.NOTHING:
+                    if self.name == terms.NOTHING:
                         visitor.cookie = NO_SESSION
                     if status != b"200" or not visitor.cookie:
                         raise BrokenError(f"{self.name} begins no session")
@@ -188,7 +188,7 @@ class Served:
 def check_of(name: str, request: str) -> Check:
     """Tells whether a contender's answer to a request is right."""
     expected = {READ: b"Ann Example %d", WRITE: b"%d"}
-    if name == peers.NOTHING:
+    if name == terms.NOTHING:
         expected = {READ: b"None None", WRITE: b"1"}
     right = expected.get(request, b"ok")
 
@@ -280,7 +280,7 @@ def measure(
         servers = []
         for contender in part.contenders:
             database = None
-            if contender in peers.ON_SQL:
+            if contender in terms.ON_SQL:
                 url = stack.enter_context(own_database(part.database))
                 name, version = databases.described(url).split()
                 versions[name] = version

@@ -28,11 +28,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from benchmarks import peers
+from benchmarks import peers, terms
 from benchmarks.databases import address, described, own_database, redis_server
 from benchmarks.frame import Benchmark, BrokenError, amount, begin, receive, say
 from benchmarks.measure import Client, call_all
-from benchmarks.peers import SIZE
 from benchmarks.tables import STEPS
 
 #: What is started: its name, its module, and its SESSION_TYPE.
@@ -124,8 +123,8 @@ def starts(url: sa.URL, redis: str, rounds: int) -> Iterator[dict[str, Any]]:
 
 
 #: What a browser does, again and again: the table stays as large as it is.
-LIFE = [peers.ANONYMOUS, peers.NEW, peers.UNTOUCHED, peers.READ, peers.WRITE]
-LIFE += [peers.READ, peers.LOGIN, peers.UNTOUCHED, peers.WRITE, peers.LOGOUT]
+LIFE = [terms.ANONYMOUS, terms.NEW, terms.UNTOUCHED, terms.READ, terms.WRITE]
+LIFE += [terms.READ, terms.LOGIN, terms.UNTOUCHED, terms.WRITE, terms.LOGOUT]
 #: How far it may have grown at the end, along its slope: bytes, 10 for each of 100,000
 #: requests, and blocks of Python's, an object in 50 requests.
 ALLOWED = {"resident": 2**20, "blocks": 2_000}
@@ -146,7 +145,7 @@ def live(wsgi: peers.WSGIApplication, times: int) -> None:
 
 def watch(url: str, threads: int, step: int, steps: int, answer: Connection) -> None:
     """The process whose memory is watched: one step to warm up, and then the steps."""
-    peer = peers.make_peer(peers.OURS, peers.make_payload(SIZE), sa.make_url(url))
+    peer = peers.make_peer(terms.OURS, terms.make_payload(terms.SIZE), sa.make_url(url))
     engine: Any = peer.engine
     samples = []
     with ThreadPoolExecutor(threads) as pool:

@@ -11,29 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks import blocks, peers
+from benchmarks import blocks, terms
 from benchmarks.blocks import Block, Table, count, number, several, share, whole
-from benchmarks.peers import OURS, READ, REQUESTS, SIZE, UNTOUCHED, WRITE
 from benchmarks.results import Document
+from benchmarks.terms import OURS, READ, REQUESTS, SIZE, UNTOUCHED, WRITE
 
 Blocks = Iterator[Block]
 
 NAMES = {
     OURS: "Flask-SessionSql",
-    peers.RAW: "written by hand",
-    peers.COOKIE: "Flask's cookie",
-    peers.FLASK_SESSION_REDIS: "Flask-Session, Redis",
-    peers.DJANGO: "Django",
-    peers.FLASK_SESSION: "Flask-Session",
+    terms.RAW: "written by hand",
+    terms.COOKIE: "Flask's cookie",
+    terms.FLASK_SESSION_REDIS: "Flask-Session, Redis",
+    terms.DJANGO: "Django",
+    terms.FLASK_SESSION: "Flask-Session",
 }
 #: On a server, the application without sessions is one among them.
-SERVER_NAMES = {peers.NOTHING: "without sessions", **NAMES}
+SERVER_NAMES = {terms.NOTHING: "without sessions", **NAMES}
 #: What stands above the bars of a request.
 HEADS = {
     UNTOUCHED: "The view does not touch its session",
     READ: "It reads its session",
     WRITE: "It changes its session",
-    peers.NEW: "It begins a session",
+    terms.NEW: "It begins a session",
 }
 
 #: What stands above the pictures, in two lines.
@@ -105,7 +105,7 @@ def cost_databases(document: Document) -> Blocks:
     for name in databases(document):
         bare = [
             number(cases.get((name, READ, base), {}).get("median"))
-            for base in (peers.NOTHING, peers.DJANGO_NOTHING)
+            for base in (terms.NOTHING, terms.DJANGO_NOTHING)
         ]
         yield blocks.Section(name)
         yield (
@@ -122,7 +122,7 @@ def cost_databases(document: Document) -> Blocks:
             "statements a request, begins and ends of transactions among them; on"
             " Redis, commands",
             lambda case: whole(len(case["statements"])),
-            without=peers.COOKIE,
+            without=terms.COOKIE,
         )
 
 

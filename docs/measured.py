@@ -13,10 +13,10 @@ from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 from sphinx.util.docutils import SphinxDirective
 
-from benchmarks import peers, results, tables
+from benchmarks import results, tables, terms
 from benchmarks.blocks import Block, Picture, Section, count, number, several
-from benchmarks.peers import OURS, READ, SIZE, UNTOUCHED, WRITE
 from benchmarks.results import Document
+from benchmarks.terms import OURS, READ, SIZE, UNTOUCHED, WRITE
 
 
 def setting(document: Document) -> Iterator[Block]:
@@ -48,9 +48,9 @@ def answer(document: Document) -> Iterator[Block]:
         )
 
     for what, request in (("reads", READ), ("changes", WRITE)):
-        cookie = times(request, peers.COOKIE)
-        sql = times(request, peers.FLASK_SESSION)
-        redis = times(request, peers.FLASK_SESSION_REDIS)
+        cookie = times(request, terms.COOKIE)
+        sql = times(request, terms.FLASK_SESSION)
+        redis = times(request, terms.FLASK_SESSION_REDIS)
         yield (
             f"On {several(names)}, a request that {what} its session of {SIZE} bytes"
             f" takes {ours(request)} microseconds more than one in an application"
