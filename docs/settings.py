@@ -64,6 +64,8 @@ def kept(setting: Setting) -> str:
     """
     *_, annotation = DECLARED[setting.key]
     types = [f"``{each}``" for each in annotation.split(" | ")]
+    if setting.unset and "``None``" not in types:  # which stands for the default
+        types.append("``None``")
     if setting.unit == "seconds":
         types.insert(1, ":class:`~datetime.timedelta`")
     return " or ".join(types)

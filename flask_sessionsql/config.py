@@ -607,8 +607,8 @@ def _seconds(given: Any) -> int:
 
 def _lifetime(given: Any) -> int:
     seconds = _seconds(given)
-    # A hundred years: beyond any cookie's life (browsers keep none longer than 400
-    # days), and far from the last year that a cookie's date can name.
+    # A hundred years of 366 days: beyond any cookie's life (browsers keep none longer
+    # than 400 days), and far from the last year that a cookie's date can name.
     if not 0 < seconds <= 366 * 100 * 24 * 3600:
         raise _ExpectedError("a timedelta or whole seconds, above 0, at most 100 years")
     return seconds

@@ -380,14 +380,18 @@ def test_an_entry_says_first_what_the_setting_does(entries: list[Entry]) -> None
         (
             "SESSION_REFRESH_INTERVAL",
             {
-                "Type": "int or timedelta",
+                "Type": "int or timedelta or None",
                 "Unit": "seconds",
                 "Default": "None: a hundredth of PERMANENT_SESSION_LIFETIME",
             },
         ),
         (
             "SESSION_COOKIE_PATH",
-            {"Type": "str", "Default": "None: APPLICATION_ROOT", "Belongs to": "Flask"},
+            {
+                "Type": "str or None",
+                "Default": "None: APPLICATION_ROOT",
+                "Belongs to": "Flask",
+            },
         ),
         (
             "SQLALCHEMY_ECHO",
