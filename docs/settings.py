@@ -19,12 +19,12 @@ from sphinx.pycode import ModuleAnalyzer
 from sphinx.util.docutils import SphinxDirective
 
 from flask_sessionsql import config
-from flask_sessionsql.config import SETTINGS, ReadWhenUsed, SessionConfig, Setting
+from flask_sessionsql.config import SETTINGS, OtherSettings, SessionConfig, Setting
 
 #: Where each setting is declared: the class, the attribute and the attribute's type.
 DECLARED = {
     field.metadata["setting"].key: (each.__name__, field.name, str(field.type))
-    for each in (SessionConfig, ReadWhenUsed)
+    for each in (SessionConfig, OtherSettings)
     for field in fields(each)
 }
 #: What the reference says of an attribute: which setting it is.

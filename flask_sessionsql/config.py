@@ -4,8 +4,8 @@ A field of :class:`SessionConfig` declares a setting: the field's type is the se
 ``setting()`` gives the rest, and what the setting does stands under it in words, the
 first sentence by itself. From that come what :meth:`SessionConfig.from_mapping` reads,
 the keys that are known when another one is warned of as misspelt, and the page
-:doc:`/settings`. What is read where it is used, as Flask does, is declared in the same
-way in ``ReadWhenUsed``.
+:doc:`/settings`. Those that are not kept are declared in the same way in
+``OtherSettings``.
 """
 
 # ruff: noqa: RUF009 -- setting() makes a field, as dataclasses.field() does
@@ -467,13 +467,15 @@ class SessionConfig:
         settings = {each.name: each.metadata["setting"] for each in fields(cls)}
         result = cls(**{name: each.read(config) for name, each in settings.items()})
         _check_interval(config, result)
-        _check_cookie(result)
+        _check_together(result)
         return result
 
 
 @dataclass(frozen=True)
-class ReadWhenUsed:
-    """Settings that are read where they are used, as Flask does. None is ever made."""
+class OtherSettings:
+    """Settings that are not kept: the secrets, which are read in every request, as
+    Flask does, and where another setting's default comes from. None is ever made.
+    """
 
     application_root: str = setting(
         "APPLICATION_ROOT", "cookie", lambda given: _path(given), "/"
@@ -522,7 +524,7 @@ class ReadWhenUsed:
 #: The settings by their keys.
 SETTINGS: Mapping[str, Setting] = {
     each.metadata["setting"].key: each.metadata["setting"]
-    for each in (*fields(SessionConfig), *fields(ReadWhenUsed))
+    for each in (*fields(SessionConfig), *fields(OtherSettings))
 }
 
 
@@ -708,7 +710,7 @@ def _check_interval(config: Mapping[str, Any], result: SessionConfig) -> None:
         )
 
 
-def _check_cookie(config: SessionConfig) -> None:
+def _check_together(config: SessionConfig) -> None:
     """What browsers ask of a cookie (RFC 6265bis, sections 4.1.2.7 and 4.1.3)."""
     name, secure = config.cookie_name, config.cookie_secure or config.cookie_partitioned
     prefix = name.lower()  # browsers compare it without regard to case

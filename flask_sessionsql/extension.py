@@ -70,6 +70,8 @@ class Session:
             was given and what is expected.
         :raises RuntimeError: the application has sessions of this kind already.
         """
+        # Where `current_app` was given: what stands for it is another one each time.
+        app = getattr(app, "_get_current_object", lambda: app)()
         if _NAME in app.extensions:
             raise RuntimeError(
                 "The sessions of this application have been set up already. Call"
@@ -80,7 +82,7 @@ class Session:
         if config.session_type in SQL_TYPES:
             bind = SessionsBind(app, config)
             serializer, tell = MsgpackSerializer(), teller(app)
-            records = SessionRecords(config, bind.store, serializer, tell)
+            records = SessionRecords(config, bind.open_store, serializer, tell)
             interface = FlaskSQLAlchemySessionInterface(
                 config, records, bind.holds_lock
             )

@@ -1,5 +1,5 @@
 """A response that is made already: what it varies by, another one in its place, and
-what is put off until after it.
+what is deferred to the end of the context.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_sessionsql import Session, SessionConfigError
@@ -64,6 +64,15 @@ def test_create_app_can_run_twice(shared_database_uri: str, order: str) -> None:
         assert_sessions_work(app)
         assert store_of(app).table is db.metadata.tables[TABLE]
     close(*apps)
+
+
+def test_the_current_application_is_the_application() -> None:
+    """What stands for it in a context serves as well."""
+    app = configured("sqlite://")
+    with app.app_context():
+        Session(current_app)
+    assert_sessions_work(app)
+    close(app)
 
 
 def test_setting_up_twice_is_an_error(make_app: MakeApp) -> None:

@@ -22,7 +22,7 @@ from flask_sessionsql import SessionConfigError, config, interfaces
 from flask_sessionsql.config import (
     SETTINGS,
     Group,
-    ReadWhenUsed,
+    OtherSettings,
     SessionConfig,
     Setting,
 )
@@ -85,7 +85,7 @@ def stated_defaults() -> dict[str, Any]:
 def words() -> dict[str, str]:
     """The text that stands under the declaration of each setting, by its key."""
     found = {}
-    for each in (SessionConfig, ReadWhenUsed):
+    for each in (SessionConfig, OtherSettings):
         key_of = {field.name: field.metadata["setting"].key for field in fields(each)}
         [declared] = ast.parse(inspect.getsource(each)).body
         assert isinstance(declared, ast.ClassDef)
@@ -112,7 +112,7 @@ def test_every_setting_has_words() -> None:
 
 def test_every_setting_has_one_key() -> None:
     """No two settings have the same key."""
-    declared = [*fields(SessionConfig), *fields(ReadWhenUsed)]
+    declared = [*fields(SessionConfig), *fields(OtherSettings)]
 
     assert len(declared) == len(SETTINGS)
     assert {*SETTINGS} == {*ATTRIBUTES} | SECRETS | {FALLBACK}

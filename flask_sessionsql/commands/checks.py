@@ -209,8 +209,9 @@ class _Table:
         what = f"MODIFY COLUMN {self.sql(CreateColumn(column))}"
         if self.backend == "postgresql":
             alter, kind = f"ALTER {column.name}", column.type.compile(self.dialect)
-            null = "DROP NOT NULL" if column.nullable else "SET NOT NULL"
-            what = f"{alter} TYPE {kind}, {alter} {null}"
+            what = f"{alter} TYPE {kind}"
+            if self.there.c[column.name].nullable != column.nullable:
+                what += f", {alter} {'DROP' if column.nullable else 'SET'} NOT NULL"
         return f"ALTER TABLE {self.sql_name} {what};"
 
     def replace(self, column: str, *indexes: ReflectedIndex) -> str:
@@ -255,8 +256,11 @@ def _check_presence(table: _Table) -> Iterator[Finding]:
     elif table.missing:
         add = f"ALTER TABLE {table.sql_name} ADD COLUMN"
         steps = [f"{add} {table.sql(CreateColumn(c))};" for c in table.missing]
+        steps += [table.replace(c.name) for c in table.missing]
         problem = f"{lacks} it is of an earlier version, and has not been migrated."
-        yield _error(table.name, problem, " ".join([how, "this SQL:", *steps]))
+        yield _error(
+            table.name, problem, " ".join(filter(None, [how, "this SQL:", *steps]))
+        )
 
 
 #: How much a type without a length holds: bits of a number, or bytes.
@@ -328,6 +332,8 @@ def _check_primary_key(table: _Table) -> Iterator[Finding]:
 def _check_indexes(table: _Table) -> Iterator[Finding]:
     shared, invalid = {*table.wanted.columns.keys()} - {"id", "handle"}, _invalid(table)
     for index in table.indexes:
+        if None in (index["column_names"] or [None]):
+            continue  # of an expression, which is none of ours
         which, columns = f"The index {index['name']} on it", index["column_names"]
         subject, column = f"{table.name}.{columns[0]}", str(columns[0])
         if index["unique"] and shared.issuperset(columns):
@@ -342,7 +348,7 @@ def _check_indexes(table: _Table) -> Iterator[Finding]:
     for column, wanted in sorted(table.indexed.items()):
         taken = [index for index in table.indexes if index["name"] == wanted.name]
         problem = "No index of all rows begins with it: a search reads the whole table."
-        if not table.serving(column):
+        if column in table.there.c and not table.serving(column):
             advice = table.replace(column, *taken)
             yield _warning(f"{table.name}.{column}", problem, advice)
 

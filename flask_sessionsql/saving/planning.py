@@ -302,9 +302,7 @@ class Planner:
         return Update(record, target, data, change)
 
     def alone(self, plan: Update | Replace) -> Insert:
-        """A plan for a row, as one for a new session: what the request had read and
-        made of it, and nothing of what has become of the row.
-        """
+        """A plan for a row that is gone, as one for a new session."""
         target = plan.target
         row = target.row._replace(handle=new_handle(plan.use.now), version=1)
         return Insert(replace(target, row=row), plan.data, plan.use)

@@ -178,8 +178,10 @@ class SessionRecords:
         """
         data = self._serializer.loads(row.data)
         end = data.get(EXPIRY_KEY, 0)
-        if not isinstance(end, int) or end > LAST_SECOND:
-            raise UnreadableSessionError("The end set for the session is no time.")
+        if not isinstance(end, int):
+            raise UnreadableSessionError("The end set for the session is no number.")
+        if end > LAST_SECOND:
+            data[EXPIRY_KEY] = LAST_SECOND
         return data
 
     def _outlived(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:

@@ -44,7 +44,7 @@ class SessionsBind:
             # migrations need the table in its metadata, and an application context.
             appcontext_pushed.connect(self._on_context, app)
 
-    def store(self) -> SessionStore:
+    def open_store(self) -> SessionStore:
         """The rows of the sessions, the same for all threads; connects to nothing yet.
 
         :raises SessionConfigError: ``SESSION_SQLALCHEMY_BIND_KEY`` names no bind.
@@ -59,7 +59,7 @@ class SessionsBind:
         """Whether the application, in the current context, may hold the lock that a
         statement on the sessions waits for: on SQLite, that of the whole file.
         """
-        return self.store().locks_whole_database and self._in_transaction()
+        return self.open_store().locks_whole_database and self._in_transaction()
 
     def _open(self) -> SessionStore:
         app, config = self._app(), self._config

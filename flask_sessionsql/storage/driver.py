@@ -14,8 +14,8 @@ long as the rest of what a pool does. A statement never forgets its connection, 
 proxy is left out where nobody listens.
 
 This takes a few parts of SQLAlchemy that it does not document. They are used in this
-module only. It looks for them when an engine is made, and takes SQLAlchemy's own way
-in place of a part that is missing, as it may be in another version.
+module only. It looks for them when an engine is made, or where it needs them, and takes
+SQLAlchemy's own way in place of a part that is missing, as in another version.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ _CURSOR = "flask_sessionsql.cursor"
 _LARGE = 64 * 1024
 
 #: A connection of psycopg's holds as many in buffers that grow and never shrink. One
-#: that has had more bytes than this is not kept: connecting takes about as long as such
-#: a statement, and without a setting no session is that large.
-_VERY_LARGE = 1024 * 1024
+#: that has had more bytes than this is not kept, although connecting takes half as long
+#: again as such a statement: without a setting no session is a quarter as large.
+_VERY_LARGE = 4 * 1024 * 1024
 
 
 # What is used of SQLAlchemy's private parts.
@@ -408,13 +408,14 @@ class DirectWay:
         neither with the cursor nor where else its driver keeps something.
         """
         driver, has_rows = self._engine.dialect.driver, cursor.description is not None
-        if driver == "pysqlite":
+        if driver == "pysqlite" and not has_rows:
             statement.unbind(cursor, self._engine.dialect)
         cursor.close()
+        if not isinstance(connection, PlainConnection):
+            return  # a pool of another kind may have given it to others, too
         if driver == "pymysql" and has_rows:
             # Its connection keeps the last rows until the next command.
-            driver_connection: Any = connection.dbapi_connection
-            driver_connection.commit()
+            connection.dbapi_connection.commit()
         elif driver == "psycopg" and size > _VERY_LARGE:
             connection.invalidate()
 
@@ -464,15 +465,15 @@ def keeping(pool: sa.Pool) -> sa.Pool:
     return pool.recreate()
 
 
-def driver_in_transaction(session: orm.Session | None) -> bool:
+def driver_in_transaction(session: orm.Session) -> bool:
     """Whether the driver says that a transaction of this session is open: SQLite's
     begins with the first write, SQLAlchemy's with the first ``SELECT``, as of every
     user who is logged in. A driver that does not say may have one. It connects to
     nothing.
 
-    :param session: the application's; ``None`` where it has none yet.
+    :param session: the application's.
     """
-    begun = None if session is None else session.get_transaction()
+    begun = session.get_transaction()
     if begun is None:
         return False
     # Asking for the connections in public could check one out, and wait for it.

@@ -107,13 +107,13 @@ class SessionStore:
         self.table = table
         delete = sa.delete(table).where(table.c.id == sa.bindparam("at"))
         as_loaded = table.c.version == sa.bindparam("loaded")
-        self._load = Statement(_select(table))
-        self._insert = Statement(_insert(table))
+        self._load = Statement(_select_live(table))
+        self._insert = Statement(_insert_row(table))
         self._updates: dict[tuple[Sequence[str], _Expiry], Statement] = {}
-        self._touch = Statement(_touch(table))
+        self._touch = Statement(_touch_row(table))
         self._delete = Statement(delete)
         self._delete_loaded = Statement(delete.where(as_loaded))
-        self._moved = sa.select(sa.literal(1)).where(
+        self._has_moved = sa.select(sa.literal(1)).where(
             table.c.last_used_at > sa.bindparam("since"), _is_live(table)
         )
 
@@ -135,7 +135,7 @@ class SessionStore:
         """Whether a session that had one of these keys has moved to a new token: a live
         one that was used after ``since``.
         """
-        moved = self._moved.where(self.table.c.previous_id.in_(list(ids)))
+        moved = self._has_moved.where(self.table.c.previous_id.in_(list(ids)))
         parameters = {"now": now, "since": since}
         found = self.database.run(
             lambda connection: connection.execute(moved, parameters).first()
@@ -233,12 +233,12 @@ class SessionStore:
         same user's. Whether it was there.
         """
         columns = self.table.c
-        moved = sa.delete(self.table).where(
+        delete = sa.delete(self.table).where(
             columns.handle == loaded.handle, columns.previous_id == loaded.id
         )
         user_id = loaded.user_id
         theirs = columns.user_id == user_id if user_id else columns.user_id.is_(None)
-        statement = moved.where(theirs)
+        statement = delete.where(theirs)
 
         def write(connection: sa.Connection) -> int:
             return connection.execute(statement).rowcount
@@ -282,7 +282,7 @@ def _as_loaded(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
     return has_key, _is_live(table), table.c.version == sa.bindparam("loaded")
 
 
-def _select(table: sa.Table) -> sa.Select[Any]:
+def _select_live(table: sa.Table) -> sa.Select[Any]:
     columns = {name: table.c[name] for name in _LOADED}
     # A column of the wrong type, in a row that was tampered with, must not fail while
     # the row is fetched: the data is taken as the driver gives it.
@@ -293,7 +293,7 @@ def _select(table: sa.Table) -> sa.Select[Any]:
     )
 
 
-def _insert(table: sa.Table) -> sa.Insert:
+def _insert_row(table: sa.Table) -> sa.Insert:
     values: dict[str, Any] = {
         name: sa.bindparam(name) for name in StoredSession._fields
     }
@@ -301,7 +301,7 @@ def _insert(table: sa.Table) -> sa.Insert:
     return sa.insert(table).values(values | {"purge_at": sa.bindparam("expires_at")})
 
 
-def _touch(table: sa.Table) -> sa.Update:
+def _touch_row(table: sa.Table) -> sa.Update:
     columns, new = table.c, _bound((*_USED, "expires_at"))
     is_later = sa.or_(
         columns.last_used_at.is_(None), columns.last_used_at < new["last_used_at"]
