@@ -151,12 +151,13 @@ from .exceptions import (
     SessionStoreUnavailableError,
     SessionTooLargeError,
     SessionValueError,
+    UnreadableSessionError,
 )
 from .formats.tokens import is_token
 from .responses import after_context, answer, vary_by_cookie
 from .saving.planning import Client, Keep, Plan, SessionRecord, Stale, Use
 from .saving.records import Outcome, SessionRecords
-from .sessions import ServerSideSession, SessionFacts
+from .sessions import Encoded, ServerSideSession, SessionFacts
 from .signals import RefusedReason, SessionRefused
 from .storage.administration import SessionAdministration
 from .storage.purging import Purger
@@ -317,6 +318,17 @@ class RequestSource:
             return {}
         self.record, data = found
         return data
+
+    def decode(self, encoded: Encoded) -> Any:
+        try:
+            return self._interface.records.decode(encoded)
+        except UnreadableSessionError as error:
+            # As if it had been found out when the row was loaded.
+            if self.record is not None:
+                self._interface.records.tell_unreadable(self.record.row, error)
+                self.stale = Stale(self.record.token, _now())
+                self.record = None
+            raise LookupError("The session cannot be read.") from error
 
     def differs(self, data: Mapping[Any, Any]) -> bool:
         return self._interface.records.planner.differs(self.record, data)
@@ -522,7 +534,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             if session.cleared and source.stale is not None:
                 self._forget(app, session, source, source.stale, response)
             return
-        user = session.get(self.config.user_key)
+        user_key = self.config.user_key
         try:
             plan = self.records.planner.plan(
                 source.use(),
@@ -539,12 +551,12 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 outcome = self.records.execute(plan, wait=not self.holds_lock())
             except SessionStoreBusyError:
                 # The lock is probably this request's own, and gone with its context.
-                after_context(
-                    partial(_write_deferred, self.records, source, user, plan)
-                )
+                user = session.get(user_key)
+                write = partial(_write_deferred, self.records, source, user, plan)
+                after_context(write)
                 outcome = self.records.foresee(plan)
         except tuple(_REFUSED) as error:
-            source.tell_refused(user, error)
+            source.tell_refused(session.get(user_key), error)
             raise
         self._settle(app, session, source, outcome, response)
 

@@ -21,13 +21,16 @@ from collections.abc import (
     Mapping,
     ValuesView,
 )
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple, NoReturn, Protocol, cast
+from uuid import UUID
 
 from flask import session as _session
 from flask.sessions import SessionMixin
+from markupsafe import Markup
 
-__all__ = ["ServerSideSession", "SessionFacts", "SessionSource", "session"]
+__all__ = ["Encoded", "ServerSideSession", "SessionFacts", "SessionSource", "session"]
 
 #: Where Flask keeps :attr:`~flask.sessions.SessionMixin.permanent`.
 PERMANENT_KEY = "_permanent"
@@ -35,8 +38,22 @@ PERMANENT_KEY = "_permanent"
 EXPIRY_KEY = "_sessionsql_expires_at"
 #: Further away than any calendar goes is as good as its last year.
 _FURTHEST = datetime(9999, 1, 1, tzinfo=UTC)
+#: What cannot change once it is handed out, nor anything in it.
+_IMMUTABLE = frozenset(
+    {type(None), bool, int, float, str, bytes, Markup, frozenset}
+    | {datetime, date, timedelta, Decimal, UUID}
+)
 #: What is stored with a session's data and does not show among it, in this order.
 HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY)
+
+
+class Encoded:
+    """A value that is not decoded yet: as long as nobody has asked for it."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
 
 
 class SessionFacts(NamedTuple):
@@ -51,10 +68,20 @@ class SessionSource(Protocol):
     """Where a session comes from."""
 
     def read(self) -> dict[Any, Any]:
-        """What is stored; an empty dictionary where there is nothing."""
+        """What is stored, with its values encoded, but for those of hidden keys; an
+        empty dictionary where there is nothing.
+        """
+
+    def decode(self, encoded: Encoded) -> Any:
+        """A value that was read.
+
+        :raises LookupError: it cannot be. The session is an empty one from then on.
+        """
 
     def differs(self, data: Mapping[Any, Any]) -> bool:
-        """Whether ``data`` differs from what was read."""
+        """Whether ``data``, some values of which may be encoded, are not what was
+        read.
+        """
 
     def facts(self) -> SessionFacts | None:
         """What the row says of the session; ``None`` where nothing is stored."""
@@ -73,6 +100,7 @@ class ServerSideSession(SessionMixin):
 
     >>> class Stored:
     ...     def read(self): return {"cart": ["tea"]}
+    ...     def decode(self, encoded): raise LookupError
     ...     def differs(self, data): return data != self.read()
     ...     def facts(self): return None
     >>> session = ServerSideSession(Stored())
@@ -166,6 +194,34 @@ class ServerSideSession(SessionMixin):
             raise
         finally:
             self._reading = False
+
+    # Values are decoded when they are asked for. One that cannot change stays encoded
+    # all the same: whoever saves the session sees that it is as it was.
+
+    def _decoded(self, data: dict[Any, Any], key: Any) -> Any:
+        """What a key stands for."""
+        value = data[key]
+        if type(value) is not Encoded:
+            return value
+        try:
+            value = self.source.decode(value)
+        except LookupError:
+            self._data, self._permanent, self._limit = {}, None, None
+            raise KeyError(key) from None
+        if type(value) not in _IMMUTABLE:
+            data[key] = value
+        return value
+
+    def _values(self) -> dict[Any, Any]:
+        """The mapping, all of it decoded."""
+        data = self._mapping()
+        try:
+            for key, value in data.items():
+                if type(value) is Encoded:
+                    data[key] = self.source.decode(value)
+        except LookupError:
+            self._data, self._permanent, self._limit = {}, None, None
+        return self._mapping()
 
     # What Flask asks of a session.
 
@@ -274,7 +330,7 @@ class ServerSideSession(SessionMixin):
     # The mapping.
 
     def __getitem__(self, key: Any) -> Any:
-        return self._mapping()[key]
+        return self._decoded(self._mapping(), key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         if key == PERMANENT_KEY:
@@ -304,20 +360,20 @@ class ServerSideSession(SessionMixin):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, ServerSideSession):
-            return self._mapping() == other._mapping()
-        return self._mapping() == other
+            return self._values() == other._values()
+        return self._values() == other
 
     __hash__ = None  # type: ignore[assignment]
 
     def __or__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return {**self._mapping(), **other}
+        return {**self._values(), **other}
 
     def __ror__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return {**other, **self._mapping()}
+        return {**other, **self._values()}
 
     def __ior__(
         self, other: Mapping[Any, Any] | Iterable[tuple[Any, Any]]
@@ -327,7 +383,11 @@ class ServerSideSession(SessionMixin):
 
     def get(self, key: Any, default: Any = None) -> Any:
         """As :meth:`dict.get`."""
-        return self._mapping().get(key, default)
+        data = self._mapping()
+        try:
+            return self._decoded(data, key) if key in data else default
+        except KeyError:
+            return default
 
     def keys(self) -> KeysView[Any]:
         """As :meth:`dict.keys`."""
@@ -335,11 +395,11 @@ class ServerSideSession(SessionMixin):
 
     def values(self) -> ValuesView[Any]:
         """As :meth:`dict.values`."""
-        return self._mapping().values()
+        return self._values().values()
 
     def items(self) -> ItemsView[Any, Any]:
         """As :meth:`dict.items`."""
-        return self._mapping().items()
+        return self._values().items()
 
     def update(self, /, *args: Any, **kwargs: Any) -> None:
         """As :meth:`dict.update`."""
@@ -351,7 +411,7 @@ class ServerSideSession(SessionMixin):
 
     def popitem(self) -> tuple[Any, Any]:
         """As :meth:`dict.popitem`: the last item."""
-        return self._mapping().popitem()
+        return self._values().popitem()
 
     def clear(self) -> None:
         """As :meth:`dict.clear`. The session ends here: what is written to it
@@ -363,7 +423,7 @@ class ServerSideSession(SessionMixin):
 
     def copy(self) -> dict[Any, Any]:
         """A shallow copy, as a plain :class:`dict`."""
-        return self._mapping().copy()
+        return self._values().copy()
 
     __copy__ = copy
 
@@ -373,7 +433,7 @@ class ServerSideSession(SessionMixin):
         return dict.fromkeys(iterable, value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[Any, Any]:
-        return copy.deepcopy(self._mapping(), memo)
+        return copy.deepcopy(self._values(), memo)
 
 
 #: :data:`flask.session`, typed as :class:`ServerSideSession`.

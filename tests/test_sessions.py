@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from werkzeug.local import LocalProxy
 
 from flask_sessionsql import ServerSideSession, SessionStoreUnavailableError
-from flask_sessionsql.sessions import EXPIRY_KEY, SessionFacts, session
+from flask_sessionsql.formats.serializers import MsgpackSerializer
+from flask_sessionsql.sessions import EXPIRY_KEY, Encoded, SessionFacts, session
 
 from .conftest import MakeApp
 
@@ -47,6 +48,9 @@ class Stored:
         if self.failure is not None:
             raise self.failure
         return copy.deepcopy(self.stored or {})
+
+    def decode(self, encoded: Encoded) -> Any:
+        raise AssertionError("nothing here is encoded")
 
     def differs(self, data: Mapping[Any, Any]) -> bool:
         before = self.stored or {}
@@ -958,3 +962,173 @@ def test_the_attributes_work_through_flask_session(shop: Flask) -> None:
         flask_session.permanent = False
         assert not flask_session.permanent
         assert flask_session.accessed
+
+
+# What is decoded.
+
+
+class Split:
+    """A source that gives a stored session key by key, and counts what is decoded."""
+
+    def __init__(self, data: Mapping[Any, Any]) -> None:
+        self.serializer = MsgpackSerializer()
+        self.payload = self.serializer.dumps(data)
+        self.decoded: list[Any] = []
+
+    def read(self) -> dict[Any, Any]:
+        data = self.serializer.split(self.payload)
+        hidden = data.keys() & {"_permanent"}
+        return data | {key: self.serializer.decode(data[key]) for key in hidden}
+
+    def decode(self, encoded: Encoded) -> Any:
+        value = self.serializer.decode(encoded)
+        self.decoded.append(value)
+        return value
+
+    def differs(self, data: Mapping[Any, Any]) -> bool:
+        return self.serializer.dumps(data) != self.payload
+
+    def facts(self) -> SessionFacts | None:
+        return FACTS
+
+
+BASKET = {"name": "ann", "basket": [["tea", 1], ["milk", 2]], "seen": 7}
+
+
+@pytest.mark.parametrize(
+    ("use", "expected"),
+    [
+        (lambda s: s["name"], ["ann"]),
+        (lambda s: s.get("seen"), [7]),
+        (lambda s: s.get("nothing"), []),
+        (lambda s: "basket" in s, []),
+        (lambda s: len(s), []),
+        (lambda s: list(s), []),
+        (lambda s: list(reversed(s)), []),
+        (lambda s: list(s.keys()), []),
+        (lambda s: s.handle, []),
+        (lambda s: s.permanent, []),
+        (lambda s: s.modified, []),
+        (lambda s: s.stored_form(), []),
+        (lambda s: s.__setitem__("seen", 8), []),
+        (lambda s: s.pop("seen"), [7]),
+        (lambda s: s.clear(), []),
+        (lambda s: s["basket"].append(["jam", 1]), [[["tea", 1], ["milk", 2]]]),
+        (lambda s: list(s.values()), [*BASKET.values()]),
+        (lambda s: list(s.items()), [*BASKET.values()]),
+        (lambda s: s.copy(), [*BASKET.values()]),
+        (lambda s: s == {}, [*BASKET.values()]),
+        (lambda s: s | {}, [*BASKET.values()]),
+        (lambda s: dict(s), [*BASKET.values()]),
+        (lambda s: copy.deepcopy(s), [*BASKET.values()]),
+        (lambda s: s.popitem(), [*BASKET.values()]),
+    ],
+    ids=range(24),
+)
+def test_what_is_asked_for_is_decoded(
+    use: Callable[[ServerSideSession], object], expected: list[Any]
+) -> None:
+    """And nothing else, whatever else the session holds."""
+    source = Split(BASKET)
+    session = ServerSideSession(source)
+    before = copy.deepcopy(expected)
+    use(session)
+    assert len(before) == len(source.decoded)
+    for value in source.decoded:
+        assert type(value) in (str, int, list)
+
+
+def test_what_can_change_is_decoded_once() -> None:
+    """The list that was handed out is the session's, and so is what happens to it."""
+    session = ServerSideSession(Split(BASKET))
+    basket = session["basket"]
+    assert basket is session["basket"] is session.get("basket")
+    assert basket is dict(session.items())["basket"]
+    basket.append(["jam", 1])
+    assert session.modified
+    assert ["jam", 1] in session["basket"]
+
+
+def test_a_session_that_cannot_be_decoded_is_empty() -> None:
+    """From then on, and whoever asks is told no error but that of an empty session."""
+
+    class Damaged(Split):
+        def decode(self, encoded: Encoded) -> Any:
+            raise LookupError
+
+    for use in (
+        lambda s: s.get("name"),
+        lambda s: s.pop("name", None),
+        lambda s: list(s.items()),
+        lambda s: s.copy(),
+        lambda s: s == BASKET,
+    ):
+        session = ServerSideSession(Damaged({"_permanent": False, **BASKET}))
+        assert not session.permanent
+        assert not use(session)
+        assert (len(session), session.permanent, [*session]) == (0, True, [])
+        session["new"] = 1
+        assert {"new": 1} == session.stored_form()
+    with pytest.raises(KeyError):
+        ServerSideSession(Damaged(BASKET))["name"]
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.text(max_size=3), inner, max_size=3),
+        st.tuples(inner, inner),
+    ),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(["a", "b", "c", "_user_id", 7])
+
+
+def _change_inside(session: Any, key: Any, value: Any) -> None:
+    """As a view does with whatever stands there."""
+    inner = session.get(key)
+    if isinstance(inner, list):
+        inner.append(value)
+    elif isinstance(inner, dict):
+        inner["new"] = value
+
+
+DEEDS: dict[str, Callable[[Any, Any, Any], object]] = {
+    "get": lambda s, key, value: s.get(key),
+    "in": lambda s, key, value: key in s,
+    "set": lambda s, key, value: s.__setitem__(key, value),
+    "set again": lambda s, key, value: key in s and s.__setitem__(key, s[key]),
+    "set equal": lambda s, key, value: (
+        key in s and s.__setitem__(key, copy.deepcopy(s[key]))
+    ),
+    "pop": lambda s, key, value: s.pop(key, None),
+    "setdefault": lambda s, key, value: s.setdefault(key, value),
+    "update": lambda s, key, value: s.update({key: value}),
+    "inside": _change_inside,
+    "popitem": lambda s, key, value: s and s.popitem(),
+    "items": lambda s, key, value: list(s.items()),
+    "copy": lambda s, key, value: s.copy(),
+}
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.dictionaries(NAMES, VALUES, max_size=5),
+    st.lists(st.tuples(st.sampled_from([*DEEDS]), NAMES, VALUES), max_size=8),
+)
+def test_what_is_stored_is_what_a_dictionary_would_be(
+    data: dict[Any, Any], steps: list[tuple[str, Any, Any]]
+) -> None:
+    """Whatever is read and written in whatever order, the bytes are those of a plain
+    dictionary to which the same was done.
+    """
+    serializer, plain = MsgpackSerializer(), copy.deepcopy(data)
+    session = ServerSideSession(Split(data))
+    for step, key, value in steps:
+        DEEDS[step](session, key, copy.deepcopy(value))
+        DEEDS[step](plain, key, copy.deepcopy(value))
+    expected = serializer.dumps(plain)
+    assert expected == serializer.dumps(session.stored_form())
+    assert session.modified == (expected != serializer.dumps(data))
+    assert plain == session

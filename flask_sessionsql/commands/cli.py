@@ -250,7 +250,8 @@ def _read(
         )
     try:
         readable = records.readable(row, secrets)
-        return readable, records.data(readable)
+        data = records.data(readable)
+        return readable, {key: records.decode(value) for key, value in data.items()}
     except UnreadableSessionError as error:
         raise _error(
             f"The session cannot be read: {error} To its browser it is an empty one. If"

@@ -9,36 +9,29 @@ saved last wins: that key's two values are never mixed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 __all__ = ["merge"]
 
-_ABSENT = object()
-
 
 def merge(
-    base: Mapping[Any, Any],
-    mine: Mapping[Any, Any],
-    theirs: Mapping[Any, Any],
-    same: Callable[[Any, Any], bool],
-) -> dict[Any, Any]:
-    """The three-way merge of ``mine`` and ``theirs`` over ``base``.
+    base: Mapping[Any, bytes], mine: Mapping[Any, bytes], theirs: Mapping[Any, bytes]
+) -> dict[Any, bytes]:
+    """The three-way merge of ``mine`` and ``theirs`` over ``base``, whose values are
+    encoded: they are the same if their bytes are.
 
-    :param same: whether two values are the same one; equality is not enough,
-        since ``1 == True``.
     :return: a new dictionary in the order of ``theirs``, this request's new keys
         last.
 
-    >>> from operator import eq
-    >>> merge({"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "c": 3}, eq)
-    {'a': 2, 'c': 3}
+    >>> merge({"a": b"1", "b": b"1"}, {"a": b"2", "b": b"1"}, {"a": b"1", "c": b"3"})
+    {'a': b'2', 'c': b'3'}
     """
     merged = dict(theirs)
     for key in [*base, *(key for key in mine if key not in base)]:
-        before, now = base.get(key, _ABSENT), mine.get(key, _ABSENT)
-        if now is _ABSENT:
+        now = mine.get(key)
+        if now is None:
             merged.pop(key, None)
-        elif before is _ABSENT or not same(before, now):
+        elif now != base.get(key):
             merged[key] = now
     return merged

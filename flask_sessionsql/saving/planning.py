@@ -16,7 +16,7 @@ from ..config import SessionConfig
 from ..exceptions import SessionTooLargeError, SessionValueError
 from ..formats.serializers import Serializer
 from ..formats.tokens import new_handle, new_token, row_id
-from ..sessions import EXPIRY_KEY, HIDDEN_KEYS
+from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, Encoded
 from ..storage.store import StoredSession
 from ..storage.tables import MAX_USER_ID
 from .merging import merge
@@ -241,7 +241,7 @@ class Planner:
             payload = self._serializer.dumps(data)
         except SessionValueError:
             # A row that another version or hand wrote can be read and not written.
-            if record is not None and data == self._serializer.loads(record.row.data):
+            if record is not None and self._is_as_read(record, data):
                 return Keep(record, data)
             raise
         if record is None:
@@ -358,7 +358,7 @@ class Planner:
         user_id, before = self._user_id(data), record.row.user_id
         if before != user_id:
             # The column may lag behind SESSION_USER_KEY; the data do not.
-            before = self._stored_user_id(self._serializer.loads(record.row.data))
+            before = self._stored_user_id(self._serializer.split(record.row.data))
         if not change.rotates and user_id == before:
             token = record.token
         row = record.row._replace(user_id=user_id, data=payload)
@@ -396,16 +396,19 @@ class Planner:
         return SessionRecord(token, row, True)
 
     def _merged(self, change: Change, theirs: Mapping[Any, Any]) -> dict[Any, Any]:
-        """What a request and another one made of the same session."""
-        base = self._serializer.loads(change.base.row.data)
-        data = merge(base, change.data, theirs, self._is_same)
+        """What a request and another one made of the same session, with the values
+        encoded, but for those of hidden keys.
+        """
+        base = self._serializer.split(change.base.row.data)
+        merged = merge(*map(self._encoded, (base, change.data, theirs)))
+        data: dict[Any, Any] = {key: Encoded(merged[key]) for key in merged}
         for key in HIDDEN_KEYS:  # they stand last, where the session puts them
             if key in data:
-                data[key] = data.pop(key)
+                data[key] = self._serializer.decode(data.pop(key))
         return data
 
-    def _is_same(self, one: Any, other: Any) -> bool:
-        return self._serializer.dumps({0: one}) == self._serializer.dumps({0: other})
+    def _encoded(self, data: Mapping[Any, Any]) -> dict[Any, bytes]:
+        return {key: self._serializer.encode(value) for key, value in data.items()}
 
     # When a session ends.
 
@@ -448,6 +451,10 @@ class Planner:
         except SessionValueError:
             return True
 
+    def _is_as_read(self, record: SessionRecord, data: Mapping[Any, Any]) -> bool:
+        values = {key: self._serializer.decode(data[key]) for key in data}
+        return values == self._serializer.loads(record.row.data)
+
     def _check_size(self, data: Mapping[Any, Any], payload: bytes, stored: int) -> None:
         """A session that is too large already may stay so, and shrink."""
         if len(payload) > max(self._config.max_bytes, stored):
@@ -479,7 +486,7 @@ class Planner:
         :raises SessionValueError: what stands there cannot be a user's name.
         """
         key = self._config.user_key
-        value = data.get(key)
+        value = self._serializer.decode(data.get(key))
         if value is None or value is False or value == "":
             return None  # as hand-made logins have it for nobody
         text = str(value)

@@ -18,7 +18,7 @@ from ..exceptions import SessionConflictError, UnreadableSessionError
 from ..formats.encryption import Encryption
 from ..formats.serializers import Serializer
 from ..formats.tokens import row_id, row_ids
-from ..sessions import EXPIRY_KEY
+from ..sessions import EXPIRY_KEY, HIDDEN_KEYS
 from ..signals import (
     EndReason,
     SessionCreated,
@@ -145,8 +145,7 @@ class SessionRecords:
             row = self.readable(row, [secret])
             data = self.data(row)
         except UnreadableSessionError as error:
-            logger.warning("Session %r cannot be read: %s", row.handle, error)
-            self.tell(SessionUnreadable(row.handle, row.user_id))
+            self.tell_unreadable(row, error)
             return None
         if self._outlived(row, data, now):
             return None
@@ -172,17 +171,35 @@ class SessionRecords:
         raise error
 
     def data(self, row: StoredSession) -> dict[Any, Any]:
-        """The data of a row that is readable, hidden keys included.
+        """The data of a row that is readable, with the values encoded, but for the user
+        and for hidden keys, which each request asks for.
 
         :raises UnreadableSessionError: it is no session's.
         """
-        data = self._serializer.loads(row.data)
+        data = self._serializer.split(row.data)
+        for key in (self._config.user_key, *HIDDEN_KEYS):
+            if key in data:
+                data[key] = self._serializer.decode(data[key])
         end = data.get(EXPIRY_KEY, 0)
         if not isinstance(end, int):
             raise UnreadableSessionError("The end set for the session is no number.")
         if end > LAST_SECOND:
             data[EXPIRY_KEY] = LAST_SECOND
         return data
+
+    def decode(self, value: Any) -> Any:
+        """A value of a session's data; as it is, if it is not encoded.
+
+        :raises UnreadableSessionError: it is no value of a session's.
+        """
+        return self._serializer.decode(value)
+
+    def tell_unreadable(
+        self, row: StoredSession, error: UnreadableSessionError
+    ) -> None:
+        """Tell of a row that cannot be read, and is left as it is."""
+        logger.warning("Session %r cannot be read: %s", row.handle, error)
+        self.tell(SessionUnreadable(row.handle, row.user_id))
 
     def _outlived(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:
         """Whether the session has had its absolute lifetime, or the one that the

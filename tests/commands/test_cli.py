@@ -125,8 +125,8 @@ def test_list(app: Flask) -> None:
     assert result.stdout.splitlines() == [
         "Handle            User  Created               Last used           "
         "  Expires               Size",
-        f"0000000000000001  ann   {utc(NOW - 10)}  {used[0]}  {ends[0]}  12 B",
-        f"0000000000000002  -     {utc(NOW - 10)}  {used[1]}  {ends[1]}  12 B",
+        f"0000000000000001  ann   {utc(NOW - 10)}  {used[0]}  {ends[0]}  14 B",
+        f"0000000000000002  -     {utc(NOW - 10)}  {used[1]}  {ends[1]}  14 B",
     ]
 
 
@@ -160,7 +160,7 @@ def test_list_as_json(make_app: MakeApp) -> None:
                 "expires_at": utc(NOW + 999).replace(" ", "T"),
                 "address": "::1",
                 "user_agent": "é" * 100,
-                "size": 12,
+                "size": 14,
             }
         ],
         "more": False,
@@ -266,12 +266,12 @@ def test_show(app: Flask) -> None:
         "Address:     ::1",
         "Browser:     Brave one",
         "Version:     7",
-        "Size:        33 B",
+        "Size:        39 B",
         "",
         "Bytes  Key",
-        "   15  'cart'",
-        "   13  '_user_id'",
-        "    3  'a'",
+        "   17  'cart'",
+        "   15  '_user_id'",
+        "    5  'a'",
     ]
 
 
@@ -284,8 +284,8 @@ def test_show_values(make_app: MakeApp) -> None:
 
     assert result.stdout.splitlines()[-3:] == [
         "Bytes  Key    Value",
-        "   17  'due'  datetime.date(2026, 1, 2)",
-        r"    5  1      'a\nb'",
+        "   19  'due'  datetime.date(2026, 1, 2)",
+        r"    8  1      'a\nb'",
     ]
 
 
@@ -307,7 +307,7 @@ def test_show_as_json(make_app: MakeApp) -> None:
         "version": 1,
         "size": len(MsgpackSerializer().dumps(data)),
     }
-    values = [("cart", 18), ("due", 17), (1, 2)]
+    values = [("cart", 20), ("due", 19), (1, 5)]
 
     assert {**expected, "keys": [{"key": k, "size": n} for k, n in values]} == document(
         app, "show", handle
@@ -330,8 +330,8 @@ def test_hidden_keys_are_facts(make_app: MakeApp) -> None:
 
     assert f"Set expiry:  {utc(NOW + 60)}" in lines
     assert "Permanent:   no" in lines
-    assert ["Bytes  Key", "    3  'a'"] == lines[-2:]
-    assert [{"key": "a", "size": 3}] == found["keys"]
+    assert ["Bytes  Key", "    5  'a'"] == lines[-2:]
+    assert [{"key": "a", "size": 5}] == found["keys"]
     assert (False, utc(NOW + 60).replace(" ", "T")) == (
         found["permanent"],
         found["set_expiry"],
@@ -356,7 +356,7 @@ def test_show_encrypted(make_app: MakeApp, database_uri: str) -> None:
 
     keys = document(app, "show", handle, "--values")["keys"]
 
-    assert [{"key": "secret", "size": 12, "value": "word"}] == keys
+    assert [{"key": "secret", "size": 14, "value": "word"}] == keys
 
 
 def test_show_with_another_key(make_app: MakeApp, database_uri: str) -> None:
@@ -755,8 +755,8 @@ def test_stats(app: Flask) -> None:
         "logged_in": 2,
         "users": 1,
         "expired": 2,
-        "data_bytes": 4 * 12 + 2009,
-        "largest_bytes": 2009,
+        "data_bytes": 4 * 14 + 2012,
+        "largest_bytes": 2012,
     }
 
 

@@ -32,6 +32,7 @@ from flask_sessionsql import (
     SessionTableError,
     SessionValueError,
 )
+from flask_sessionsql import session as typed_session
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from tests.conftest import MakeApp, MakeDatabase
 from tests.helpers import store_of
@@ -439,16 +440,66 @@ def test_an_end_beyond_all_dates_is_mended(
 def test_a_row_that_can_be_read_and_not_written(
     app: Flask, client: FlaskClient
 ) -> None:
-    """Data that is nested deeper than is stored, by whatever hand, can be looked at;
-    who changes it is told what is wrong with it.
+    """A value that is nested deeper than is stored, by whatever hand, can be looked at,
+    and stays as it is where others change; who changes it is told what is wrong.
     """
     client.get("/set/key/value")
     deep = b"\x91" * 60 + b"\x01"
-    damage(app, data=b"\x01\x82\xa1a\x01\xa4deep" + deep)
-    response = client.get("/get/a")
-    assert (response.status_code, response.text) == (200, "1")
+    damage(app, data=b"\x01\x82\xa1a\xc4\x01\x01\xa4deep\xc4" + bytes([61]) + deep)
+    assert client.get("/get/a").text == "1"
+    shown = client.get("/get/deep")
+    assert (shown.status_code, shown.text) == (200, "[" * 60 + "1" + "]" * 60)
+    assert client.get("/set/a/2").status_code == 200
+    assert (client.get("/get/a").text, client.get("/get/deep").text) == (
+        "'2'",
+        shown.text,
+    )
+
+    def change() -> str:
+        session["deep"].append(2)
+        return "ok"
+
     with pytest.raises(SessionValueError, match=r"session\['deep'\].*nested"):
-        client.get("/set/a/2")
+        visit(client, change)
+    assert client.get("/get/deep").text == shown.text
+
+
+def test_a_value_that_cannot_be_read(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its session is an empty one from the moment on that somebody asks for it, and the
+    log says so once; nobody is told an error, and the row is left as it is.
+    """
+    client.get("/set/a/1")
+    damage(app, data=b"\x01\x82\xa1a\xc4\x01\x01\xa3bad\xc4\x02\x91\xc1")
+    assert client.get("/get/a").text == "1"
+    assert "cannot be read" not in caplog.text
+
+    def look() -> dict[str, Any]:
+        found: list[Any] = [session["a"], session.get("bad", "gone")]
+        found += [session.get("a"), len(session), session.get("bad")]
+        return {"found": found, "handle": typed_session.handle}
+
+    assert visit(client, look).json == {
+        "found": [1, "gone", None, 0, None],
+        "handle": None,
+    }
+    assert client.get("/get/bad").text == "None"
+    assert caplog.text.count("cannot be read") == 2
+    [row] = rows(app)
+    assert row.data.startswith(b"\x01\x82")
+    assert client.get("/set/new/1").status_code == 200
+    assert client.get("/get/new").text == "'1'"
+
+
+def test_a_user_that_cannot_be_read(app: Flask, client: FlaskClient) -> None:
+    """The session is an empty one from the beginning."""
+    client.get("/set/_user_id/ann")
+    damage(app, data=b"\x01\x82\xa1a\xc4\x01\x01\xa8_user_id\xc4\x02\x91\xc1")
+    assert client.get("/all").json == {}
+    assert client.get("/get/a").text == "None"
+    assert client.get("/set/a/2").status_code == 200
+    assert client.get("/all").json == {"a": "2"}
 
 
 def test_a_row_damaged_while_it_is_changed(

@@ -27,15 +27,21 @@ from tests.helpers import on, store_of
 from tests.integration.helpers import rows
 
 USER = "_user_id"
-KEYS = st.sampled_from(["a", "b", "c"])
+KEYS = st.sampled_from([*"abcdef"])
+NUMBERS = st.lists(st.integers(0, 2), max_size=2)
 VALUES = st.one_of(
-    st.integers(0, 3), st.booleans(), st.lists(st.integers(0, 2), max_size=2)
+    st.integers(0, 3),
+    st.booleans(),
+    NUMBERS,
+    st.dictionaries(st.sampled_from(["x", "y"]), NUMBERS, max_size=2),
 )
 DATA = st.dictionaries(KEYS, VALUES, min_size=1)
 LOGINS = st.fixed_dictionaries({USER: st.integers(1, 2)})
 CHANGES = st.one_of(
     st.tuples(st.just("update"), st.one_of(DATA, DATA, LOGINS)),
     st.tuples(st.just("append"), KEYS),
+    st.tuples(st.just("append inside"), KEYS),
+    st.tuples(st.just("get"), KEYS),
     st.tuples(st.just("pop"), st.one_of(KEYS, st.just(USER))),
     st.tuples(st.just("clear"), st.none()),
 )
@@ -85,15 +91,17 @@ class Browsers(RuleBasedStateMachine):
             self.finish(0)
 
     @precondition(lambda self: len(self.requests) < 4)
-    @rule(browser=st.integers(0, 1))
-    def begin(self, browser: int) -> None:
+    @rule(browser=st.integers(0, 1), looks=st.booleans())
+    def begin(self, browser: int, looks: bool = False) -> None:
+        """A request begins, and looks at the whole of its session or not."""
         transaction = self.clients[browser].session_transaction()
         session = transaction.__enter__()
         loaded = self.cookies[browser]
         if loaded not in self.live:
             loaded = None
         base = {} if loaded is None else copy.deepcopy(self.live[loaded])
-        assert dict(session) == base
+        assert sorted(session) == sorted(base)
+        assert not looks or dict(session) == base
         self.requests.append(
             Request(browser, transaction, session, loaded, base, copy.deepcopy(base))
         )
@@ -111,8 +119,14 @@ class Browsers(RuleBasedStateMachine):
                 mapping.pop(value, None)
             elif kind == "clear":
                 mapping.clear()
-            elif isinstance(mapping.get(value), list):
-                mapping[value].append(9)
+            elif kind == "append":
+                if isinstance(mapping.get(value), list):
+                    mapping[value].append(9)
+            elif kind == "append inside":
+                if isinstance(mapping.get(value), dict):
+                    mapping[value].setdefault("x", []).append(9)
+            else:
+                assert repr(request.mine.get(value)) == repr(mapping.get(value))
 
     @precondition(lambda self: self.requests)
     @rule(index=INDEXES)

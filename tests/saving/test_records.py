@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,6 +62,17 @@ def save(
     return outcome.record
 
 
+def decoded(records: SessionRecords, data: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {key: records.decode(value) for key, value in data.items()}
+
+
+def find(records: SessionRecords, token: str) -> tuple[SessionRecord, dict[Any, Any]]:
+    """What a token opens, decoded."""
+    found = records.find(SECRETS, token, NOW)
+    assert found is not None
+    return found[0], decoded(records, found[1])
+
+
 def test_a_plan_for_nothing_does_nothing(records: SessionRecords) -> None:
     """Executing it gives back what was loaded."""
     record = save(records, None, {"a": 1})
@@ -72,7 +83,7 @@ def test_a_plan_for_nothing_does_nothing(records: SessionRecords) -> None:
 def test_what_is_stored_is_found(records: SessionRecords) -> None:
     """By its token, and with the data."""
     record = save(records, None, {"a": 1})
-    assert records.find(SECRETS, record.token, NOW) == (record, {"a": 1})
+    assert find(records, record.token) == (record, {"a": 1})
 
 
 def test_a_move_whose_answer_was_lost_is_recognised(
@@ -92,10 +103,7 @@ def test_a_move_whose_answer_was_lost_is_recognised(
     moved = save(records, record, {"a": 1, "_user_id": "ann"})
     assert moved.token != record.token
     assert moved.row.user_id == "ann"
-    assert records.find(SECRETS, moved.token, NOW) == (
-        moved,
-        {"a": 1, "_user_id": "ann"},
-    )
+    assert find(records, moved.token) == (moved, {"a": 1, "_user_id": "ann"})
 
 
 def test_a_change_whose_answer_was_lost_is_recognised(
@@ -135,7 +143,7 @@ def test_a_session_that_others_change_while_it_is_merged_to_nothing(
         return delete(store, *arguments, **options)
 
     monkeypatch.setattr(SessionStore, "delete", delete_late)
-    assert records.execute(mine).data == {"c": 1}
+    assert decoded(records, records.execute(mine).data) == {"c": 1}
 
 
 def test_what_was_merged_is_what_a_reader_would_store(records: SessionRecords) -> None:
@@ -146,9 +154,8 @@ def test_what_was_merged_is_what_a_reader_would_store(records: SessionRecords) -
     mine = plan(records, record, {"a": 1, "b": 1, "_permanent": False})
     save(records, record, {"a": 2, "_permanent": False})
     assert list(records.execute(mine).data) == ["a", "b", "_permanent"]
-    found = records.find(SECRETS, record.token, NOW)
-    assert found is not None
-    assert found[1] == {"a": 2, "b": 1, "_permanent": False}
+    expected = {"a": 2, "b": 1, "_permanent": False}
+    assert find(records, record.token)[1] == expected
 
 
 def test_data_may_come_as_any_buffer(records: SessionRecords) -> None:
@@ -163,8 +170,7 @@ def test_data_may_come_as_any_buffer(records: SessionRecords) -> None:
             return row._replace(data=memoryview(row.data))  # type: ignore[arg-type]
 
     records.store = Driver()  # type: ignore[assignment]
-    found = records.find(SECRETS, record.token, NOW)
-    assert found is not None
+    found = find(records, record.token)
     assert found[1] == {"a": 1}
     assert records.planner.differs(found[0], {"a": 1}) is False
 
