@@ -264,9 +264,9 @@ class PlainConnection:
         """Whether it can be used."""
         return self.dbapi_connection is not None
 
-    def cursor(self) -> Any:
+    def cursor(self, **options: Any) -> Any:
         """A cursor of the driver's."""
-        return self.dbapi_connection.cursor()
+        return self.dbapi_connection.cursor(**options)
 
     def invalidate(self, error: BaseException | None = None) -> None:
         """Close the driver's connection. Its place in the pool gets a new one."""
@@ -327,6 +327,9 @@ class DirectWay:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._connections = Connections(engine)
+        # As text, which is psycopg's default, the data are twice as many bytes.
+        is_psycopg = engine.dialect.driver == "psycopg"
+        self._options: dict[str, Any] = {"binary": True} if is_psycopg else {}
         self._is_possible = (
             engine.dialect.driver in DRIVERS
             and _notes_listeners(engine)
@@ -374,7 +377,7 @@ class DirectWay:
             kept = connection.info
             # Taken out while it is used: a StaticPool gives everybody one connection.
             # It is put back if all went well, and no failure is met by the next one.
-            cursor = kept.pop(_CURSOR, None) or connection.cursor()
+            cursor = kept.pop(_CURSOR, None) or connection.cursor(**self._options)
             statement.execute(cursor, engine.dialect, values)
             # All rows, so that SQLite does not keep the statement and its lock.
             rows = cursor.fetchall() if fetches else ()
