@@ -123,7 +123,7 @@ class Sessions:
         found = self._records.find([KEY], TOKEN.format(number), now)
         if found is None or "visits" not in found[1]:
             raise BrokenError(f"session {number} of {self.table.name} was not found")
-        return found
+        return found[0], {k: self._records.decode(v) for k, v in found[1].items()}
 
     def write(self, number: int, now: int) -> None:
         """A request that changes its session."""
