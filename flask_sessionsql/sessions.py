@@ -53,7 +53,7 @@ class Encoded:
     __slots__ = ("data",)
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
+        self.data: bytes = data
 
 
 class SessionFacts(NamedTuple):
