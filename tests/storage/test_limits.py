@@ -400,6 +400,7 @@ def test_a_lock_that_cannot_be_given_back_goes_with_its_connection(
 ) -> None:
     """An error of ``RELEASE_LOCK`` hides no other, and keeps no user out."""
     store = make_store(make_database("mariadb"), KEPT)
+    store.database.provide_table()
 
     @sa.event.listens_for(store.engine, "before_cursor_execute")
     def fail(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
