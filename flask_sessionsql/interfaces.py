@@ -324,10 +324,9 @@ class RequestSource:
             return self._interface.records.decode(encoded)
         except UnreadableSessionError as error:
             # As if it had been found out when the row was loaded.
-            if self.record is not None:
-                self._interface.records.tell_unreadable(self.record.row, error)
-                self.stale = Stale(self.record.token, _now())
-                self.record = None
+            record = cast(SessionRecord, self.record)
+            self._interface.records.tell_unreadable(record.row, error)
+            self.stale, self.record = Stale(record.token, _now()), None
             raise LookupError("The session cannot be read.") from error
 
     def differs(self, data: Mapping[Any, Any]) -> bool:

@@ -1188,3 +1188,21 @@ def test_every_type_is_in_the_stored_data() -> None:
         loads(GOLDEN)
     assert set(unpackers) == seen
     assert set(range(1, 14)) == seen
+
+
+def test_half_of_a_surrogate_pair_in_a_key() -> None:
+    """Out of a JSON body; such a session is encoded and decoded as a whole."""
+    data = {"\ud800": (1,), "a": 1}
+    assert shape(data) == shape(loads(dumps(data)))
+    encoded = MsgpackSerializer().split(dumps({"a": (1,)}))
+    assert dumps({"\ud800": 1, "a": (1,)}) == dumps({"\ud800": 1, **encoded})
+
+
+def test_one_value_that_cannot_be_kept() -> None:
+    """It is refused, too, with its type."""
+    with pytest.raises(SessionValueError, match="type object") as caught:
+        MsgpackSerializer().encode(object())
+    assert object is caught.value.value_type
+    for key in ("a", 7):
+        with pytest.raises(SessionValueError):
+            dumps({key: object()})

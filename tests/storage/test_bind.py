@@ -13,6 +13,8 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_sessionsql import Session, SessionConfigError, SessionTableError
+from flask_sessionsql.config import SessionConfig
+from flask_sessionsql.storage.bind import SessionsBind
 from tests.conftest import MakeApp
 from tests.helpers import assert_sessions_work, close, configured, store_of, tables_in
 
@@ -209,3 +211,13 @@ def test_an_app_that_is_gone_leaves_no_connection(tmp_path: Path) -> None:
     assert gone() is None
     assert used.checkedin() == 0
     engine.dispose()
+
+
+def test_the_sessions_of_an_app_that_is_gone() -> None:
+    """Whoever asks for them first then is told so."""
+    app = configured("sqlite://")
+    bind = SessionsBind(app, SessionConfig())
+    del app
+    gc.collect()
+    with pytest.raises(RuntimeError, match="is gone"):
+        bind.open_store()

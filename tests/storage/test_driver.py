@@ -910,3 +910,17 @@ def test_a_transaction_that_does_not_say() -> None:
             return object()
 
     assert driver_in_transaction(Begun())
+
+
+def test_a_connection_that_others_may_have_is_left_alone(tmp_path: Path) -> None:
+    """A large session costs it nothing, and ends no transaction on it."""
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    source = sa.create_engine(url, poolclass=sa.StaticPool)
+    table = sessions_table(sa.MetaData(), "sessions")
+    store = SessionStore(sessions_engine(source), table)
+    row = row_of(1, data=bytes(100_000))
+    assert store.insert(row)
+    found = store.load(row.id, now=0)
+    assert found is not None
+    assert row.data == found.data
+    store.dispose()
