@@ -236,10 +236,8 @@ class SessionRecords:
             f" {MAX_TRIES} tries to save it. It is as they left it."
         )
 
-    def foresee(self, plan: Plan) -> Outcome:
+    def foresee(self, plan: Insert | Touch | Contended) -> Outcome:
         """What executing a plan comes to, unless another request is faster."""
-        if isinstance(plan, Keep):
-            return Outcome(plan.record, plan.data)
         if isinstance(plan, (Empty, Clear)):
             return Outcome(None, {})
         return Outcome(plan.target, plan.data)
