@@ -318,16 +318,18 @@ def _delete_some(
         return
     # A table that is not large, MariaDB would read from end to end for `id IN (…)`, and
     # wait for each row that anybody has locked. So the keys come first, and lead to the
-    # rows.
+    # rows. As hexadecimal digits: beside no column, an older PyMySQL says of bytes
+    # that they are text, and MariaDB makes question marks of what is not.
     names = [f"key{number}" for number in range(len(ids))]
-    keys = " UNION ALL SELECT ".join(f":{name} AS id" for name in names)
+    keys = " UNION ALL SELECT ".join(f"UNHEX(:{name}) AS id" for name in names)
     quoted = connection.dialect.identifier_preparer.format_table(table)
     quoted = quoted.replace(":", r"\:")
     statement = sa.text(
         f"DELETE gone FROM (SELECT {keys}) AS chosen"
         f" STRAIGHT_JOIN {quoted} AS gone ON gone.id = chosen.id"
     )
-    connection.execute(statement, dict(zip(names, ids, strict=True)))
+    digits = [key.hex() for key in ids]
+    connection.execute(statement, dict(zip(names, digits, strict=True)))
 
 
 def _roll_back(connection: sa.Connection) -> None:
