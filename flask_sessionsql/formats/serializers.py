@@ -22,6 +22,7 @@ it does not know are refused, never tried with another (CVE-2026-39324).
 
 from __future__ import annotations
 
+import gc
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -191,12 +192,16 @@ _INT_RANGE = range(-(2**63), 2**64)
 
 def _encode_value(value: Any) -> bytes:
     """The bytes for what stands under one key of the session."""
-    kind = type(value)
-    if kind in _PLAIN or (kind in _NESTED and _is_plain(value, 1)):
+    if type(value) in _PLAIN_OR_NESTED:
         try:
-            return _encode(value)
-        except (UnicodeEncodeError, OverflowError):
-            pass  # half of a surrogate pair; a number of more than 64 bits
+            encoded = _encode(value)
+            if type(value) in _PLAIN or _is_plain(value):
+                return encoded
+        except Exception:  # noqa: S110
+            # Half of a surrogate pair, a number of more than 64 bits, a list that
+            # contains itself, or whatever an object does when msgspec asks what it
+            # holds. The long way can do it, or has the words for it.
+            pass
     return _encode(_pack(value, 1))
 
 
@@ -219,25 +224,20 @@ def _named(error: _RefusedError) -> SessionValueError:
     return SessionValueError(error.key, path, type(error.value), error.why)
 
 
-def _is_plain(value: Any, depth: int) -> bool:
+def _is_plain(value: Any) -> bool:
     """Whether a dictionary or a list needs no wrapping anywhere, as most sessions do
-    not. It is asked in each request that reads its session, so it looks at the types
-    of many values in one call. Nobody else changes what is asked about: a session is
-    one request's.
+    not. It is asked in each request that has been handed one, so it looks at all that
+    stand equally deep in two calls, of which the second is the garbage collector's:
+    what a list or a dictionary refers to is its items, or its keys and values.
+
+    :param value: has been encoded, so it does not contain itself without end.
     """
-    values = value
-    if type(value) is dict:
-        if not _PLAIN.issuperset(map(type, value)):
+    level, depth = [value], 1
+    while level and depth < MAX_DEPTH:
+        if not _PLAIN_OR_NESTED.issuperset(map(type, level)):
             return False
-        values = value.values()
-    if _PLAIN.issuperset(map(type, values)):
-        return depth < MAX_DEPTH
-    if depth >= MAX_DEPTH or not _PLAIN_OR_NESTED.issuperset(map(type, values)):
-        return False
-    for each in values:
-        if type(each) in _NESTED and not _is_plain(each, depth + 1):
-            return False
-    return True
+        level, depth = gc.get_referents(*level), depth + 1
+    return _PLAIN.issuperset(map(type, level))
 
 
 def _pack(value: Any, depth: int) -> Any:
