@@ -227,8 +227,10 @@ class _Table:
         return " ".join(f"{self.sql(step)};" for step in steps)
 
     def serving(self, column: str) -> list[ReflectedIndex]:
-        """The indexes that find every row which has a value in a column."""
-        where = re.compile(rf"\W*({column}\W+is\W+not\W+null\W*)?", re.IGNORECASE)
+        """The indexes that find every row which the wanted one of a column finds."""
+        condition = self.indexed[column].dialect_options["postgresql"]["where"]
+        filled = column if condition is None else condition.left.name
+        where = re.compile(rf"\W*({filled}\W+is\W+not\W+null\W*)?", re.IGNORECASE)
         option = f"{self.backend}_where"
         return [
             index

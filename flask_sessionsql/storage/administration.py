@@ -150,12 +150,16 @@ class SessionAdministration:
 
     def row(self, handle: str) -> StoredSession | None:
         """The row of a live session; ``None`` where there is none of that handle."""
+        found = (self._row(where) for where in self._ways_to(handle))
+        return next(filter(None, found), None)
+
+    def _row(self, where: sa.ColumnElement[bool]) -> StoredSession | None:
         columns = self._database.table.c
         names = StoredSession._fields
         data = sa.type_coerce(columns.data, sa.types.NullType()).label("data")
         statement = sa.select(
             *(data if name == "data" else columns[name] for name in names)
-        ).where(self._named(handle), self._live())
+        ).where(where, self._live())
         found = self._database.run(
             lambda connection: connection.execute(statement).first()
         )
@@ -192,6 +196,14 @@ class SessionAdministration:
         column = self._database.table.c.handle
         return column == handle if _can_be_stored(handle) else sa.false()
 
+    def _ways_to(self, handle: str) -> Iterator[sa.ColumnElement[bool]]:
+        """Conditions for the session of a handle, the cheapest first: the index leads
+        to those of users only. The second is for all, as one can log in meanwhile.
+        """
+        named = self._named(handle)
+        yield sa.and_(named, self._database.table.c.user_id.is_not(None))
+        yield named
+
     def _live(self) -> sa.ColumnElement[bool]:
         now, columns = int(time.time()), self._database.table.c
         live = columns.expires_at > now
@@ -204,17 +216,19 @@ class SessionAdministration:
     def revoke(
         self, handle: str, user_id: object = ANYBODY, *, wait: bool = True
     ) -> bool:
-        """End one session. Whether there was one.
+        """End one session. Whether there was one. That of a user is found by an index;
+        for another one, the whole table is read.
 
         :param user_id: end it only if it is this user's.
         :param wait: whether to wait for a SQLite file that is locked.
         :raises ValueError: ``user_id`` is given and names nobody.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         """
-        where = self._named(handle)
-        if user_id is not ANYBODY:
-            where = sa.and_(where, self._of_user(user_id))
-        return self._end_all(where, wait) > 0
+        if user_id is ANYBODY:
+            ways = self._ways_to(handle)
+        else:
+            ways = iter([sa.and_(self._named(handle), self._of_user(user_id))])
+        return any(self._end_all(where, wait) for where in ways)
 
     def revoke_user(
         self, user_id: object, *, keep: str | None = None, wait: bool = True

@@ -207,7 +207,7 @@ class FirstForm:
         full = sessions_table(sa.MetaData(), TABLE)
         columns = [full.columns[name]._copy() for name in FIRST]
         self.table = sa.Table(TABLE, sa.MetaData(), *columns)
-        for name in ("user_id", "expires_at"):
+        for name in ("handle", "user_id", "expires_at"):
             sa.Index(f"ix_{TABLE}_{name}", self.table.columns[name])
 
     def create(self) -> None:

@@ -65,18 +65,22 @@ def test_the_columns(table: sa.Table) -> None:
 
 
 def test_the_indexes(table: sa.Table) -> None:
-    """What lists, revokes and purges looks up has an index; those of users and of the
-    keys before leave out the many rows that have none, where the database can. What
-    requests change has none.
+    """What lists, revokes and purges looks up has an index; those of users, of their
+    sessions' handles and of the keys before leave out the many rows that have none,
+    where the database can. What requests change has none.
     """
     indexes = {tuple(i.columns.keys()): i for i in table.indexes}
     assert {(name,) for name in INDEXED} == set(indexes)
     assert not any(index.unique for index in indexes.values())
-    for name in ("user_id", "previous_id"):
+    for name, filled in (
+        ("handle", "user_id"),
+        ("user_id", "user_id"),
+        ("previous_id", "previous_id"),
+    ):
         partial = CreateIndex(indexes[(name,)])
         for dialect in (sqlite.dialect(), postgresql()):
             statement = str(partial.compile(dialect=dialect))
-            assert statement.endswith(f"WHERE {name} IS NOT NULL")
+            assert statement.endswith(f"WHERE {filled} IS NOT NULL")
         assert str(partial.compile(dialect=mysql.dialect())).endswith(f"({name})")
 
 
