@@ -542,6 +542,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 empty=not session,
                 cleared=session.cleared,
                 rotates=session.regenerated,
+                can_differ=session.can_differ,
                 stale=source.stale,
             )
             if isinstance(plan, Keep):

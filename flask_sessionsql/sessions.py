@@ -1,9 +1,9 @@
 """The mapping behind :data:`flask.session`; it knows no SQL and no HTTP.
 
 It is read from its source at the first touch and not before, so a request that
-leaves the session alone costs nothing. It keeps no record of changes: whether
-it changed is decided by its source, which compares bytes, so a change deep
-inside a nested value is noticed like any other.
+leaves the session alone costs nothing. It keeps no record of changes, only whether
+there can be any: whether it changed is decided by its source, which compares bytes,
+so a change deep inside a nested value is noticed like any other.
 
 ``session`` is :data:`flask.session` itself, by its type: see :ref:`typed-access`.
 """
@@ -125,6 +125,8 @@ class ServerSideSession(SessionMixin):
     _stored_permanent: bool | None = None
     #: The end that the application has set, in seconds since 1970.
     _limit: int | None = None
+    #: Whether a key was set or deleted, or something handed out that can change.
+    _can_differ = False
     _cleared = False
     _regenerated = False
     _reading = False
@@ -154,6 +156,11 @@ class ServerSideSession(SessionMixin):
         return self._regenerated
 
     @property
+    def can_differ(self) -> bool:
+        """Whether it can differ from what was read. Otherwise it does not."""
+        return self._can_differ
+
+    @property
     def permanent_changed(self) -> bool:
         """Whether :attr:`permanent` is not as it was read: the cookie changes."""
         return self._permanent != self._stored_permanent
@@ -173,6 +180,8 @@ class ServerSideSession(SessionMixin):
         """Take over what was stored, so that saving again changes nothing."""
         self._adopt(dict(stored))
         self._cleared = self._regenerated = False
+        # Somebody may have kept a list that was handed out before.
+        self._can_differ = True
 
     def _adopt(self, data: dict[Any, Any]) -> dict[Any, Any]:
         self._permanent = self._stored_permanent = data.pop(PERMANENT_KEY, None)
@@ -201,20 +210,20 @@ class ServerSideSession(SessionMixin):
     def _decoded(self, data: dict[Any, Any], key: Any) -> Any:
         """What a key stands for."""
         value = data[key]
-        if type(value) is not Encoded:
-            return value
-        try:
-            value = self.source.decode(value)
-        except LookupError:
-            self._data, self._permanent, self._limit = {}, None, None
-            raise KeyError(key) from None
+        if type(value) is Encoded:
+            try:
+                value = self.source.decode(value)
+            except LookupError:
+                self._data, self._permanent, self._limit = {}, None, None
+                raise KeyError(key) from None
         if type(value) not in _IMMUTABLE:
             data[key] = value
+            self._can_differ = True
         return value
 
     def _values(self) -> dict[Any, Any]:
         """The mapping, all of it decoded."""
-        data = self._mapping()
+        data = self._to_change()
         try:
             for key, value in data.items():
                 if type(value) is Encoded:
@@ -222,6 +231,12 @@ class ServerSideSession(SessionMixin):
         except LookupError:
             self._data, self._permanent, self._limit = {}, None, None
         return self._mapping()
+
+    def _to_change(self) -> dict[Any, Any]:
+        """The mapping, for whoever changes it or may do so."""
+        data = self._mapping()
+        self._can_differ = True
+        return data
 
     # What Flask asks of a session.
 
@@ -239,7 +254,7 @@ class ServerSideSession(SessionMixin):
         """Whether the session differs from what is stored. Setting it has no
         effect and does no harm: changes are found by comparing.
         """
-        return self._data is not None and self.source.differs(self.stored_form())
+        return self._can_differ and self.source.differs(self.stored_form())
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -255,7 +270,7 @@ class ServerSideSession(SessionMixin):
 
     @permanent.setter
     def permanent(self, value: bool) -> None:
-        self._mapping()
+        self._to_change()
         # The usual value is not stored: an application that sets it in every
         # request changes nothing by doing so.
         value = bool(value)
@@ -309,7 +324,7 @@ class ServerSideSession(SessionMixin):
         :raises TypeError: it is neither.
         :raises ValueError: it is past, or has no time zone.
         """
-        self._mapping()
+        self._to_change()
         self._limit = None if when is None else _as_seconds(when)
 
     def regenerate(self) -> None:
@@ -341,10 +356,10 @@ class ServerSideSession(SessionMixin):
                 " session.set_expiry(), or take another key."
             )
         else:
-            self._mapping()[key] = value
+            self._to_change()[key] = value
 
     def __delitem__(self, key: Any) -> None:
-        del self._mapping()[key]
+        del self._to_change()[key]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._mapping())
@@ -405,7 +420,7 @@ class ServerSideSession(SessionMixin):
         """As :meth:`dict.update`."""
         new = args[0] if len(args) == 1 and not kwargs else None
         if type(new) is dict and new.keys().isdisjoint(HIDDEN_KEYS):
-            self._mapping().update(new)  # at once, and not key by key
+            self._to_change().update(new)  # at once, and not key by key
         else:
             super().update(*args, **kwargs)
 
@@ -417,7 +432,7 @@ class ServerSideSession(SessionMixin):
         """As :meth:`dict.clear`. The session ends here: what is written to it
         afterwards is a new session, with a new token.
         """
-        self._mapping().clear()
+        self._to_change().clear()
         self._permanent = self._limit = None
         self._cleared = True
 

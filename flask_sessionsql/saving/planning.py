@@ -220,6 +220,7 @@ class Planner:
         empty: bool,
         cleared: bool,
         rotates: bool = False,
+        can_differ: bool = True,
         stale: Stale | None = None,
     ) -> Plan:
         """What saving ``data`` over ``record`` comes to.
@@ -227,6 +228,7 @@ class Planner:
         :param empty: whether the application sees an empty session.
         :param cleared: whether the application ended the session that was loaded.
         :param rotates: whether the application asked for a new token.
+        :param can_differ: whether ``data`` can differ from what ``record`` holds.
         :param stale: the token that came with the request and opened nothing, if any.
         :raises SessionValueError: something in ``data`` cannot be kept.
         :raises SessionTooLargeError: ``data`` is over ``SESSION_MAX_BYTES``.
@@ -237,6 +239,8 @@ class Planner:
             if cleared:
                 return Clear(record, use)
             return Empty(record, Change(record, data, use, rotates))
+        if record is not None and not (can_differ or rotates):
+            return self._read(use, record, data)
         try:
             payload = self._serializer.dumps(data)
         except SessionValueError:
