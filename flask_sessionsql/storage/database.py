@@ -20,7 +20,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
@@ -82,11 +82,11 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-def _turns(pool: sa.Pool) -> AbstractContextManager[object]:
+def _turns(pool: sa.Pool) -> threading.Lock | None:
     """What statements wait for: for each other, where a ``StaticPool`` gives all
     threads one connection. Two at once on SQLite's could take each other's rows.
     """
-    return threading.Lock() if isinstance(pool, sa.StaticPool) else nullcontext()
+    return threading.Lock() if isinstance(pool, sa.StaticPool) else None
 
 
 class SessionDatabase:
@@ -124,7 +124,7 @@ class SessionDatabase:
         ``None`` where there is none. It raises what :meth:`run` does.
         """
         if self._direct.is_open():
-            return self._insist(lambda: self._direct.first(statement, values))
+            return self._insist(self._direct.first, statement, values)
         return self.run(
             lambda connection: connection.execute(statement.clause, values).first()
         )
@@ -136,7 +136,7 @@ class SessionDatabase:
         raises what :meth:`run` does.
         """
         if self._direct.is_open() and (wait or not self.locks_whole_database):
-            return self._insist(lambda: self._direct.change(statement, values))
+            return self._insist(self._direct.change, statement, values)
         return self.run(
             lambda connection: connection.execute(statement.clause, values).rowcount,
             wait=wait,
@@ -157,17 +157,21 @@ class SessionDatabase:
             with self.engine.connect() as connection, _patience(connection, wait):
                 return work(connection)
 
-        return self._insist(attempt, wait)
+        return self._insist(attempt, wait=wait)
 
-    def _insist(self, attempt: Callable[[], T], wait: bool = True) -> T:
+    def _insist(
+        self, attempt: Callable[..., T], *arguments: Any, wait: bool = True
+    ) -> T:
         """What ``attempt`` returns, which is made again where that can help."""
         self._leave_other_process()
         reconnected = provided = False
         turned_down = 0
         while True:
             try:
+                if self._turn is None:
+                    return attempt(*arguments)
                 with self._turn:
-                    return attempt()
+                    return attempt(*arguments)
             except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
                 lost = getattr(error, "connection_invalidated", False)
                 if lost and not reconnected:
