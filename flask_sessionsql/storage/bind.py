@@ -70,7 +70,7 @@ class SessionsBind:
         table = self._place_table(app)
         if table is None:
             table = sessions_table(sa.MetaData(), config.table, config.schema)
-        engine = sessions_engine(source)
+        engine = sessions_engine(source, alone=self._sqlalchemy(app) is None)
         dispose()
         store = SessionStore(engine, table, create_table=config.create_table)
         # Not at exit: then the connections end with the process, as all others do.

@@ -15,11 +15,15 @@ sessions' keeps them. Where a worker has more threads than the pool's size, five
 ``SQLALCHEMY_ENGINE_OPTIONS`` says otherwise, they would be opened for a statement and
 closed after it, which takes longer than the statement. There are never more than were
 in use at once, so a process with one thread has one.
+
+A SQLite file that nobody else opens is put into WAL mode: see :doc:`/sqlite`.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,7 +48,7 @@ def _is_memory(url: sa.URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
 
 
-def sessions_engine(source: sa.Engine) -> sa.Engine:
+def sessions_engine(source: sa.Engine, *, alone: bool = False) -> sa.Engine:
     """An engine for sessions that connects to the database of ``source``.
 
     It connects to nothing yet, and neither uses nor changes a connection of
@@ -53,6 +57,7 @@ def sessions_engine(source: sa.Engine) -> sa.Engine:
     on one SQLite connection could mistake each other's row counts.
 
     :param source: the engine of the application's bind.
+    :param alone: whether the application uses the database for its sessions only.
     """
     options: dict[str, Any] = {
         "isolation_level": "AUTOCOMMIT",
@@ -76,4 +81,18 @@ def sessions_engine(source: sa.Engine) -> sa.Engine:
     # A listener of the application may leave a transaction open (psycopg begins one by
     # itself), and no connection changes to AUTOCOMMIT within one.
     sa.event.listen(pool, "connect", lambda connection, record: connection.commit())
+    if alone and source.dialect.name == "sqlite":
+        sa.event.listen(pool, "connect", partial(_use_wal, source.dialect.loaded_dbapi))
     return sa.create_engine(source.url, pool=pool, **options)
+
+
+def _use_wal(driver: Any, connection: Any, record: object) -> None:
+    """Let a file be read while it is written, and write without waiting for the disk
+    at each commit, which is safe in this mode only (SQLite's documentation of ``PRAGMA
+    synchronous``). What cannot be in it stays as it is: a file that is read-only, or
+    one that somebody else is using at this moment.
+    """
+    with closing(connection.cursor()) as cursor, suppress(driver.Error):
+        [mode] = cursor.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode == "wal":
+            cursor.execute("PRAGMA synchronous = NORMAL")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -172,3 +175,71 @@ def test_what_a_receiver_begins_after_the_response_is_cleaned_up(
         connection.rollback()
     other.dispose()
     assert notes == 0
+
+
+# A file of the sessions alone.
+
+
+def mode_of(path: Path) -> str:
+    with closing(sqlite3.connect(path)) as connection:
+        [mode] = connection.execute("PRAGMA journal_mode").fetchone()
+    return str(mode)
+
+
+def test_readers_do_not_wait_for_a_writer(make_app: MakeApp, tmp_path: Path) -> None:
+    """In a file that has the sessions alone, a page comes while another process is
+    writing, and has what was stored before.
+    """
+    path = tmp_path / "sessions.db"
+    client = add_views(make_app(f"sqlite:///{path}")).test_client()
+    client.get("/set/a/1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("DELETE FROM flask_sessionsql")
+        assert client.get("/all").json == {"a": "1"}
+
+
+def test_writers_do_not_wait_for_a_reader(make_app: MakeApp, tmp_path: Path) -> None:
+    """A backup that reads the file, say, keeps no request from storing its session."""
+    path = tmp_path / "sessions.db"
+    app = add_views(make_app(f"sqlite:///{path}"))
+    client = app.test_client()
+    client.get("/set/a/1")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        assert len(other.execute("SELECT * FROM flask_sessionsql").fetchall()) == 1
+        assert client.get("/set/a/2").status_code == 200
+    assert client.get("/all").json == {"a": "2"}
+
+
+@pytest.mark.parametrize("mode", ["ro", "immutable"])
+def test_files_that_are_read_only(mode: str, make_app: MakeApp, tmp_path: Path) -> None:
+    """They are read, and no byte of them changes; who would store something in one is
+    told that the service is unavailable.
+    """
+    first, path = tmp_path / "sessions.db", tmp_path / "copy.db"
+    writer = add_views(make_app(f"sqlite:///{first}")).test_client()
+    writer.get("/set/a/1")
+    with closing(sqlite3.connect(first)) as connection:
+        connection.execute("VACUUM INTO ?", [str(path)])
+    before = path.read_bytes()
+    options = {"ro": "mode=ro", "immutable": "immutable=1"}[mode]
+    app = add_views(make_app(f"sqlite:///file:{path}?{options}&uri=true"))
+    client = app.test_client()
+    client.set_cookie("session", token(writer))
+    assert client.get("/all").json == {"a": "1"}
+    assert client.get("/set/b/2").status_code == 503
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.glob("copy.db*")] == ["copy.db"]
+
+
+def test_the_mode_of_an_application_s_file_is_its_own(
+    app: Flask, make_app: MakeApp, tmp_path: Path
+) -> None:
+    """Where the application has a SQLAlchemy object, its file stays as it is."""
+    app.test_client().get("/set/a/1")
+    path = Path(sa.make_url(app.config["SQLALCHEMY_DATABASE_URI"]).database or "")
+    assert mode_of(path) == "delete"
+    alone = tmp_path / "alone.db"
+    add_views(make_app(f"sqlite:///{alone}")).test_client().get("/set/a/1")
+    assert mode_of(alone) == "wal"
