@@ -159,7 +159,7 @@ def _check_database(
 
 def _check_table(connection: sa.Connection, database: SessionDatabase) -> list[Finding]:
     table = _Table(connection, database)
-    checks = _TABLE_CHECKS if table.is_ours else [_check_presence]
+    checks = _TABLE_CHECKS if table.is_ours else [_check_journal, _check_presence]
     return [finding for check in checks for finding in check(table)]
 
 
@@ -238,6 +238,26 @@ class _Table:
             if index["column_names"][:1] == [column]
             and where.fullmatch(str(index.get("dialect_options", {}).get(option, "")))
         ]
+
+
+def _check_journal(table: _Table) -> Iterator[Finding]:
+    """A file of the sessions alone is in WAL mode by itself."""
+    if table.backend != "sqlite":
+        return
+    run = table.connection.exec_driver_sql
+    journal = run("PRAGMA journal_mode").scalar()
+    waits = run("PRAGMA synchronous").scalar() or 0
+    how = "at each connection, as the page 'SQLite' of the documentation shows."
+    if journal not in ("wal", "memory", "off"):
+        problem = (
+            f"Its journal is in mode {journal!r}: who writes to the file keeps all"
+            " others waiting, and waits for the disk at each write."
+        )
+        both = "PRAGMA journal_mode = WAL, and PRAGMA synchronous = NORMAL"
+        yield _warning("database", problem, f"Set {both} {how}")
+    elif journal == "wal" and waits > 1:
+        problem = "Each write waits for the disk, which WAL mode does not need."
+        yield _warning("database", problem, f"Set PRAGMA synchronous = NORMAL {how}")
 
 
 def _check_presence(table: _Table) -> Iterator[Finding]:
@@ -369,6 +389,7 @@ def _invalid(table: _Table) -> Sequence[str]:
 #: What is looked at, in this order.
 _SETTING_CHECKS = (_check_secrets, _check_cookie, _check_times)
 _TABLE_CHECKS = (
+    _check_journal,
     _check_presence,
     _check_columns,
     _check_users,

@@ -751,6 +751,55 @@ def test_another_table_of_the_application() -> None:
     assert "already has a table" in finding.problem
 
 
+def pragmas(*statements: str) -> Callable[[Flask], None]:
+    """Gives an application a ``SQLAlchemy`` object whose connections begin so."""
+
+    def connected(connection: Any, record: object) -> None:
+        for statement in statements:
+            connection.execute(f"PRAGMA {statement}")
+
+    def before(app: Flask) -> None:
+        db = SQLAlchemy(app)
+        with app.app_context():
+            sa.event.listen(db.engine, "connect", connected)
+
+    return before
+
+
+@pytest.mark.parametrize(
+    ("statements", "says"),
+    [
+        ([], "PRAGMA journal_mode = WAL, and PRAGMA synchronous = NORMAL"),
+        (["synchronous = NORMAL"], "PRAGMA journal_mode = WAL"),
+        (["journal_mode = TRUNCATE"], "PRAGMA journal_mode = WAL"),
+        (["journal_mode = WAL"], "Set PRAGMA synchronous = NORMAL"),
+        (["journal_mode = WAL", "synchronous = NORMAL"], None),
+        (["journal_mode = WAL", "synchronous = OFF"], None),
+        (["journal_mode = MEMORY"], None),
+    ],
+)
+def test_the_journal_of_an_application_s_file(
+    statements: list[str], says: str | None, make_sound: MakeSound, tmp_path: Path
+) -> None:
+    """It is named where requests wait for each other, or for the disk, with what to
+    set; a table that is missing does not hide it.
+    """
+    uri = f"sqlite:///{tmp_path / 'shop.db'}"
+    app = make_sound(uri, before=pragmas(*statements))
+    for _ in range(2):
+        found = [each for each in check(app) if each.subject == "database"]
+        assert [each.level for each in found] == ["warning"] * (says is not None)
+        assert all(str(says) in each.advice for each in found)
+        store_of(app).database.provide_table()
+
+
+def test_a_file_of_the_sessions_alone(make_sound: MakeSound, tmp_path: Path) -> None:
+    """Nothing is to be said of its journal."""
+    app = make_sound(f"sqlite:///{tmp_path / 'sessions.db'}")
+    store_of(app).database.provide_table()
+    assert check(app) == []
+
+
 # The settings.
 
 
