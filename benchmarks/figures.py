@@ -18,7 +18,7 @@ from benchmarks import results
 from benchmarks.frame import Benchmark, BrokenError, Options
 from benchmarks.results import Document
 from benchmarks.tables import COST_TITLE, HEADS, NAMES, SERVER_NAMES, SERVER_TITLE
-from benchmarks.terms import OURS, SIZE
+from benchmarks.terms import OURS, OURS_ROLLBACK, SIZE
 
 #: Where the pictures are.
 PICTURES = Path(__file__).parents[1] / "docs" / "_static" / "benchmarks"
@@ -106,6 +106,7 @@ def cost_charts(document: Document) -> Iterator[tuple[str, str, Groups]]:
             case
             for case in document["cases"]
             if (case["database"], case["payload"]) == (database, SIZE)
+            and case["contender"] != OURS_ROLLBACK
         ]
         title = COST_TITLE.format(database=database)
         groups = groups_of(cases, "overhead", NAMES)

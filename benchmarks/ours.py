@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface, Session
 from flask_sessionsql.config import SessionConfig
@@ -30,15 +31,21 @@ TABLE = SessionConfig.table
 LIFETIME = SessionConfig.lifetime
 
 
-def set_up(app: Flask, database: sa.URL) -> sa.Engine:
-    """Give an application sessions, without a ``SQLAlchemy`` object. Their engine."""
+def set_up(app: Flask, database: sa.URL, *, rollback: bool = False) -> sa.Engine:
+    """Give an application sessions, without a ``SQLAlchemy`` object. Their engine.
+
+    :param rollback: in a file of such an object's, as SQLite makes it.
+    """
     app.config["SQLALCHEMY_DATABASE_URI"] = database
     app.config["SESSION_TYPE"] = "flask-sqlalchemy"
+    if rollback:
+        with databases.connecting(database).connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = DELETE")
+        SQLAlchemy(app)
     Session(app)
     interface = app.session_interface
     assert isinstance(interface, FlaskSQLAlchemySessionInterface)
     engine: sa.Engine = interface.records.store.engine
-    databases.use_wal(engine)
     return engine
 
 
@@ -98,9 +105,8 @@ class Sessions:
             options = {"options": "-c synchronous_commit=off"}
             database = database.update_query_dict(options)
         source = sa.create_engine(database)
-        databases.use_wal(source)
         self.table = sessions_table(sa.MetaData(), name)
-        self._store = SessionStore(sessions_engine(source), self.table)
+        self._store = SessionStore(sessions_engine(source, alone=True), self.table)
         config, serializer = SessionConfig(), MsgpackSerializer()
         self._records = SessionRecords(config, lambda: self._store, serializer)
 

@@ -93,7 +93,7 @@ def make_peer(
     :param redis: the address of Redis, for the one on it. Its keys there are deleted
         when the peer is closed.
     """
-    if name not in terms.ON_FLASK:
+    if name in terms.ON_DJANGO:
         # Django needs a newer Python than the benchmarks do.
         from .django_peer import django_application
 
@@ -111,8 +111,8 @@ def make_peer(
     elif name == terms.RAW:
         app.session_interface = floor = FloorInterface(database)
         close = floor.close
-    elif name == OURS:
-        engine = set_up(app, database)
+    elif name in {OURS, terms.OURS_ROLLBACK}:
+        engine = set_up(app, database, rollback=name != OURS)
         close = engine.dispose
     else:
         close = set_up_flask_session(app, database, redis)

@@ -59,12 +59,12 @@ class Part:
     requests: tuple[str, ...]
 
 
-BOTH = (OURS, terms.FLASK_SESSION)
+ON_FILES = (OURS, terms.OURS_ROLLBACK, terms.FLASK_SESSION)
 PARTS = {
     "plain": Part(2, 1, "postgresql", terms.ON_FLASK, (UNTOUCHED, READ, WRITE)),
     "threads": Part(2, 8, "postgresql", terms.ON_FLASK, (UNTOUCHED, READ, WRITE)),
-    "sqlite": Part(4, 1, "sqlite", BOTH, (WRITE, NEW)),
-    "sqlite-threads": Part(2, 8, "sqlite", BOTH, (WRITE, NEW)),
+    "sqlite": Part(4, 1, "sqlite", ON_FILES, (WRITE, NEW)),
+    "sqlite-threads": Part(2, 8, "sqlite", ON_FILES, (WRITE, NEW)),
 }
 
 #: On PostgreSQL ours is to serve so many times the requests that another one does.

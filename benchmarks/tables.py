@@ -20,6 +20,7 @@ Blocks = Iterator[Block]
 
 NAMES = {
     OURS: "Flask-SessionSql",
+    terms.OURS_ROLLBACK: "Flask-SessionSql, no WAL",
     terms.RAW: "written by hand",
     terms.COOKIE: "Flask's cookie",
     terms.FLASK_SESSION_REDIS: "Flask-Session, Redis",
@@ -76,6 +77,7 @@ def cost_table(
     cell: Callable[[Any], str] = lambda case: number(case["overhead"]),
     *,
     size: int = SIZE,
+    requests: Sequence[str] = REQUESTS,
     without: str = "",
 ) -> Table:
     """What each request costs each contender that could be measured.
@@ -84,8 +86,6 @@ def cost_table(
     :param without: a contender that is left out.
     """
     cases = cases_of(document, size)
-    # Without a session, its size does not matter.
-    requests = REQUESTS if size == SIZE else REQUESTS[1:]
 
     def shown(request: str, contender: str) -> str:
         case = cases.get((database, request, contender))
@@ -94,7 +94,8 @@ def cost_table(
     rows = [
         [name, *(shown(request, key) for request in requests)]
         for key, name in NAMES.items()
-        if (database, READ, key) in cases and key != without
+        if (database, requests[-1], key) in cases
+        and key not in {without, terms.OURS_ROLLBACK}
     ]
     return Table(f"{database}: {title}", ["", *requests], rows)
 
@@ -128,14 +129,39 @@ def cost_databases(document: Document) -> Blocks:
 
 def larger(document: Document) -> Blocks:
     """What larger sessions cost."""
-    sizes = sorted({case["payload"] for case in document["cases"]} - {SIZE})
+    # Without a session, its size does not matter.
+    yield from by_size(document, REQUESTS[1:], {SIZE})
+
+
+def baskets(document: Document) -> Blocks:
+    """What parts of a session cost."""
+    yield from by_size(document, terms.BASKET_REQUESTS, set())
+
+
+def by_size(document: Document, requests: Sequence[str], without: set[int]) -> Blocks:
+    """What requests cost with sessions of each size, but for some."""
+    sizes = sorted({case["payload"] for case in document["cases"]} - without)
     if not sizes:
         yield "None were measured."
     for name in databases(document):
         for size in sizes:
-            packed = whole(document["payloads"][str(size)])
-            title = f"microseconds over an application without sessions, {packed} bytes"
-            yield cost_table(document, name, f"{title} in the session", size=size)
+            title = f"microseconds over an application without sessions, {whole(size)}"
+            title += " bytes in the session"
+            yield cost_table(document, name, title, size=size, requests=requests)
+
+
+def journals(document: Document) -> Blocks:
+    """What the mode of a SQLite file comes to."""
+    cases, shown = cases_of(document), (READ, WRITE, terms.NEW)
+    modes = {OURS: "WAL mode", terms.OURS_ROLLBACK: "as SQLite makes it"}
+    rows = [
+        [label, *(number(cases["SQLite", each, key]["overhead"]) for each in shown)]
+        for key, label in modes.items()
+        if ("SQLite", READ, key) in cases
+    ]
+    if rows:
+        title = f"Microseconds over an application without sessions, {SIZE} bytes"
+        yield Table(title, ["", *shown], rows)
 
 
 def cost_targets(document: Document) -> Blocks:
@@ -150,16 +176,16 @@ def cost_targets(document: Document) -> Blocks:
             margin = f"{share(abs(over))} {'over' if over > 0 else 'under'}"
         result = f"{blocks.verdict(target['met'])}, {margin}"
         figures = [f"{ours:,.1f}", f"{most:,.1f}", result]
-        return [target["request"], target["beside"], *figures]
+        return [whole(target["payload"]), target["request"], target["beside"], *figures]
 
     met = sum(target["met"] for target in found)
     yield f"{whole(met)} of {whole(len(found))} are met."
     for name in databases(document):
         yield Table(
-            f"{name}: microseconds, {SIZE} bytes in the session",
-            ["request", "no more than", "ours", "at most", ""],
+            f"{name}: microseconds",
+            ["bytes", "request", "no more than", "ours", "at most", ""],
             [row(target) for target in found if target["database"] == name],
-            labels=2,
+            labels=3,
         )
 
 
@@ -390,7 +416,7 @@ def purges(document: Document) -> Blocks:
 
 #: What shows the figures of each benchmark, in order.
 PRINTED: dict[str, Sequence[Callable[[Document], Blocks]]] = {
-    "cost": (cost_databases, larger, cost_targets),
+    "cost": (cost_databases, larger, baskets, journals, cost_targets),
     "growth": (growth_databases,),
     "server": (server_parts, server_aims),
     "startup": (starts, memory),

@@ -14,20 +14,42 @@ SIZE = 200
 ANONYMOUS, UNTOUCHED, READ = "anonymous", "untouched", "read"
 WRITE, NEW, LOGIN = "write", "new", "login"
 REQUESTS = (ANONYMOUS, UNTOUCHED, READ, WRITE, NEW, LOGIN)
+#: Those for a session that is a basket of lines beside small keys.
+KEY_OF_MANY, BASKET, LINE = "key", "basket", "line"
+BASKET_REQUESTS = (KEY_OF_MANY, BASKET, LINE)
 #: Not compared, but it keeps a table as large as it is.
 LOGOUT = "logout"
 
 NOTHING, COOKIE, RAW, OURS = "nothing", "cookie", "raw", "ours"
 FLASK_SESSION, FLASK_SESSION_REDIS = "flask-session", "flask-session-redis"
 DJANGO_NOTHING, DJANGO = "django-nothing", "django"
+#: Ours in a SQLite file that nobody has put into WAL mode.
+OURS_ROLLBACK = "ours-rollback"
 ON_FLASK = (NOTHING, COOKIE, RAW, OURS, FLASK_SESSION, FLASK_SESSION_REDIS)
-CONTENDERS = (*ON_FLASK, DJANGO_NOTHING, DJANGO)
+ON_DJANGO = (DJANGO_NOTHING, DJANGO)
+CONTENDERS = (*ON_FLASK, OURS_ROLLBACK, *ON_DJANGO)
 #: Those whose sessions are in a SQL database.
-ON_SQL = {RAW, OURS, FLASK_SESSION, DJANGO}
+ON_SQL = {RAW, OURS, OURS_ROLLBACK, FLASK_SESSION, DJANGO}
 #: What each one's overhead is measured from.
-BASELINE = dict.fromkeys(ON_FLASK, NOTHING)
-BASELINE |= dict.fromkeys((DJANGO_NOTHING, DJANGO), DJANGO_NOTHING)
+BASELINE = dict.fromkeys(CONTENDERS, NOTHING)
+BASELINE |= dict.fromkeys(ON_DJANGO, DJANGO_NOTHING)
 KEY = "the key of a benchmark"
+#: What a session without a basket is taken for.
+ONE_LINE = {"quantity": 1}
+
+
+def make_basket(size: int) -> dict[str, Any]:
+    """A session of about ``size`` bytes: a basket of lines, beside keys of 20 bytes."""
+    names = ("name", "csrf", "page", "place")
+    data: dict[str, Any] = {name: f"Ann Example, {name:.<7}" for name in names}
+    lines: list[dict[str, Any]] = []
+    data["basket"] = lines
+    while not lines or packed_size(data) < size - 50:
+        number = len(lines)
+        title, price = f"The book of the number {number}", 5 + number % 40 + 0.95
+        line = {"number": 100_000 + 7 * number, "title": title, "price": price}
+        lines.append({**line, **ONE_LINE})
+    return data
 
 
 def make_payload(size: int) -> dict[str, Any]:
@@ -71,6 +93,8 @@ def can_hold(name: str, database: str, size: int) -> bool:
     if name == COOKIE:
         # It is 4096 with its name, its attributes and its signature, in base64.
         return size <= 2500
+    if name == OURS_ROLLBACK:
+        return database == "sqlite" and size == SIZE
     # MariaDB's BLOB.
     return (name, database) != (FLASK_SESSION, "mariadb") or size <= 65535
 
@@ -91,6 +115,14 @@ def log_in(session: Any) -> str:
     return "ok"
 
 
+def change_line(session: Any) -> str:
+    """Changes one line of a basket, and says so, as the others have to be told."""
+    lines = session.get("basket", [{"quantity": 0}])
+    lines[0]["quantity"] += 1
+    session["basket"] = lines
+    return str(lines[0]["quantity"])
+
+
 def views(payload: Mapping[str, Any]) -> dict[str, View]:
     """All views, by their requests; a session begins with the payload."""
     return {
@@ -100,6 +132,9 @@ def views(payload: Mapping[str, Any]) -> dict[str, View]:
         WRITE: write,
         NEW: lambda session: session.update(payload) or "ok",
         LOGIN: log_in,
+        KEY_OF_MANY: lambda session: str(session.get("name")),
+        BASKET: lambda session: str(session.get("basket", [ONE_LINE])[0]["quantity"]),
+        LINE: change_line,
         LOGOUT: lambda session: session.clear() or "ok",
     }
 

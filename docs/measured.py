@@ -73,6 +73,8 @@ SHOWN: dict[str, tuple[str, Callable[[Document], Iterable[Block]]]] = {
     "cost-setting": ("cost", setting),
     "cost": ("cost", tables.cost_databases),
     "larger": ("cost", tables.larger),
+    "baskets": ("cost", tables.baskets),
+    "journals": ("cost", tables.journals),
     "targets": ("cost", tables.cost_targets),
     "growth-setting": ("growth", setting),
     "growth": ("growth", tables.growth_databases),
