@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from reprlib import repr  # noqa: A004 -- a key can be long itself
+from typing import Any
 
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
 
@@ -29,7 +30,21 @@ __all__ = [
 
 
 class SessionError(Exception):
-    """The base of every error that this package raises."""
+    """The base of every error that this package raises. Each can be copied and pickled,
+    so that it arrives whole where a pool of processes or an error reporter takes it.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As it is, not by way of ``__init__``, whose parameters it does not keep."""
+        return _restored, (type(self), self.args, vars(self))
+
+
+def _restored(
+    kind: type[SessionError], args: tuple[object, ...], attributes: dict[str, object]
+) -> SessionError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class SessionConfigError(SessionError, ValueError):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
+from collections.abc import Callable
 
 import pytest
 from flask import Flask
@@ -172,3 +175,39 @@ def test_an_application_has_its_own_error_page() -> None:
 
         response = app.test_client().get("/")
         assert (503, "sorry") == (response.status_code, response.text)
+
+
+#: One of each.
+ERRORS = [
+    NullSessionError("no key"),
+    SessionConfigError("SESSION_ID_LENGTH", "expected more"),
+    SessionConflictError("gave way"),
+    SessionLimitError(3),
+    SessionStoreBusyError("locked"),
+    SessionStoreUnavailableError("no route"),
+    SessionTableError("missing"),
+    SessionTooLargeError(2000000, 1048576, [("cart", 1999000), (7, 12)]),
+    SessionValueError("cart", "session['cart'][0]", set, "cannot be kept"),
+    UnreadableSessionError("damaged"),
+]
+
+
+@pytest.mark.parametrize(
+    "again", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))]
+)
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_arrive_whole(
+    error: SessionError, again: Callable[[SessionError], SessionError]
+) -> None:
+    """A copy, as a pool of processes hands it over, is the same error, says the same,
+    and has the same attributes.
+    """
+    assert {type(each) for each in ERRORS} == {*BASES}
+    found = again(error)
+    assert found is not error
+    assert type(found) is type(error)
+    assert str(found) == str(error)
+    assert found.args == error.args
+    assert vars(found) == vars(error)
+    if isinstance(found, HTTPException) and isinstance(error, HTTPException):
+        assert found.get_response().data == error.get_response().data
