@@ -437,9 +437,10 @@ class SessionConfig:
     )
     """The address of the database.
 
-    It is used where the application has no ``SQLAlchemy`` object. An address that
-    SQLAlchemy does not understand, or whose driver is not installed, is an error. No
-    message shows it, because it may hold a password.
+    It is used where the application has no ``SQLAlchemy`` object. A SQLite file is then
+    in WAL mode: see :doc:`/sqlite`. An address that SQLAlchemy does not understand, or
+    whose driver is not installed, is an error. No message shows it, because it may hold
+    a password.
     """
 
     echo: bool | str = setting(
