@@ -288,7 +288,7 @@ class RequestSource:
 
     # Of the class: each request makes one, and most need no more.
     record: SessionRecord | None = None
-    #: Sets or clears the cookie in a response as was done in the last one.
+    #: Sets or clears the cookie in a response, once the session has moved or ended.
     cookie: Callable[[Response], None] | None = None
     #: Whether a save was refused, and told of.
     refused: bool = False
@@ -500,20 +500,21 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         if not session.loaded:
             return
         source = cast(RequestSource, session.source)
-        if source.cookie is not None:
-            # Saved for the second time, with another response: an error was met after
-            # the first. Its page has to carry the token that the session moved to.
-            source.cookie(response)
         try:
-            self._save(app, session, source, response)
+            self._save(app, session, source)
         except SessionLimitError as error:
             # Not logged in: the page that says so finds the session as it was.
             source.restore(session)
             answer(app, response, error)
             # What the page's handler made of it.
-            self._save(app, session, source, response)
+            self._save(app, session, source)
         except SessionStoreUnavailableError as error:
             answer(app, response, error)
+        finally:
+            # Once, and last. Where an error was met after a first save, the page for it
+            # comes here, too, and has to carry the token that the session moved to.
+            if source.cookie is not None:
+                source.cookie(response)
         if self._purger.is_due():
             database, tell = self.records.store.database, self.records.tell
             response.call_on_close(partial(self._purger.run, database, tell))
@@ -523,7 +524,6 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         app: Flask,
         session: ServerSideSession,
         source: RequestSource,
-        response: Response,
     ) -> None:
         if session.failure is not None:
             if session or session.cleared:
@@ -531,7 +531,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             return
         if source.record is None and not session:
             if session.cleared and source.stale is not None:
-                self._forget(app, session, source, source.stale, response)
+                self._forget(app, session, source, source.stale)
             return
         user_key = self.config.user_key
         try:
@@ -558,7 +558,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         except tuple(_REFUSED) as error:
             source.tell_refused(session.get(user_key), error)
             raise
-        self._settle(app, session, source, outcome, response)
+        self._settle(app, session, source, outcome)
 
     def _forget(
         self,
@@ -566,13 +566,12 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         session: ServerSideSession,
         source: RequestSource,
         stale: Stale,
-        response: Response,
     ) -> None:
         """End a session that could not be read, and so looked like none."""
         session.settle({})
         wait = not self.holds_lock()
         if self.records.forget(source.secrets, stale.token, wait=wait):
-            self._clear_cookie(app, response)
+            source.cookie = partial(self._clear_cookie, app)
 
     def _settle(
         self,
@@ -580,7 +579,6 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         session: ServerSideSession,
         source: RequestSource,
         outcome: Outcome,
-        response: Response,
     ) -> None:
         """Bring the session, its source and the cookie to what is stored now."""
         before, after, permanent = source.record, outcome.record, session.permanent
@@ -588,10 +586,10 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         source.record = after
         session.settle(outcome.data)
         if outcome.is_elsewhere:
-            return  # The browser may have a new token already.
+            source.cookie = None  # The browser may have a new token already.
+            return
         if after is None:
             source.cookie = partial(self._clear_cookie, app)
-            source.cookie(response)
         elif (
             before is None
             or before.token != after.token
@@ -599,7 +597,6 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             or renewed
         ):
             source.cookie = partial(self._set_cookie, app, after, permanent)
-            source.cookie(response)
 
     def _set_cookie(
         self, app: Flask, record: SessionRecord, permanent: bool, response: Response

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 import pytest
 from flask import Flask, request_finished
 from flask.testing import FlaskClient
 
+from flask_sessionsql import session
 from tests.conftest import MakeApp
 from tests.integration.helpers import add_views, cookie, rows, token
 
@@ -53,3 +55,28 @@ def test_an_error_after_nothing_sends_no_cookie(client: FlaskClient) -> None:
     """What set no cookie before sets none in the error page."""
     client.get("/set/basket/tea")
     assert visit_with_failing_receiver(client, "/get/basket") is None
+
+
+@pytest.mark.parametrize(
+    ("makes", "left"),
+    [
+        (lambda: session.regenerate(), {"basket": "tea", "_user_id": "ann"}),
+        (lambda: session.update(_user_id="bob"), {"basket": "tea", "_user_id": "bob"}),
+        (lambda: session.clear(), {}),
+    ],
+    ids=["moves", "another user", "ends"],
+)
+def test_an_error_page_that_moves_the_session_again(
+    makes: Callable[[], object], left: dict[str, str], app: Flask, client: FlaskClient
+) -> None:
+    """It carries one cookie, that of where the session is, or none."""
+
+    @app.errorhandler(500)
+    def page(error: Exception) -> tuple[str, int]:
+        makes()
+        return "Sorry!", 500
+
+    client.get("/set/basket/tea")
+    visit_with_failing_receiver(client, "/set/_user_id/ann")
+    assert client.get("/all").json == left
+    assert len(rows(app)) == bool(left)
