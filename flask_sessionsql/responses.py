@@ -4,8 +4,10 @@ what is deferred to the end of the context.
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
 from flask import Flask, Response, appcontext_tearing_down
@@ -15,6 +17,8 @@ from werkzeug.exceptions import HTTPException
 from .signals import anybody_listens
 
 __all__ = ["after_context", "answer", "vary_by_cookie"]
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 #: Headers that speak of one response: its content, its place, its cookies, its age.
 _OF_ONE_PAGE = re.compile(
@@ -58,11 +62,23 @@ def answer(app: Flask, response: Response, error: HTTPException) -> None:
     response.response = instead.response
 
 
+#: What is put off to the end of each context, in order.
+_DEFERRED: weakref.WeakKeyDictionary[object, list[Callable[[], object]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
 def after_context(write: Callable[[], object]) -> None:
     """Call ``write`` at the end of the application context: after the application's
-    database session is removed, and before the response leaves.
+    database session is removed, and before the response leaves. What several requests
+    put off in one context is called in their order, all of it; then the first error
+    is raised.
     """
     context = app_ctx._get_current_object()  # type: ignore[attr-defined]
+    if context in _DEFERRED:
+        _DEFERRED[context].append(write)
+        return
+    _DEFERRED[context] = [write]
 
     def run(sender: Flask, **_: object) -> None:
         # Contexts of other threads end too.
@@ -70,6 +86,19 @@ def after_context(write: Callable[[], object]) -> None:
             appcontext_tearing_down.disconnect(run)
             # What a receiver begins in the context that ends would never be cleaned up.
             with context.app.app_context() if anybody_listens() else nullcontext():
-                write()
+                _call_all(_DEFERRED.pop(context))
 
     appcontext_tearing_down.connect(run, context.app, weak=False)
+
+
+def _call_all(writes: Iterable[Callable[[], object]]) -> None:
+    errors: list[Exception] = []
+    for write in writes:
+        try:
+            write()
+        except Exception as error:
+            if errors:
+                logger.exception("Another session was not stored, either.")
+            errors.append(error)
+    if errors:
+        raise errors[0]

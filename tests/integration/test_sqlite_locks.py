@@ -243,3 +243,65 @@ def test_the_mode_of_an_application_s_file_is_its_own(
     alone = tmp_path / "alone.db"
     add_views(make_app(f"sqlite:///{alone}")).test_client().get("/set/a/1")
     assert mode_of(alone) == "wal"
+
+
+# What several requests put off.
+
+
+def hold_the_lock(db: SQLAlchemy) -> None:
+    db.session.execute(sa.text("INSERT INTO note VALUES ('unfinished')"))
+
+
+def test_what_is_put_off_is_written_in_order(app: Flask, db: SQLAlchemy) -> None:
+    """Of three requests in one context, as a test has them, the last one's value stays,
+    and each one's keys.
+    """
+    client = app.test_client()
+    client.get("/set/a/0")
+    for last in ("1", "2", "3"):
+        with app.app_context():
+            hold_the_lock(db)
+            for value in ("one", "two", "three", last):
+                client.get(f"/set/a/{value}")
+                client.get(f"/set/{value}/kept")
+        stored = client.get("/all").json
+        assert stored is not None
+        assert stored["a"] == last
+        assert {"one", "two", "three", last} <= {*stored}
+
+
+def test_what_is_put_off_is_tried_each(
+    app: Flask, db: SQLAlchemy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the first of three cannot be written, the others are, the error is met, and
+    nothing of it comes back in another context.
+    """
+    clients = [app.test_client() for _ in range(3)]
+    for client in clients[:2]:
+        client.get("/set/a/0")
+    refused = [row.handle for row in rows(app)]
+    clients[2].get("/set/a/0")
+    with app.app_context():
+        names = ", ".join(f"'{handle}'" for handle in refused)
+        db.session.execute(
+            sa.text(
+                "CREATE TRIGGER refuse BEFORE UPDATE ON flask_sessionsql"
+                f" WHEN old.handle IN ({names})"
+                " BEGIN SELECT RAISE(ABORT, 'refused by the trigger'); END"
+            )
+        )
+        db.session.commit()
+
+    def visit_all() -> None:
+        with app.app_context():
+            hold_the_lock(db)
+            for client in clients:
+                client.get("/set/a/1")
+
+    with pytest.raises(sa.exc.IntegrityError, match="refused by the trigger"):
+        visit_all()
+    assert "Another session was not stored" in caplog.text
+    with app.app_context():
+        pass
+    stored = [client.get("/all").json for client in clients]
+    assert stored == [{"a": "0"}, {"a": "0"}, {"a": "1"}]
