@@ -392,7 +392,7 @@ class Planner:
             id=place,
             version=row.version + 1,
             expires_at=self._moved_end(row, data, use.now),
-            last_used_at=use.now,
+            last_used_at=_latest(row, use.now),
             address=address,
             user_agent=user_agent,
             previous_id=None if place == row.id else row.id,
@@ -429,6 +429,7 @@ class Planner:
         """As :meth:`_ends_at`; the end that ``row`` has if that is near enough, so that
         neither the row nor the cookie is written for it in every request.
         """
+        now = _latest(row, now)
         end = self._ends_at(row.created_at, data, now)
         # What the application has set, and the absolute lifetime, hold to the second.
         is_idle_end = end == now + self._config.lifetime
@@ -504,3 +505,10 @@ class Planner:
                 f" {MAX_USER_ID} characters of text without NUL; it has {len(text)}.",
             )
         return text
+
+
+def _latest(row: StoredSession, now: int) -> int:
+    """When a session that is used ``now`` was used last: another host's clock may be
+    ahead of this one, and no use counts back.
+    """
+    return max(now, row.last_used_at or 0)

@@ -116,6 +116,33 @@ def test_the_end_only_moves_forward(
     assert (latest + 31 * DAY, latest) == (row.expires_at, row.last_used_at)
 
 
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda: session.update(b="2"),
+        lambda: session.update(_user_id="ann"),
+        lambda: session.regenerate(),
+        lambda: session.pop("a"),
+    ],
+    ids=["write", "login", "new token", "pop"],
+)
+def test_a_clock_that_is_behind_ends_nothing_sooner(
+    view: Callable[[], object], make_shop: Callable[..., Flask], clock: Clock
+) -> None:
+    """A change by a host whose clock is an hour behind leaves the session its time."""
+    client = make_shop(PERMANENT_SESSION_LIFETIME=2 * HOUR).test_client()
+    client.get("/set/a/1")
+    client.get("/set/c/3")
+    clock.now -= HOUR
+    visit(client, lambda: str(view()))
+    [row] = rows(client.application)
+    assert row.last_used_at == START
+    clock.now = START + 2 * HOUR - 1
+    assert {"c": "3"}.items() <= (client.get("/all").json or {}).items()
+    clock.now += 2 * HOUR
+    assert client.get("/all").json == {}
+
+
 # The absolute lifetime.
 
 
