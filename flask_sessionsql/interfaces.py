@@ -444,7 +444,8 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
 
     If the database cannot be reached, a request that touches the session is
     answered with :exc:`503 <flask_sessionsql.SessionStoreUnavailableError>`, and
-    the log has the reason.
+    the log has the reason. If it can be read and not written, pages that only read
+    their sessions are served; the log says that their use was not noted.
 
     :param config: the settings.
     :param records: the stored sessions. They are first looked for at the first need,

@@ -14,7 +14,12 @@ from functools import cached_property
 from typing import Any, cast
 
 from ..config import SessionConfig
-from ..exceptions import SessionConflictError, UnreadableSessionError
+from ..exceptions import (
+    SessionConflictError,
+    SessionStoreBusyError,
+    SessionStoreUnavailableError,
+    UnreadableSessionError,
+)
 from ..formats.encryption import Encryption
 from ..formats.serializers import Serializer
 from ..formats.tokens import row_id, row_ids
@@ -262,7 +267,16 @@ class SessionRecords:
         return Outcome(plan.target, plan.data)
 
     def _touch(self, plan: Touch, wait: bool) -> Outcome:
-        touched = self.store.touch(plan.target.row, plan.use.now, wait=wait)
+        try:
+            touched = self.store.touch(plan.target.row, plan.use.now, wait=wait)
+        except SessionStoreBusyError:
+            raise
+        except SessionStoreUnavailableError:
+            # As of a server that has become read-only. What the page has read is right,
+            # and another request notes the session's use.
+            handle = plan.record.row.handle
+            logger.warning("That session %r was used could not be noted.", handle)
+            touched = False
         # If not: it is gone, or another request has moved its end as far.
         return Outcome(plan.target if touched else plan.record, plan.data)
 

@@ -35,8 +35,15 @@ from flask_sessionsql import (
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from tests.conftest import MakeApp, MakeDatabase
-from tests.helpers import store_of
-from tests.integration.helpers import add_views, cookie, rows, token, visit
+from tests.helpers import Clock, store_of
+from tests.integration.helpers import (
+    add_views,
+    cookie,
+    rows,
+    same_browser,
+    token,
+    visit,
+)
 
 #: Where nobody listens.
 UNREACHABLE = [
@@ -101,6 +108,41 @@ def test_a_session_that_cannot_be_stored_is_a_503(
     outage.end()
     assert rows(app) == []
     assert client.get("/set/key/value").status_code == 200
+
+
+def read_only(uri: str) -> str:
+    """The address of a database, for connections that cannot write to it."""
+    url = sa.make_url(uri)
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite:///file:{url.database}?mode=ro&uri=true"
+    option = {
+        "postgresql": ("options", "-c default_transaction_read_only=on"),
+        "mysql": ("init_command", "SET SESSION TRANSACTION READ ONLY"),
+    }[url.get_backend_name()]
+    return url.update_query_dict(dict([option])).render_as_string(False)
+
+
+def test_pages_that_read_are_served_where_nothing_can_be_written(
+    make_app: MakeApp,
+    shared_database_uri: str,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On a server that has become read-only, whoever is logged in is, however long ago
+    the session was used last; only what cannot be stored is a 503.
+    """
+    client = add_views(make_app(shared_database_uri)).test_client()
+    client.get("/set/_user_id/ann")
+    app = add_views(make_app(read_only(shared_database_uri)))
+    app.testing = False
+    same = same_browser(client, app)
+    clock.now += 24 * 3600
+    response = same.get("/get/_user_id")
+    assert (response.status_code, response.text) == (200, "'ann'")
+    assert cookie(response) is None
+    assert "was used could not be noted" in caplog.text
+    assert same.get("/set/a/1").status_code == 503
+    assert client.get("/all").json == {"_user_id": "ann"}
 
 
 def change() -> None:
