@@ -2,7 +2,9 @@
 
 No connection is held between two calls. What a failing statement leads to:
 
-- The connection was lost: one more try, on a new connection, at once.
+- The connection was lost: one more try at once, on a new connection. Where the pool
+  gives another one that was lost, too, as when the clock was set back since, it goes on
+  until all of them are replaced.
 - The table is missing: it is created, if it may be, and the statement tried
   again; :exc:`~flask_sessionsql.SessionTableError` otherwise.
 - The database cannot be reached or refuses to work:
@@ -164,8 +166,8 @@ class SessionDatabase:
     ) -> T:
         """What ``attempt`` returns, which is made again where that can help."""
         self._leave_other_process()
-        reconnected = provided = False
-        turned_down = 0
+        provided = False
+        lost = turned_down = 0
         while True:
             try:
                 if self._turn is None:
@@ -173,9 +175,9 @@ class SessionDatabase:
                 with self._turn:
                     return attempt(*arguments)
             except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
-                lost = getattr(error, "connection_invalidated", False)
-                if lost and not reconnected:
-                    reconnected = True
+                is_lost = getattr(error, "connection_invalidated", False)
+                if is_lost and lost < max(1, self._kept()):
+                    lost += 1
                 elif not provided and _blames_schema(error):
                     self._provide_table(error, wait)
                     provided = True
@@ -183,6 +185,11 @@ class SessionDatabase:
                     turned_down += 1
                 else:
                     _raise_named(error, wait)
+
+    def _kept(self) -> int:
+        """How many connections are in the pool, those included that were just lost."""
+        pool = self.engine.pool
+        return pool.checkedin() if isinstance(pool, sa.QueuePool) else 0
 
     def dispose(self) -> None:
         """Close the connections, except those that another process opened."""

@@ -147,6 +147,30 @@ def test_a_lost_connection_is_made_anew(make_database: Any, backend: str) -> Non
     assert updated is True
 
 
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
+def test_lost_connections_after_the_clock_was_set_back(
+    make_database: Any, backend: str, watched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However old the pool takes its connections for, nobody meets one that the server
+    has ended: neither who comes first nor those who come then.
+    """
+    store = make_store(make_database(backend))
+    if watched:
+        sa.event.listen(store.engine, "before_cursor_execute", lambda *_: None)
+    store.insert(ROW)
+    several = [store.engine.raw_connection() for _ in range(4)]
+    for connection in several:
+        connection.close()
+    kill_connections(store)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    found = [store.load(ROW.id, now=1_500) for _ in range(5)]
+    monkeypatch.undo()
+    store.dispose()
+    assert found == [ROW] * 5
+
+
 @pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 def test_there_is_one_more_try_and_no_third(make_database: Any, backend: str) -> None:
     """A connection that is lost twice is a database that cannot be reached."""
