@@ -228,16 +228,20 @@ class _Table:
 
     def serving(self, column: str) -> list[ReflectedIndex]:
         """The indexes that find every row which the wanted one of a column finds."""
-        condition = self.indexed[column].dialect_options["postgresql"]["where"]
-        filled = column if condition is None else condition.left.name
-        where = re.compile(rf"\W*({filled}\W+is\W+not\W+null\W*)?", re.IGNORECASE)
-        option = f"{self.backend}_where"
+        ddl = self.sql(CreateIndex(self.indexed[column]))
+        wanted, option = _words(ddl.partition(" WHERE ")[2]), f"{self.backend}_where"
         return [
             index
             for index in self.indexes
             if index["column_names"][:1] == [column]
-            and where.fullmatch(str(index.get("dialect_options", {}).get(option, "")))
+            and _words(str(index.get("dialect_options", {}).get(option, "")))
+            in ([], wanted)
         ]
+
+
+def _words(condition: str) -> list[str]:
+    """A condition without the brackets and quotes that a database adds."""
+    return re.findall(r"\w+", condition.lower())
 
 
 def _check_journal(table: _Table) -> Iterator[Finding]:

@@ -198,10 +198,12 @@ class SessionAdministration:
 
     def _ways_to(self, handle: str) -> Iterator[sa.ColumnElement[bool]]:
         """Conditions for the session of a handle, the cheapest first: the index leads
-        to those of users only. The second is for all, as one can log in meanwhile.
+        to those of users, and to those that have moved. The second is for all, as one
+        can log in meanwhile.
         """
-        named = self._named(handle)
-        yield sa.and_(named, self._database.table.c.user_id.is_not(None))
+        named, columns = self._named(handle), self._database.table.c
+        filled = sa.or_(columns.user_id.is_not(None), columns.previous_id.is_not(None))
+        yield sa.and_(named, filled)
         yield named
 
     def _live(self) -> sa.ColumnElement[bool]:
