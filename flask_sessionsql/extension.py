@@ -154,7 +154,10 @@ class Session:
                 f" session[{interface.config.user_key!r}] names nobody. Call it in a"
                 " request of a user who is logged in, or call revoke_user()."
             )
-        keep = session.handle
+        # By the name that it has in the table: after clear() it shows none, and a login
+        # takes the row over all the same.
+        facts = session.source.facts()
+        keep = None if facts is None else facts.handle
         return _revoke(
             lambda sessions, wait: sessions.revoke_user(user, keep=keep, wait=wait)
         )

@@ -311,6 +311,18 @@ class Planner:
         row = target.row._replace(handle=new_handle(plan.use.now), version=1)
         return Insert(replace(target, row=row), plan.data, plan.use)
 
+    def logs_in(self, plan: Update | Replace) -> bool:
+        """Whether a plan is for another user than the row that it is for, or for a user
+        after ``session.clear()``. It has a new token then.
+        """
+        target, loaded = plan.target.row, plan.record.row
+        if target.user_id is None or isinstance(plan, Replace):
+            return target.user_id is not None
+        # The column may lag behind SESSION_USER_KEY; the data do not.
+        return target.user_id != loaded.user_id and target.user_id != (
+            self._stored_user_id(self._serializer.split(loaded.data))
+        )
+
     # What is to be stored.
 
     def _begun(

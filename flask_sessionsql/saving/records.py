@@ -16,6 +16,7 @@ from typing import Any, cast
 from ..config import SessionConfig
 from ..exceptions import (
     SessionConflictError,
+    SessionLimitError,
     SessionStoreBusyError,
     SessionStoreUnavailableError,
     UnreadableSessionError,
@@ -326,22 +327,41 @@ class SessionRecords:
                 found := self.find(plan.use.secrets, target.token, plan.use.now)
             ):
                 return Outcome(found[0], plan.data)
-            if self._logged_out(plan, target.row.user_id, wait):
+            ended = self._logged_out(plan, target.row.user_id, wait)
+            if self.planner.logs_in(plan):
+                return self._logged_in(plan, wait)
+            if ended:
                 return self._insert(self.planner.alone(plan), wait)
             return self._dropped(plan.record)
         # Where it is not there, it is as this request would have it.
         is_elsewhere = not self._logged_out(plan, None, wait)
         return Outcome(None, {}, is_elsewhere)
 
+    def _logged_in(self, plan: Update | Replace, wait: bool) -> Outcome:
+        """Whoever is told "welcome" is logged in, whatever became of the session that
+        they had before.
+        """
+        alone = self.planner.alone(plan)
+        try:
+            return self._insert(alone, wait)
+        except SessionLimitError:
+            # The one that is too many may be this browser's own: a double click.
+            handle, user_id = plan.record.row.handle, alone.target.row.user_id
+            if not self.store.delete_moved(handle, user_id, wait=wait):
+                raise
+            self.tell(SessionEnded(handle, user_id, "limit"))
+            return self._insert(alone, wait)
+
     def _logged_out(self, plan: Contended, left: str | None, wait: bool) -> bool:
-        """If this request logs its user out, and another one has moved the session to a
-        new token, end it there. Whether it was there.
+        """If this request logs its user out, and others have moved the session to a new
+        token, end it there. Whether it was there. A login that has overtaken a visitor
+        stays.
 
         :param left: the user after this request.
         """
-        row = plan.record.row
-        logs_out = isinstance(plan, (Replace, Clear)) or row.user_id not in (None, left)
-        if not logs_out or not self.store.delete_moved(row, wait=wait):
+        handle, user_id = plan.record.row.handle, plan.record.row.user_id
+        logs_out = isinstance(plan, (Replace, Clear)) or user_id not in (None, left)
+        if not (logs_out and self.store.delete_moved(handle, user_id, wait=wait)):
             return False
         self._tell_ended(plan.record, "cleared")
         return True

@@ -228,17 +228,21 @@ class SessionStore:
         values = {"at": id, "loaded": version}
         return self.database.change(self._delete_loaded, values, wait=wait) == 1
 
-    def delete_moved(self, loaded: StoredSession, *, wait: bool = True) -> bool:
-        """Delete a session where it has moved to from ``loaded``, if it is still the
-        same user's. Whether it was there.
+    def delete_moved(
+        self, handle: str, user_id: str | None, *, wait: bool = True
+    ) -> bool:
+        """Delete a session wherever it has moved to, if it is this user's or nobody's.
+        Whether it was there.
+
+        :param user_id: ``None`` for nobody's only.
         """
         columns = self.table.c
-        delete = sa.delete(self.table).where(
-            columns.handle == loaded.handle, columns.previous_id == loaded.id
+        theirs: sa.ColumnElement[bool] = columns.user_id.is_(None)
+        if user_id is not None:
+            theirs = sa.or_(theirs, columns.user_id == user_id)
+        statement = sa.delete(self.table).where(
+            columns.handle == handle, columns.previous_id.is_not(None), theirs
         )
-        user_id = loaded.user_id
-        theirs = columns.user_id == user_id if user_id else columns.user_id.is_(None)
-        statement = delete.where(theirs)
 
         def write(connection: sa.Connection) -> int:
             return connection.execute(statement).rowcount

@@ -28,6 +28,7 @@ from tests.integration.helpers import (
     cookie,
     during,
     locked_for_a_while,
+    regenerate,
     rows,
     same_browser,
     token,
@@ -696,19 +697,47 @@ def test_emptying_what_another_request_has_ended(
     assert rows(app) == []
 
 
-def test_a_logout_follows_one_change_of_token_only(
-    app: Flask, client: FlaskClient
+@pytest.mark.parametrize("user", ["/set/a/1", "/set/_user_id/ann"])
+@pytest.mark.parametrize(
+    "moves",
+    [
+        ["regenerate"],
+        ["regenerate", "regenerate", "regenerate"],
+        ["/pop/_user_id"],
+        ["regenerate", "/pop/_user_id", "regenerate"],
+    ],
+    ids=", ".join,
+)
+def test_a_logout_follows_every_change_of_token(
+    app: Flask, client: FlaskClient, user: str, moves: list[str]
 ) -> None:
-    """A visitor's session that has been somebody's meanwhile, and is nobody's again, is
-    not the one that a slow request clears.
+    """However often other tabs have moved the session while a request clears it, and
+    though one has taken the user out: what it held is gone, for all of them.
     """
+    client.get("/set/b/2")
+    client.get(user)
+    other = same_browser(client)
+
+    def move() -> None:
+        for each in moves:
+            if each == "regenerate":
+                visit(other, regenerate)
+            else:
+                other.get(each)
+
+    during(client, log_out_by_clear, move)
+    assert other.get("/all").json == {}
+    assert rows(app) == []
+
+
+def test_a_visitor_s_late_clear_leaves_a_login(app: Flask, client: FlaskClient) -> None:
+    """One that has overtaken it, however often its token has changed since."""
     client.get("/set/a/1")
     other = same_browser(client)
 
-    def log_in_and_out() -> None:
+    def log_in() -> None:
         other.get("/set/_user_id/ann")
-        other.get("/pop/_user_id")
+        visit(other, regenerate)
 
-    response = during(client, log_out_by_clear, log_in_and_out)
-    assert cookie(response) is None
-    assert other.get("/all").json == {"a": "1"}
+    assert cookie(during(client, log_out_by_clear, log_in)) is None
+    assert other.get("/all").json == {"a": "1", "_user_id": "ann"}

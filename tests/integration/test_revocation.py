@@ -267,6 +267,12 @@ def _log_in() -> str:
     return "ok"
 
 
+def _clear_and_write() -> str:
+    session.clear()
+    session["late"] = True
+    return "ok"
+
+
 def _begin_anew() -> str:
     session.clear()
     session["_user_id"] = "ann"
@@ -280,11 +286,11 @@ def test_a_slow_request_brings_nothing_back(
     make_app: MakeApp, database_uri: str, way: str
 ) -> None:
     """Whatever ends the session, and whatever the request that had read it before
-    makes of it: it is not stored, and sends no cookie.
+    makes of it but a login: it is not stored, and sends no cookie.
     """
     app = add_views(make_app(database_uri, SESSION_MAX_PER_USER=1))
     end = _ends(app)[way]
-    for view in (_write, regenerate, _log_in, _begin_anew, lambda: "read"):
+    for view in (_write, regenerate, _clear_and_write, lambda: "read"):
         browser = browser_of(app, "ann")
         tab, handle = same_browser(browser), handle_of(browser)
         response = during(browser, view, lambda: end(tab, handle))  # noqa: B023
@@ -295,6 +301,96 @@ def test_a_slow_request_brings_nothing_back(
         assert handle not in [row.handle for row in left]
         assert len(left) == (way == "limit")
         call(app, lambda: SESSIONS.revoke_all())
+
+
+@pytest.mark.parametrize(
+    "way", ["clear", "empty", "handle", "user", "others", "all", "limit"]
+)
+@pytest.mark.parametrize(("view", "user"), [(_log_in, "bob"), (_begin_anew, "ann")])
+def test_a_slow_login_holds(
+    make_app: MakeApp,
+    database_uri: str,
+    way: str,
+    view: Callable[[], str],
+    user: str,
+) -> None:
+    """Whatever ends the session that the browser had before it: whoever is told
+    "welcome" is logged in, in a new session, and the one that was ended is not back.
+    """
+    app = add_views(make_app(database_uri, SESSION_MAX_PER_USER=1))
+    browser = browser_of(app, "ann")
+    tab, handle = same_browser(browser), handle_of(browser)
+    end = _ends(app)[way]
+    response = during(browser, view, lambda: end(tab, handle))
+    assert response.status_code == 200
+    assert browser.get("/get/_user_id").text == f"'{user}'"
+    assert handle not in [row.handle for row in rows(app)]
+    assert tab.get("/get/_user_id").text == "None"
+
+
+@pytest.mark.parametrize("policy", ["end-oldest", "refuse"])
+@pytest.mark.parametrize("most", [None, 1])
+def test_a_double_click_on_a_login(
+    make_app: MakeApp, database_uri: str, most: int | None, policy: str
+) -> None:
+    """Whichever answer the browser keeps, the first or the second, it is logged in with
+    what its visitor had in the basket.
+    """
+    config = {"SESSION_MAX_PER_USER": most, "SESSION_MAX_PER_USER_POLICY": policy}
+    app = add_views(make_app(database_uri, **config))
+    browser = browser_of(app)
+    first = same_browser(browser)
+
+    def log_in() -> str:
+        session["_user_id"] = "ann"
+        return "welcome"
+
+    second = during(browser, log_in, lambda: first.get("/set/_user_id/ann"))
+    assert (second.status_code, second.text) == (200, "welcome")
+    kept = [browser] if most else [browser, first]
+    for each in kept:
+        assert each.get("/all").json == {"basket": "tea", "_user_id": "ann"}
+
+
+STEPS: dict[str, Callable[[], object]] = {
+    "read": lambda: session.get("_user_id"),
+    "clear": lambda: session.clear(),
+    "log in": lambda: session.update(_user_id="ann"),
+    "user": lambda: SESSIONS.revoke_user("ann"),
+    "others": lambda: SESSIONS.revoke_others(),
+}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["clear", "log in", "others"],
+        ["read", "clear", "log in", "others"],
+        ["others", "clear", "log in"],
+        ["user", "clear", "log in"],
+        ["read", "user", "clear", "log in"],
+        ["clear", "user", "log in"],
+        ["read", "user", "clear", "log in", "others"],
+    ],
+    ids=", ".join,
+)
+def test_a_change_of_the_password(app: Flask, steps: list[str]) -> None:
+    """A view that ends the user's sessions and logs the user in anew, in any order,
+    leaves this browser logged in, with a new token, and no other one.
+    """
+    laptop, phone = browser_of(app, "ann"), browser_of(app, "ann")
+
+    def change() -> str:
+        for step in steps:
+            STEPS[step]()
+        return "Your password is changed."
+
+    before = token(laptop)
+    assert visit(laptop, change).status_code == 200
+    assert laptop.get("/get/_user_id").text == "'ann'"
+    assert token(laptop) != before
+    assert phone.get("/get/_user_id").text == "None"
+    assert len(rows(app)) == 1
 
 
 def test_what_moves_all_the_time_is_ended(app: Flask) -> None:

@@ -56,6 +56,7 @@ class Request:
     transaction: AbstractContextManager[Any]
     session: Any
     loaded: int | None
+    line: int | None
     base: dict[str, Any]
     mine: dict[str, Any] = field(default_factory=dict)
     cleared: bool = False
@@ -65,7 +66,8 @@ class Browsers(RuleBasedStateMachine):
     """What sessions should hold, whoever writes when.
 
     The model is a dictionary of live sessions; a browser's cookie names one of them,
-    or one that is gone, or none.
+    or one that is gone, or none. A session that moves to a new token has a new number
+    and stays in its line.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -74,6 +76,7 @@ class Browsers(RuleBasedStateMachine):
         self.clients = [app.test_client(), app.test_client()]
         self.cookies: list[int | None] = [None, None]
         self.live: dict[int, dict[str, Any]] = {}
+        self.lines: dict[int, int] = {}
         self.requests: list[Request] = []
         self.numbers = itertools.count()
         rows(app)
@@ -102,8 +105,10 @@ class Browsers(RuleBasedStateMachine):
         base = {} if loaded is None else copy.deepcopy(self.live[loaded])
         assert sorted(session) == sorted(base)
         assert not looks or dict(session) == base
+        line = None if loaded is None else self.lines[loaded]
+        mine = copy.deepcopy(base)
         self.requests.append(
-            Request(browser, transaction, session, loaded, base, copy.deepcopy(base))
+            Request(browser, transaction, session, loaded, line, base, mine)
         )
 
     @precondition(lambda self: self.requests)
@@ -160,7 +165,7 @@ class Browsers(RuleBasedStateMachine):
             if mine:
                 self._begin_session(request.browser, mine)
         elif number not in self.live:
-            pass  # Ended or moved by another request: stays so.
+            self._finish_late(request)
         elif request.cleared and not mine:
             del self.live[number]
             self.cookies[request.browser] = None
@@ -170,9 +175,32 @@ class Browsers(RuleBasedStateMachine):
         else:
             self._merge(request, number)
 
-    def _begin_session(self, browser: int, data: dict[str, Any]) -> None:
+    def _finish_late(self, request: Request) -> None:
+        """Another request has ended the session, or moved it to a new token."""
+        mine, before = request.mine, request.base.get(USER)
+        user = mine.get(USER)
+        logs_out = request.cleared or before not in (None, user)
+        moved = [
+            number
+            for number, data in self.live.items()
+            if logs_out
+            and self.lines[number] == request.line
+            and data.get(USER) in (None, before)
+        ]
+        for number in moved:  # an end holds
+            del self.live[number]
+        is_login = user is not None and (request.cleared or user != before)
+        if is_login or (moved and mine):  # a login is no accident
+            self._begin_session(request.browser, mine)
+        elif moved:
+            self.cookies[request.browser] = None
+
+    def _begin_session(
+        self, browser: int, data: dict[str, Any], line: int | None = None
+    ) -> None:
         number = next(self.numbers)
         self.live[number] = data
+        self.lines[number] = number if line is None else line
         self.cookies[browser] = number
 
     def _merge(self, request: Request, number: int) -> None:
@@ -190,7 +218,7 @@ class Browsers(RuleBasedStateMachine):
             self.cookies[request.browser] = None
         elif theirs.get(USER) != user:
             del self.live[number]
-            self._begin_session(request.browser, theirs)
+            self._begin_session(request.browser, theirs, self.lines[number])
 
     def _check(self) -> None:
         """Each browser sees its session, and nothing else is stored."""
