@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,81 @@ def gunicorn(
             text = log.read_text()
             print(text)  # which is shown where a test fails
     assert "Traceback" not in text, text
+
+
+class Cut:
+    """Stands between an application and its database server, and can lose an answer:
+    the server has run a statement, and the connection breaks before it can say so.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._server = sa.make_url(uri)
+        self._word: bytes | None = None
+        self._after = 0
+        self._threads: list[threading.Thread] = []
+        self._clients: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        #: The address to connect to.
+        self.uri = self._server.set(host="127.0.0.1", port=port).render_as_string(False)
+        self._start(self._accept)
+
+    def lose_answer(self, word: str, after: int = 0) -> None:
+        """That to the next statement in which this word is, after so many others."""
+        self._word, self._after = word.encode(), after
+
+    @property
+    def has_cut(self) -> bool:
+        """Whether the answer was lost."""
+        return self._word is None
+
+    def close(self) -> None:
+        for each in (self._listener, *self._clients):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        self._listener.close()
+
+    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self._clients.append(client)
+                place = self._server.host or "127.0.0.1", self._server.port or 0
+                self._start(self._serve, client, socket.create_connection(place))
+
+    def _serve(self, client: socket.socket, server: socket.socket) -> None:
+        asked = threading.Event()
+
+        def answer() -> None:
+            with suppress(OSError):
+                while got := server.recv(65536):
+                    if asked.is_set():
+                        self._word = None
+                        break
+                    client.sendall(got)
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+
+        with client, server:
+            back = threading.Thread(target=answer, daemon=True)
+            back.start()
+            with suppress(OSError):
+                while sent := client.recv(65536):
+                    if self._word is not None and self._word in sent:
+                        if self._after == 0:
+                            asked.set()
+                        self._after -= 1
+                    server.sendall(sent)
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)
+            back.join(10)
 
 
 class Clock:

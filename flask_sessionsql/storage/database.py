@@ -35,7 +35,7 @@ from ..exceptions import (
 )
 from .driver import DirectWay, Statement
 
-__all__ = ["SessionDatabase", "delete_rows", "transaction"]
+__all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "transaction"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -55,6 +55,9 @@ MAX_TURNED_DOWN = 100
 #: PostgreSQL, numbers of MariaDB, and SQLite's words, since it has no number for it.
 _MISSING_CODES = {"42P01", "42703", "3F000", 1146, 1054, 1049}
 _MISSING_TEXTS = ("no such table", "no such column", "has no column named")
+
+#: How many rows were written, where nobody can tell.
+UNKNOWN = -1
 
 #: Keys in one statement: SQLite before 3.32 takes 999 parameters.
 _MOST_KEYS = 500
@@ -134,21 +137,30 @@ class SessionDatabase:
     def change(
         self, statement: Statement, values: Mapping[str, Any], *, wait: bool = True
     ) -> int:
-        """How many rows a statement writes, with these values for its parameters. It
-        raises what :meth:`run` does.
+        """How many rows a statement writes, with these values for its parameters;
+        :data:`UNKNOWN` where it found none after the answer to a first try was lost,
+        which may have written them. It raises what :meth:`run` does.
         """
         if self._direct.is_open() and (wait or not self.locks_whole_database):
-            return self._insist(self._direct.change, statement, values)
+            return self._insist(self._direct.change, statement, values, unsure=UNKNOWN)
         return self.run(
             lambda connection: connection.execute(statement.clause, values).rowcount,
             wait=wait,
+            unsure=UNKNOWN,
         )
 
-    def run(self, work: Callable[[sa.Connection], T], *, wait: bool = True) -> T:
+    def run(
+        self,
+        work: Callable[[sa.Connection], T],
+        *,
+        wait: bool = True,
+        unsure: T | None = None,
+    ) -> T:
         """What ``work`` returns, which is given a connection. It may be called more
         than once: one statement, or what stands in one :func:`transaction`.
 
         :param wait: whether to wait for a SQLite file that is locked.
+        :param unsure: what is returned for 0 after the answer to a first try was lost.
         :raises SessionStoreUnavailableError: the database cannot be used.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         :raises SessionTableError: the table is missing, or another program's.
@@ -159,10 +171,14 @@ class SessionDatabase:
             with self.engine.connect() as connection, _patience(connection, wait):
                 return work(connection)
 
-        return self._insist(attempt, wait=wait)
+        return self._insist(attempt, wait=wait, unsure=unsure)
 
     def _insist(
-        self, attempt: Callable[..., T], *arguments: Any, wait: bool = True
+        self,
+        attempt: Callable[..., T],
+        *arguments: Any,
+        wait: bool = True,
+        unsure: T | None = None,
     ) -> T:
         """What ``attempt`` returns, which is made again where that can help."""
         self._leave_other_process()
@@ -171,9 +187,11 @@ class SessionDatabase:
         while True:
             try:
                 if self._turn is None:
-                    return attempt(*arguments)
-                with self._turn:
-                    return attempt(*arguments)
+                    found = attempt(*arguments)
+                else:
+                    with self._turn:
+                        found = attempt(*arguments)
+                return unsure if lost and unsure is not None and found == 0 else found
             except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
                 is_lost = getattr(error, "connection_invalidated", False)
                 if is_lost and lost < max(1, self._kept()):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
-from .database import SessionDatabase
+from .database import UNKNOWN, SessionDatabase
 from .driver import Statement
 from .limits import UserLimit, within_limit
 
@@ -172,6 +172,9 @@ class SessionStore:
         expired or is gone. Its version becomes one more than the loaded one. Where the
         end is not before the loaded one, it only moves forward.
 
+        Where the answer to a first try was lost, it is looked up whether the row is
+        there: a change that is made twice could appear twice.
+
         :param row: what is to stand there; with another ``id``, it moves.
         :param limit: how many sessions the row's user may have.
         :raises SessionLimitError: there are as many already, and the limit refuses
@@ -190,7 +193,12 @@ class SessionStore:
         values = _values(row, names)
         values |= {"at": loaded.id, "loaded": loaded.version, "now": now}
         statement = self._updates.get((names, end)) or self._update(names, end)
-        return self._write(statement, values, row, limit, wait) == 1
+        count = self._write(statement, values, row, limit, wait)
+        if count != UNKNOWN:
+            return count == 1
+        found = self.load(row.id, now)
+        version = loaded.version + 1
+        return found is not None and (found.data, found.version) == (row.data, version)
 
     def _update(self, names: Sequence[str], end: _Expiry) -> Statement:
         """The statement that writes these columns, and no other: SQLite touches the
@@ -222,11 +230,15 @@ class SessionStore:
     def delete(
         self, id: bytes, version: int | None = None, *, wait: bool = True
     ) -> bool:
-        """Delete a row: whatever became of it, or only as loaded in ``version``."""
-        if version is None:
-            return self.database.change(self._delete, {"at": id}, wait=wait) == 1
-        values = {"at": id, "loaded": version}
-        return self.database.change(self._delete_loaded, values, wait=wait) == 1
+        """Delete a row: whatever became of it, or only as loaded in ``version``.
+        Whether it was there; where the answer to a first try was lost, whether it is
+        gone.
+        """
+        statement, values = self._delete, dict[str, Any](at=id)
+        if version is not None:
+            statement, values["loaded"] = self._delete_loaded, version
+        count = self.database.change(statement, values, wait=wait)
+        return count == 1 or (count == UNKNOWN and self.load(id, now=0) is None)
 
     def delete_moved(
         self, handle: str, user_id: str | None, *, wait: bool = True
@@ -270,7 +282,7 @@ class SessionStore:
             return connection.execute(statement.clause, values).rowcount
 
         work = within_limit(write, self.table, limit, row.id, row.user_id)
-        return self.database.run(work, wait=wait)
+        return self.database.run(work, wait=wait, unsure=UNKNOWN)
 
 
 # The statements, and what their conditions and values are made of.

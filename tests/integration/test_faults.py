@@ -31,14 +31,17 @@ from flask_sessionsql import (
     SessionStoreUnavailableError,
     SessionTableError,
     SessionValueError,
+    session_ended,
+    session_merged,
 )
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from tests.conftest import MakeApp, MakeDatabase
-from tests.helpers import Clock, store_of
+from tests.helpers import Clock, Cut, on, store_of, told_by
 from tests.integration.helpers import (
     add_views,
     cookie,
+    during,
     rows,
     same_browser,
     token,
@@ -143,6 +146,86 @@ def test_pages_that_read_are_served_where_nothing_can_be_written(
     assert "was used could not be noted" in caplog.text
     assert same.get("/set/a/1").status_code == 503
     assert client.get("/all").json == {"_user_id": "ann"}
+
+
+@pytest.fixture
+def cut(make_database: MakeDatabase, backend: str) -> Iterator[Cut]:
+    cut = Cut(make_database(backend))
+    yield cut
+    cut.close()
+
+
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
+@pytest.mark.parametrize("most", [None, 3])
+def test_a_change_whose_answer_is_lost_is_made_once(
+    make_app: MakeApp, cut: Cut, most: int | None
+) -> None:
+    """The server has stored it, and the connection breaks before it can say so: it is
+    there once, and so is the login.
+    """
+    app = add_views(make_app(cut.uri, SESSION_MAX_PER_USER=most))
+    client = app.test_client()
+
+    def append() -> str:
+        session.setdefault("cart", []).append("tea")
+        return "ok"
+
+    visit(client, append)
+    with told_by(session_merged, app) as merged:
+        cut.lose_answer("UPDATE")
+        assert visit(client, append).status_code == 200
+        assert cut.has_cut
+        assert client.get("/all").json == {"cart": ["tea", "tea"]}
+        cut.lose_answer("UPDATE")
+        assert client.get("/set/_user_id/ann").status_code == 200
+        assert cut.has_cut
+    assert merged == []
+    assert client.get("/all").json == {"cart": ["tea", "tea"], "_user_id": "ann"}
+    assert len(rows(app)) == 1
+
+
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_merge_whose_answer_is_lost_is_made_once(
+    make_app: MakeApp, cut: Cut, after: int
+) -> None:
+    """Another request has appended something, too; each of both is there once, whether
+    the answer is lost that tells of it, or that to the merge.
+    """
+    client = add_views(make_app(cut.uri)).test_client()
+    client.get("/set/a/1")
+    other = same_browser(client)
+
+    def append(item: str) -> str:
+        session.setdefault("cart", []).append(item)
+        return "ok"
+
+    def meanwhile() -> None:
+        visit(other, lambda: append("milk"))
+        cut.lose_answer("UPDATE", after)
+
+    assert during(client, lambda: append("tea"), meanwhile).status_code == 200
+    assert cut.has_cut
+    assert client.get("/all").json == {"a": "1", "cart": ["milk", "tea"]}
+
+
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
+@pytest.mark.parametrize("path", ["/clear", "/pop/_user_id"])
+def test_a_logout_whose_answer_is_lost_is_one(
+    make_app: MakeApp, cut: Cut, path: str
+) -> None:
+    """The session is gone, the cookie is cleared, and it is told of."""
+    app = add_views(make_app(cut.uri))
+    client = app.test_client()
+    client.get("/set/_user_id/ann")
+    with told_by(session_ended, app) as ended:
+        cut.lose_answer("DELETE")
+        response = client.get(path)
+    assert cut.has_cut
+    assert response.status_code == 200
+    assert client.get_cookie("session") is None
+    assert [each.user_id for each in ended] == ["ann"]
+    assert rows(app) == []
 
 
 def change() -> None:
