@@ -387,9 +387,12 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     - emptied: the row is deleted, and the cookie cleared; what another request wrote
       meanwhile stays, unless it was ``session.clear()`` that emptied it;
     - changed: the row is updated, if nobody else has done so meanwhile. If somebody
-      has, both changes are kept, key by key; a key that both changed has the value of
-      who is saved last. If somebody has ended the session, it stays ended, and this
-      change is dropped.
+      has, both changes are kept: key by key, and within a value that both changed, what
+      both have appended to a list, or put into a dictionary or a set. Where that does
+      not say what comes of it, the value is that of who is saved last, and
+      :data:`~flask_sessionsql.session_merged` names the key. If somebody has ended the
+      session, it stays ended, and this change is dropped, unless it logs somebody in:
+      then what the session holds is stored as a new one.
 
     The token changes when the value of ``SESSION_USER_KEY`` does, at login and
     logout, by ``session.regenerate()``, and when something is written after

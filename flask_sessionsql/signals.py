@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from blinker import Namespace, Signal
 from flask import Flask, current_app, has_app_context
@@ -91,7 +91,13 @@ class SessionRotated(SessionEvent):
 
 @dataclass(frozen=True)
 class SessionMerged(SessionEvent):
-    """Another request had changed the session meanwhile, and both changes were kept."""
+    """Another request had changed the session meanwhile, and both changes were kept, as
+    far as they can be.
+    """
+
+    #: The keys of the session to which both had given a value that cannot be merged:
+    #: they have that of the request that was saved last.
+    overwritten: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

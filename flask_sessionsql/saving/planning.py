@@ -152,6 +152,8 @@ class Update:
     target: SessionRecord
     data: Mapping[Any, Any]
     change: Change
+    #: The keys whose values, stored by others meanwhile, give way to this change.
+    overwritten: tuple[Any, ...] = ()
 
     @property
     def use(self) -> Use:
@@ -293,7 +295,7 @@ class Planner:
         if isinstance(plan, (Replace, Clear)):
             return replace(plan, record=record)
         change = plan.change
-        data = self._merged(change, theirs)
+        data, overwritten = self._merged(change, theirs)
         if not data.keys() - set(HIDDEN_KEYS):
             return Empty(record, change)
         payload = self._serializer.dumps(data)
@@ -303,7 +305,7 @@ class Planner:
         if isinstance(plan, Update) and plan.target.token != record.token:
             token = plan.target.token
         target = self._changed(change, record, data, payload, token)
-        return Update(record, target, data, change)
+        return Update(record, target, data, change, overwritten)
 
     def alone(self, plan: Update | Replace) -> Insert:
         """A plan for a row that is gone, as one for a new session."""
@@ -411,17 +413,21 @@ class Planner:
         )
         return SessionRecord(token, row, True)
 
-    def _merged(self, change: Change, theirs: Mapping[Any, Any]) -> dict[Any, Any]:
+    def _merged(
+        self, change: Change, theirs: Mapping[Any, Any]
+    ) -> tuple[dict[Any, Any], tuple[Any, ...]]:
         """What a request and another one made of the same session, with the values
-        encoded, but for those of hidden keys.
+        encoded, but for those of hidden keys; and the keys that are overwritten.
         """
         base = self._serializer.split(change.base.row.data)
-        merged = merge(*map(self._encoded, (base, change.data, theirs)))
-        data: dict[Any, Any] = {key: Encoded(merged[key]) for key in merged}
+        before, mine, others = map(self._encoded, (base, change.data, theirs))
+        merged = merge(before, mine, others, self._serializer)
+        data: dict[Any, Any] = {key: Encoded(merged.data[key]) for key in merged.data}
         for key in HIDDEN_KEYS:  # they stand last, where the session puts them
             if key in data:
                 data[key] = self._serializer.decode(data.pop(key))
-        return data
+        hidden = {*HIDDEN_KEYS}
+        return data, tuple(key for key in merged.overwritten if key not in hidden)
 
     def _encoded(self, data: Mapping[Any, Any]) -> dict[Any, bytes]:
         return {key: self._serializer.encode(value) for key, value in data.items()}

@@ -8,6 +8,7 @@ what is to be written, without the database; :meth:`SessionRecords.execute` writ
 from __future__ import annotations
 
 import logging
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -294,7 +295,7 @@ class SessionRecords:
             self.tell(SessionCreated(row.handle, row.user_id))
         else:
             if plan.is_merged:
-                self.tell(SessionMerged(row.handle, row.user_id))
+                self._tell_merged(row, plan.overwritten)
             if target.token != loaded.token:
                 self.tell(SessionRotated(row.handle, row.user_id, loaded.row.user_id))
         # A new session that takes an old one's row goes on counting where that was.
@@ -411,6 +412,16 @@ class SessionRecords:
 
     def _tell_ended(self, record: SessionRecord, reason: EndReason) -> None:
         self.tell(SessionEnded(record.row.handle, record.row.user_id, reason))
+
+    def _tell_merged(self, row: StoredSession, overwritten: tuple[Any, ...]) -> None:
+        if overwritten:
+            logger.info(
+                "Session %r: another request had changed the keys %s, too; they have"
+                " the values of this one.",
+                row.handle,
+                ", ".join(map(reprlib.repr, overwritten)),
+            )
+        self.tell(SessionMerged(row.handle, row.user_id, overwritten))
 
     def _tell_limited(self, limit: UserLimit | None, row: StoredSession) -> None:
         for handle in () if limit is None else limit.ended:

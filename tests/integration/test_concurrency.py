@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, session
+from flask import Flask, flash, get_flashed_messages, session
 from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 
@@ -18,6 +19,7 @@ from flask_sessionsql import (
     SessionEnded,
     SessionStoreUnavailableError,
     session_ended,
+    session_merged,
 )
 from flask_sessionsql import session as typed_session
 from flask_sessionsql.storage.store import SessionStore
@@ -63,6 +65,112 @@ def test_12_requests_at_once_keep_12_keys(app: Flask, client: FlaskClient) -> No
     expected = {"start": "1", **{f"key{n}": n for n in range(12)}}
     assert client.get("/all").json == expected
     assert rows(app)[0].version == 13
+
+
+PUT_INTO: dict[str, tuple[Callable[[int], object], Callable[[], set[Any]]]] = {
+    "list": (
+        lambda n: session.setdefault("cart", []).append(n),
+        lambda: {*session["cart"]},
+    ),
+    "list that is there": (
+        lambda n: session["old"].append(n),
+        lambda: {*session["old"]} - {"before"},
+    ),
+    "dictionary": (
+        lambda n: session["nested"]["inside"].update({str(n): n}),
+        lambda: {*session["nested"]["inside"].values()},
+    ),
+    "set": (
+        lambda n: session["seen"].add(n),
+        lambda: session["seen"],
+    ),
+    "flashed messages": (
+        lambda n: flash(str(n)),
+        lambda: {int(str(each)) for each in get_flashed_messages()},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", PUT_INTO)
+def test_12_requests_at_once_keep_12_things(
+    app: Flask, client: FlaskClient, kind: str
+) -> None:
+    """Each has put something into one and the same value, and it is there."""
+    put, found = PUT_INTO[kind]
+    begun = {"old": ["before"], "nested": {"inside": {}}, "seen": set[int]()}
+
+    def begin() -> str:
+        session.update(begun)
+        return "ok"
+
+    visit(client, begin)
+    barrier = threading.Barrier(12)
+    local = threading.local()
+
+    def view() -> str:
+        session.get("old")
+        barrier.wait(30)
+        put(local.number)
+        return "ok"
+
+    app.extensions["view"] = view
+
+    def job(number: int) -> Callable[[], Any]:
+        browser = same_browser(client)
+
+        def request() -> int:
+            local.number = number
+            return browser.get("/run").status_code
+
+        return request
+
+    assert at_once([job(number) for number in range(12)]) == [200] * 12
+    assert visit(client, lambda: repr(found())).text == repr({*range(12)})
+
+
+def test_a_message_is_flashed_while_others_are_shown(
+    app: Flask, client: FlaskClient
+) -> None:
+    """It appears on the next page, and no earlier one appears again."""
+
+    def say(message: str) -> str:
+        flash(message)
+        return "ok"
+
+    def show() -> str:
+        return repr(get_flashed_messages())
+
+    visit(client, lambda: say("first"))
+    other = same_browser(client)
+    shown = during(client, show, lambda: visit(other, lambda: say("second")))
+    assert shown.text == "['first']"
+    assert visit(client, show).text == "['second']"
+    assert visit(client, show).text == "[]"
+
+
+def test_what_has_to_give_way_is_told(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The keys that two requests have set, by a signal and in the log."""
+    caplog.set_level(logging.INFO)
+    client.get("/set/language/en")
+    client.get("/set/cart/none")
+    other = same_browser(client)
+
+    def set_all() -> str:
+        session.update(language="de", cart=["tea"], mine=1)
+        return "ok"
+
+    with told_by(session_merged, app) as told:
+        during(
+            client,
+            set_all,
+            lambda: [other.get(f"/set/{key}/fr") for key in ("language", "theirs")],
+        )
+    assert [each.overwritten for each in told] == [("language",)]
+    assert "had changed the keys 'language', too" in caplog.text
+    expected = {"language": "de", "cart": ["tea"], "mine": 1, "theirs": "fr"}
+    assert client.get("/all").json == expected
 
 
 def test_a_slow_request_does_not_revive_an_ended_session(
@@ -149,17 +257,16 @@ def test_both_changes_are_kept(app: Flask, client: FlaskClient) -> None:
 def test_the_last_of_two_writes_to_one_key_wins(
     app: Flask, client: FlaskClient
 ) -> None:
-    """A key that both set has the value of who saved last, whole."""
-    with client.session_transaction() as opened:
-        opened["list"] = ["a"]
+    """Of two values that cannot both stand, that of the request that is saved last."""
+    client.get("/set/language/en")
     other = same_browser(client)
 
     def change() -> str:
-        session["list"].append("mine")
+        session["language"] = "de"
         return "ok"
 
-    during(client, change, lambda: other.get("/append/theirs"))
-    assert client.get("/get/list").text == "['a', 'mine']"
+    during(client, change, lambda: other.get("/set/language/fr"))
+    assert client.get("/get/language").text == "'de'"
 
 
 def test_the_same_change_by_both_is_one_change(app: Flask, client: FlaskClient) -> None:

@@ -48,6 +48,34 @@ CHANGES = st.one_of(
 INDEXES = st.integers(0, 3)
 
 
+def both(base: Any, mine: Any, theirs: Any) -> Any:
+    """What comes of one value that two requests have changed; ``None`` is none."""
+    if repr(mine) in (repr(base), repr(theirs)):
+        return copy.deepcopy(theirs)
+    if repr(theirs) == repr(base):
+        return copy.deepcopy(mine)
+    kinds = {type(each) for each in (base, mine, theirs) if each is not None}
+    if kinds == {dict} and mine is not None and theirs is not None:
+        base, merged = base or {}, copy.deepcopy(theirs)
+        for key in {**base, **mine}:
+            value = both(base.get(key), mine.get(key), theirs.get(key))
+            merged.pop(key, None) if value is None else merged.update({key: value})
+        return merged
+    if kinds == {list}:
+        length = len(base or [])
+        kept = [
+            side[length:]
+            for side in (theirs, mine)
+            if side and repr(side[:length]) == repr(base or [])
+        ]
+        # Appended by both; or all of it taken by one, and appended to by the other.
+        if len(kept) == 2:
+            return (base or []) + kept[0] + kept[1]
+        if kept and not (mine and theirs):
+            return kept[0]
+    return copy.deepcopy(mine)
+
+
 @dataclass
 class Request:
     """A request under way: the real session, and what the model knows of it."""
@@ -206,13 +234,14 @@ class Browsers(RuleBasedStateMachine):
     def _merge(self, request: Request, number: int) -> None:
         theirs = self.live[number]
         user = theirs.get(USER)
-        for key in request.base.keys() | request.mine.keys():
-            if repr(request.base.get(key)) == repr(request.mine.get(key)):
-                continue
-            if key in request.mine:
-                theirs[key] = request.mine[key]
-            else:
+        # In their order, as that of new keys is seen.
+        for key in {**request.base, **request.mine}:
+            sides = (each.get(key) for each in (request.base, request.mine, theirs))
+            value = both(*sides)
+            if value is None:
                 theirs.pop(key, None)
+            else:
+                theirs[key] = value
         if not theirs:
             del self.live[number]
             self.cookies[request.browser] = None
