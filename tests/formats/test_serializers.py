@@ -409,13 +409,66 @@ def test_what_is_plain(data: dict[Any, Any], expected: bool) -> None:
     assert _is_plain(data) is expected
 
 
+class Form:
+    """An object whose attributes a view keeps."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"size": (3, 4), "when": date(2026, 1, 1), "tags": {"a"}, "cost": Decimal(1)},
+        {"inner": [(1,)]},
+        {"plain": [1, {"a": "b"}], "too": None},
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [{"in": [value]}]])
+def test_attributes_of_objects_keep_their_types(
+    attributes: dict[str, Any], wrap: Callable[[Any], Any]
+) -> None:
+    """A view may keep ``vars(form)``, whose values stand with the object."""
+    form = Form()
+    for name, value in attributes.items():
+        setattr(form, name, value)
+    found = serializer.loads(serializer.dumps({"form": wrap(vars(form))}))
+    assert repr(found) == repr({"form": wrap(attributes)})
+    form.refused = object()  # type: ignore[attr-defined]
+    with pytest.raises(SessionValueError):
+        serializer.dumps({"form": wrap(vars(form))})
+
+
+def test_what_is_refused_is_not_asked() -> None:
+    """Nothing of an object runs that a session cannot keep, such as a lazy attribute of
+    a row of the application's.
+    """
+    asked = []
+
+    @dataclasses.dataclass
+    class Product:
+        name: str = "tea"
+
+        def __getattribute__(self, name: str) -> Any:
+            asked.append(name)
+            return super().__getattribute__(name)
+
+    product = Product()
+    asked.clear()
+    with pytest.raises(SessionValueError):
+        serializer.dumps({"basket": [product]})
+    assert "name" not in asked
+
+
 def test_cycles_are_not_plain() -> None:
     """A list or a dictionary that contains itself is refused, and no endless loop."""
     items: list[Any] = []
     items.append(items)
     data: dict[str, Any] = {}
     data["a"] = {"b": data}
-    for each in ({"a": items}, data):
+    twice: list[Any] = []
+    twice += [twice, twice]
+    for each in ({"a": items}, data, {"a": twice}):
         assert quickly(each) is slowly(each) is None
 
 
