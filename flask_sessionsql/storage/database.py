@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,6 +56,9 @@ MAX_TURNED_DOWN = 100
 #: PostgreSQL, numbers of MariaDB, and SQLite's words, since it has no number for it.
 _MISSING_CODES = {"42P01", "42703", "3F000", 1146, 1054, 1049}
 _MISSING_TEXTS = ("no such table", "no such column", "has no column named")
+
+#: Seconds in which connections that were lost are met one after the other.
+_SOON = 1.0
 
 #: How many rows were written, where nobody can tell.
 UNKNOWN = -1
@@ -183,7 +187,7 @@ class SessionDatabase:
         """What ``attempt`` returns, which is made again where that can help."""
         self._leave_other_process()
         provided = False
-        lost = turned_down = 0
+        lost, turned_down, until = 0, 0, 0.0
         while True:
             try:
                 if self._turn is None:
@@ -194,7 +198,8 @@ class SessionDatabase:
                 return unsure if lost and unsure is not None and found == 0 else found
             except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
                 is_lost = getattr(error, "connection_invalidated", False)
-                if is_lost and lost < max(1, self._kept()):
+                if is_lost and self._goes_on(lost, until):
+                    until = until or time.monotonic() + _SOON
                     lost += 1
                 elif not provided and _blames_schema(error):
                     self._provide_table(error, wait)
@@ -204,10 +209,14 @@ class SessionDatabase:
                 else:
                     _raise_named(error, wait)
 
-    def _kept(self) -> int:
-        """How many connections are in the pool, those included that were just lost."""
+    def _goes_on(self, lost: int, until: float) -> bool:
+        """Whether another connection is tried after so many that were lost: once, and
+        as long as there can be others that were in the pool when it happened. Where a
+        server does not answer at all, each would be waited for.
+        """
         pool = self.engine.pool
-        return pool.checkedin() if isinstance(pool, sa.QueuePool) else 0
+        kept = pool.checkedin() if isinstance(pool, sa.QueuePool) else 0
+        return not lost or (lost < kept and time.monotonic() < until)
 
     def dispose(self) -> None:
         """Close the connections, except those that another process opened."""

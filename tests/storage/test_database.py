@@ -171,6 +171,30 @@ def test_lost_connections_after_the_clock_was_set_back(
     assert found == [ROW] * 5
 
 
+@pytest.mark.parametrize("backend", on("mariadb"))
+def test_a_server_that_does_not_answer_is_waited_for_twice(
+    make_database: Any, backend: str
+) -> None:
+    """And not once for each connection in the pool."""
+    uri = sa.make_url(make_database(backend))
+    impatient = uri.update_query_dict({"read_timeout": "1"})
+    store = make_store(impatient.render_as_string(hide_password=False))
+    store.insert(ROW)
+    several = [store.engine.raw_connection() for _ in range(6)]
+    for connection in several:
+        connection.close()
+    other = sa.create_engine(uri, poolclass=sa.NullPool)
+    with other.connect() as locking:
+        locking.exec_driver_sql("LOCK TABLES sessions WRITE")
+        begun = time.monotonic()
+        with pytest.raises(SessionStoreUnavailableError):
+            store.load(ROW.id, now=1_500)
+        took = time.monotonic() - begun
+        locking.exec_driver_sql("UNLOCK TABLES")
+    store.dispose()
+    assert took < 4
+
+
 @pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
 def test_there_is_one_more_try_and_no_third(make_database: Any, backend: str) -> None:
     """A connection that is lost twice is a database that cannot be reached."""
