@@ -66,7 +66,7 @@ def merge(
     data, overwritten = dict(theirs), []
     for key in [*base, *(key for key in mine if key not in base)]:
         before, now, other = base.get(key), mine.get(key), theirs.get(key)
-        if now in (before, other):
+        if now == before:
             continue
         if other != before:
             value, gives_way = both(before, now, other)
@@ -88,9 +88,10 @@ def merge_values(
     it has to give way.
 
     - Dictionaries are merged key by key, and so are those inside of them.
-    - Of lists that both have only appended to, both ends are kept, theirs first. Where
-      one has taken all of a list and the other one has appended to it, as when a page
-      shows the flashed messages, what was appended is kept.
+    - Of lists that both have begun, or only appended to, both ends are kept, theirs
+      first, be they the same or not. Where one has taken all of a list and the other
+      one has appended to it, as when a page shows the flashed messages, what was
+      appended is kept.
     - Sets are merged by element.
     - Of anything else, ``mine`` stays, whole.
 
@@ -103,18 +104,19 @@ def merge_values(
             return one is other
         return encode(one) == encode(other)
 
-    if same(mine, theirs) or same(mine, base):
+    if same(mine, base):
         return theirs, False
     if same(theirs, base):
         return mine, False
     kinds = {type(each) for each in (base, mine, theirs) if each is not ABSENT}
     if kinds == {list}:
         return _merge_lists(base, mine, theirs, same)
-    if len(kinds) > 1 or mine is ABSENT or theirs is ABSENT:
-        return mine, True
-    if kinds == {dict}:
+    are_both = mine is not ABSENT and theirs is not ABSENT
+    if kinds == {dict} and are_both:
         return _merge_dicts({} if base is ABSENT else base, mine, theirs, encode)
-    if kinds <= {set, frozenset}:
+    if same(mine, theirs):
+        return mine, False
+    if kinds in ({set}, {frozenset}) and are_both:
         before = type(mine)() if base is ABSENT else base
         return (theirs - (before - mine)) | (mine - before), False
     return mine, True
@@ -148,6 +150,8 @@ def _merge_lists(
 
     if is_longer(mine) and is_longer(theirs):
         return theirs + mine[len(before) :], False
+    if same(mine, theirs):
+        return mine, False
     for taken, kept in ((mine, theirs), (theirs, mine)):
         if (taken is ABSENT or not taken) and is_longer(kept):
             return kept[len(before) :], False

@@ -76,6 +76,10 @@ PUT_INTO: dict[str, tuple[Callable[[int], object], Callable[[], set[Any]]]] = {
         lambda n: session["old"].append(n),
         lambda: {*session["old"]} - {"before"},
     ),
+    "list of equal things": (
+        lambda n: session.setdefault("teas", []).append("tea"),
+        lambda: {*range(session["teas"].count("tea"))},
+    ),
     "dictionary": (
         lambda n: session["nested"]["inside"].update({str(n): n}),
         lambda: {*session["nested"]["inside"].values()},
