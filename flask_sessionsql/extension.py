@@ -17,12 +17,22 @@ from .commands.cli import sessions_command
 from .config import SQL_TYPES, SessionConfig
 from .exceptions import SessionStoreBusyError
 from .formats.serializers import MsgpackSerializer
-from .interfaces import FlaskSQLAlchemySessionInterface, NullSessionInterface
+from .interfaces import (
+    FlaskSQLAlchemySessionInterface,
+    NullSessionInterface,
+    RequestSource,
+)
 from .saving.records import SessionRecords
 from .sessions import session
 from .signals import teller
-from .storage.administration import ANYBODY, SessionAdministration, SessionInfo
+from .storage.administration import (
+    ANYBODY,
+    SessionAdministration,
+    SessionInfo,
+    user_text,
+)
 from .storage.bind import SessionsBind
+from .storage.store import StoredSession
 
 __all__ = ["Session"]
 
@@ -123,7 +133,10 @@ class Session:
         :raises SessionStoreBusyError: on SQLite, the file is locked while this request
             has a transaction open, and so could be waiting for itself. Commit before.
         """
-        return _revoke(lambda sessions, wait: sessions.revoke(handle, user, wait=wait))
+        return _revoke(
+            lambda sessions, wait: sessions.revoke(handle, user, wait=wait),
+            lambda own: own.handle == handle,
+        )
 
     def revoke_user(self, user: object) -> int:
         """End all sessions of a user, such as when the account is closed (OWASP ASVS
@@ -134,7 +147,10 @@ class Session:
         :raises ValueError: it names nobody.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
-        return _revoke(lambda sessions, wait: sessions.revoke_user(user, wait=wait))
+        return _revoke(
+            lambda sessions, wait: sessions.revoke_user(user, wait=wait),
+            lambda own: own.user_id == user_text(user),
+        )
 
     def revoke_others(self) -> int:
         """End all sessions of this request's user but this request's, such as after a
@@ -168,7 +184,9 @@ class Session:
         :return: how many there were.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
-        return _revoke(lambda sessions, wait: sessions.revoke_all(wait=wait))
+        return _revoke(
+            lambda sessions, wait: sessions.revoke_all(wait=wait), lambda own: True
+        )
 
 
 def _interface() -> FlaskSQLAlchemySessionInterface:
@@ -193,15 +211,23 @@ def _current_handle() -> str | None:
     return session.handle if has_request_context() else None
 
 
-def _revoke(work: Callable[[SessionAdministration, bool], T]) -> T:
+def _revoke(
+    work: Callable[[SessionAdministration, bool], T],
+    includes: Callable[[StoredSession], bool] = lambda own: False,
+) -> T:
     """End sessions, without waiting for a lock that this very request may hold.
 
     :param work: called with the administration, and with whether it may wait.
+    :param includes: whether it ends the session that this request has loaded.
     """
     interface = _interface()
     may_wait = not interface.holds_lock()
     try:
-        return work(interface.administration, may_wait)
+        ended = work(interface.administration, may_wait)
+        source = getattr(session, "source", None) if has_request_context() else None
+        if isinstance(source, RequestSource) and source.record is not None:
+            source.has_ended |= bool(ended) and includes(source.record.row)
+        return ended
     except SessionStoreBusyError as error:
         reason = (
             "The SQLite file is locked, and this request has begun a transaction of its"

@@ -292,6 +292,8 @@ class RequestSource:
     cookie: Callable[[Response], None] | None = None
     #: Whether a save was refused, and told of.
     refused: bool = False
+    #: Whether this request has ended the session from outside, as by revoke_user().
+    has_ended: bool = False
     #: The cookie's token, if it opened nothing.
     stale: Stale | None = None
 
@@ -348,7 +350,7 @@ class RequestSource:
 
     def use(self) -> Use:
         """This request's use of the session."""
-        return Use(_now(), self.secrets, self._client)
+        return Use(_now(), self.secrets, self._client, self.has_ended)
 
     def tell_refused(self, user: object, error: SessionError) -> None:
         """Tell of an error, once: the page for it is saved, too.

@@ -97,6 +97,8 @@ class Use:
     secrets: Secrets
     #: Gives what the session is used with; called if something is written.
     client: Callable[[], Client] = Client
+    #: Whether the request itself has ended the session that it had loaded.
+    has_ended: bool = False
 
 
 @dataclass(slots=True, repr=False)
@@ -314,12 +316,16 @@ class Planner:
         return Insert(replace(target, row=row), plan.data, plan.use)
 
     def logs_in(self, plan: Update | Replace) -> bool:
-        """Whether a plan is for another user than the row that it is for, or for a user
-        after ``session.clear()``. It has a new token then.
+        """Whether a plan is for another user than the row that it is for; or for the
+        same one after ``session.clear()``, where the request itself has ended the
+        session before. If others have, what looks like a login may be a change of token
+        made by hand. It has a new token in each case.
         """
         target, loaded = plan.target.row, plan.record.row
-        if target.user_id is None or isinstance(plan, Replace):
-            return target.user_id is not None
+        if target.user_id is None:
+            return False
+        if isinstance(plan, Replace) and plan.use.has_ended:
+            return True
         # The column may lag behind SESSION_USER_KEY; the data do not.
         return target.user_id != loaded.user_id and target.user_id != (
             self._stored_user_id(self._serializer.split(loaded.data))

@@ -347,10 +347,10 @@ class SessionRecords:
             return self._insert(alone, wait)
         except SessionLimitError:
             # The one that is too many may be this browser's own: a double click.
-            handle, user_id = plan.record.row.handle, alone.target.row.user_id
-            if not self.store.delete_moved(handle, user_id, wait=wait):
+            before, user_id = plan.record.row.id, alone.target.row.user_id or ""
+            if not self.store.delete_next(before, user_id, wait=wait):
                 raise
-            self.tell(SessionEnded(handle, user_id, "limit"))
+            self.tell(SessionEnded(None, user_id, "limit"))
             return self._insert(alone, wait)
 
     def _logged_out(self, plan: Contended, left: str | None, wait: bool) -> bool:

@@ -67,8 +67,8 @@ def within_limit(
         with _users_turn(connection, table, user_id), transaction(connection):
             _take_turn(connection, table, user_id)
             written = write(connection)
-            limit.ended = []
             if written:
+                limit.ended = []
                 # A look that finds nothing is the last, and the first one never is: a
                 # session that moves to a new token meanwhile can pass behind the back
                 # of InnoDB's scan.

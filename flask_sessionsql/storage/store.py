@@ -260,7 +260,23 @@ class SessionStore:
             return connection.execute(statement).rowcount
 
         # InnoDB's scan can miss a row that moves meanwhile, once.
-        return any(self.database.run(write, wait=wait) for _ in range(2))
+        return any(
+            self.database.run(write, wait=wait, unsure=UNKNOWN) for _ in range(2)
+        )
+
+    def delete_next(self, id: bytes, user_id: str, *, wait: bool = True) -> bool:
+        """Delete a user's session that has taken the place of the one with the key
+        ``id``. Whether it was there.
+        """
+        columns = self.table.c
+        statement = sa.delete(self.table).where(
+            columns.previous_id == id, columns.user_id == user_id
+        )
+
+        def write(connection: sa.Connection) -> int:
+            return connection.execute(statement).rowcount
+
+        return self.database.run(write, wait=wait) > 0
 
     def dispose(self) -> None:
         """Close the connections, except those that another process opened."""
