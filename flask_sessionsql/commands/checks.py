@@ -251,7 +251,10 @@ def _check_journal(table: _Table) -> Iterator[Finding]:
     run = table.connection.exec_driver_sql
     journal = run("PRAGMA journal_mode").scalar()
     waits = run("PRAGMA synchronous").scalar() or 0
-    how = "at each connection, as the page 'SQLite' of the documentation shows."
+    how = (
+        "at each connection, as the page 'SQLite' of the documentation shows. A file of"
+        " the sessions alone gets there by itself, once nobody is using it."
+    )
     if journal not in ("wal", "memory", "off"):
         problem = (
             f"Its journal is in mode {journal!r}: who writes to the file keeps all"
