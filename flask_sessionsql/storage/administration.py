@@ -302,13 +302,32 @@ class SessionAdministration:
         if after is not None:
             chosen = chosen.where(columns.id > after)
 
+        tried: list[Any] = []
+
         def work(connection: sa.Connection) -> Sequence[Any]:
             with transaction(connection):
                 rows = connection.execute(chosen).all()
+                # If the answer to an earlier try was lost, that may have ended some.
+                tried[:] = [*self._missing(connection, tried, rows), *rows]
                 delete_rows(connection, table, [row.id for row in rows])
-            return rows
+            return tried
 
         return self._database.run(work, wait=wait)
+
+    def _missing(
+        self, connection: sa.Connection, tried: Sequence[Any], found: Sequence[Any]
+    ) -> list[Any]:
+        """Those of an earlier try that are nowhere any more: not where they were, nor
+        under another token.
+        """
+        column = self._database.table.c.handle
+        left = {row.handle: row for row in tried} if tried else {}
+        for row in found if left else ():
+            left.pop(row.handle, None)
+        if not left:
+            return []
+        there = set(connection.scalars(sa.select(column).where(column.in_([*left]))))
+        return [row for handle, row in left.items() if handle not in there]
 
 
 def _can_be_stored(text: object) -> bool:

@@ -28,6 +28,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.test import TestResponse
 
 from flask_sessionsql import (
+    Session,
     SessionStoreUnavailableError,
     SessionTableError,
     SessionValueError,
@@ -226,6 +227,25 @@ def test_a_logout_whose_answer_is_lost_is_one(
     assert client.get_cookie("session") is None
     assert [each.user_id for each in ended] == ["ann"]
     assert rows(app) == []
+
+
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
+def test_an_end_whose_answer_is_lost_is_reported(make_app: MakeApp, cut: Cut) -> None:
+    """Who ends a user's sessions is told how many there were, and so is whoever
+    listens, each once.
+    """
+    app = add_views(make_app(cut.uri))
+    clients = [app.test_client() for _ in range(3)]
+    for client in clients:
+        client.get("/set/_user_id/ann")
+    clients[0].get("/set/a/1")
+    with told_by(session_ended, app) as ended, app.app_context():
+        cut.lose_answer("COMMIT", after=1)  # READ COMMITTED is said before
+        assert Session().revoke_user("ann") == 3
+        assert cut.has_cut
+        assert Session().revoke_user("ann") == 0
+    assert len({each.handle for each in ended}) == len(ended) == 3
+    assert [client.get("/all").json for client in clients] == [{}] * 3
 
 
 def change() -> None:
