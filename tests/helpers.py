@@ -161,7 +161,7 @@ class Cut:
     def __init__(self, uri: str) -> None:
         self._server = sa.make_url(uri)
         self._word: bytes | None = None
-        self._after = 0
+        self._after, self._late = 0, 0.0
         self._threads: list[threading.Thread] = []
         self._clients: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -170,9 +170,13 @@ class Cut:
         self.uri = self._server.set(host="127.0.0.1", port=port).render_as_string(False)
         self._start(self._accept)
 
-    def lose_answer(self, word: str, after: int = 0) -> None:
-        """That to the next statement in which this word is, after so many others."""
-        self._word, self._after = word.encode(), after
+    def lose_answer(self, word: str, after: int = 0, late: float = 0) -> None:
+        """That to the next statement in which this word is, after so many others.
+
+        :param late: seconds after which the server gets the statement; the connection
+            has broken before.
+        """
+        self._word, self._after, self._late = word.encode(), after, late
 
     @property
     def has_cut(self) -> bool:
@@ -222,7 +226,13 @@ class Cut:
                         if self._after == 0:
                             asked.set()
                         self._after -= 1
+                        if asked.is_set() and self._late:
+                            self._word = None
+                            client.shutdown(socket.SHUT_RDWR)
+                            time.sleep(self._late)
                     server.sendall(sent)
+                    if asked.is_set() and self._late:
+                        time.sleep(0.2)  # so that it is run before its client is gone
             with suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
             back.join(10)

@@ -315,6 +315,13 @@ class Planner:
         row = target.row._replace(handle=new_handle(plan.use.now), version=1)
         return Insert(replace(target, row=row), plan.data, plan.use)
 
+    def anew(self, plan: Insert) -> SessionRecord:
+        """What a plan is to store, under another token."""
+        token = new_token(self._config.id_length)
+        place, handle = row_id(plan.use.secrets[0], token), new_handle(plan.use.now)
+        row = plan.target.row._replace(id=place, handle=handle)
+        return replace(plan.target, token=token, row=row)
+
     def logs_in(self, plan: Update | Replace) -> bool:
         """Whether a plan is for another user than the row that it is for; or for the
         same one after ``session.clear()``, where the request itself has ended the

@@ -262,11 +262,19 @@ class SessionRecords:
             ids = row_ids(use.secrets, plan.stale.token)
             if self.store.has_moved(ids, use.now, plan.stale.at - GRACE):
                 return self._dropped(None)
-        limit = self._limit(plan.target, None, use.now)
-        self.store.insert(self._sealed(row, use.secrets), limit, wait=wait)
+        limit, target = self._limit(plan.target, None, use.now), plan.target
+
+        def anew() -> StoredSession:
+            nonlocal target
+            target = self.planner.anew(plan)
+            return self._sealed(target.row, use.secrets)
+
+        row = self._sealed(row, use.secrets)
+        self.store.insert(row, limit, wait=wait, anew=anew)
+        row = target.row
         self.tell(SessionCreated(row.handle, row.user_id))
         self._tell_limited(limit, row)
-        return Outcome(plan.target, plan.data)
+        return Outcome(target, plan.data)
 
     def _touch(self, plan: Touch, wait: bool) -> Outcome:
         try:

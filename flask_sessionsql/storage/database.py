@@ -139,18 +139,28 @@ class SessionDatabase:
         )
 
     def change(
-        self, statement: Statement, values: Mapping[str, Any], *, wait: bool = True
+        self,
+        statement: Statement,
+        values: Mapping[str, Any],
+        *,
+        wait: bool = True,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> int:
         """How many rows a statement writes, with these values for its parameters;
         :data:`UNKNOWN` where it found none after the answer to a first try was lost,
         which may have written them. It raises what :meth:`run` does.
+
+        :param on_lost: as for :meth:`run`; it may change the values.
         """
         if self._direct.is_open() and (wait or not self.locks_whole_database):
-            return self._insist(self._direct.change, statement, values, unsure=UNKNOWN)
+            return self._insist(
+                self._direct.change, statement, values, unsure=UNKNOWN, on_lost=on_lost
+            )
         return self.run(
             lambda connection: connection.execute(statement.clause, values).rowcount,
             wait=wait,
             unsure=UNKNOWN,
+            on_lost=on_lost,
         )
 
     def run(
@@ -159,12 +169,14 @@ class SessionDatabase:
         *,
         wait: bool = True,
         unsure: T | None = None,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> T:
         """What ``work`` returns, which is given a connection. It may be called more
         than once: one statement, or what stands in one :func:`transaction`.
 
         :param wait: whether to wait for a SQLite file that is locked.
         :param unsure: what is returned for 0 after the answer to a first try was lost.
+        :param on_lost: called before another try after the answer to one was lost.
         :raises SessionStoreUnavailableError: the database cannot be used.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         :raises SessionTableError: the table is missing, or another program's.
@@ -175,7 +187,7 @@ class SessionDatabase:
             with self.engine.connect() as connection, _patience(connection, wait):
                 return work(connection)
 
-        return self._insist(attempt, wait=wait, unsure=unsure)
+        return self._insist(attempt, wait=wait, unsure=unsure, on_lost=on_lost)
 
     def _insist(
         self,
@@ -183,6 +195,7 @@ class SessionDatabase:
         *arguments: Any,
         wait: bool = True,
         unsure: T | None = None,
+        on_lost: Callable[[], object] = lambda: None,
     ) -> T:
         """What ``attempt`` returns, which is made again where that can help."""
         self._leave_other_process()
@@ -201,6 +214,7 @@ class SessionDatabase:
                 if is_lost and self._goes_on(lost, until):
                     until = until or time.monotonic() + _SOON
                     lost += 1
+                    on_lost()
                 elif not provided and _blames_schema(error):
                     self._provide_table(error, wait)
                     provided = True

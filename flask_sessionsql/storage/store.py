@@ -8,7 +8,7 @@ is told in :mod:`flask_sessionsql.storage.database`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple
 
@@ -143,20 +143,37 @@ class SessionStore:
         return found is not None
 
     def insert(
-        self, row: StoredSession, limit: UserLimit | None = None, *, wait: bool = True
+        self,
+        row: StoredSession,
+        limit: UserLimit | None = None,
+        *,
+        wait: bool = True,
+        anew: Callable[[], StoredSession] | None = None,
     ) -> bool:
         """Store a new row. Always ``True``: its key is random, so a row that is
         already there is this one, stored by a try whose answer was lost.
 
         :param limit: how many sessions the row's user may have.
+        :param anew: gives the row under another key, for another try after the answer
+            to one was lost. The server may run that one as late as it likes: it is then
+            a row that no token opens.
         :raises SessionLimitError: there are as many already, and the limit refuses
             another one.
         """
+        values, lost = row._asdict(), list[bytes]()
+
+        def on_lost() -> None:
+            if anew is not None:
+                lost.append(values["id"])
+                values.update(anew()._asdict())
+
         try:
-            self._write(self._insert, row._asdict(), row, limit, wait)
+            self._write(self._insert, values, row, limit, wait, on_lost, lost)
         except sa_exc.IntegrityError:
-            if self.load(row.id, row.created_at) is None:
+            if self.load(values["id"], row.created_at) is None:
                 raise
+        for place in lost if limit is None else ():
+            self.delete(place, wait=wait)
         return True
 
     def update(
@@ -289,16 +306,27 @@ class SessionStore:
         row: StoredSession,
         limit: UserLimit | None,
         wait: bool,
+        on_lost: Callable[[], object] = lambda: None,
+        lost: Sequence[bytes] = (),
     ) -> int:
-        """How many rows a statement wrote, under the limit of the row's user."""
-        if limit is None or row.user_id is None:
-            return self.database.change(statement, values, wait=wait)
+        """How many rows a statement wrote, under the limit of the row's user.
+
+        :param lost: the keys of rows that an earlier try may have stored.
+        """
+        user_id = row.user_id
+        if limit is None or user_id is None:
+            return self.database.change(statement, values, wait=wait, on_lost=on_lost)
 
         def write(connection: sa.Connection) -> int:
+            for place in lost:  # which would be one too many
+                connection.execute(self._delete.clause, {"at": place})
             return connection.execute(statement.clause, values).rowcount
 
-        work = within_limit(write, self.table, limit, row.id, row.user_id)
-        return self.database.run(work, wait=wait, unsure=UNKNOWN)
+        def work(connection: sa.Connection) -> int:
+            key = values.get("id", row.id)
+            return within_limit(write, self.table, limit, key, user_id)(connection)
+
+        return self.database.run(work, wait=wait, unsure=UNKNOWN, on_lost=on_lost)
 
 
 # The statements, and what their conditions and values are made of.

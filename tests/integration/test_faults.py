@@ -7,6 +7,7 @@ import io
 import logging
 import pickle
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,7 @@ from tests.conftest import MakeApp, MakeDatabase
 from tests.helpers import Clock, Cut, on, store_of, told_by
 from tests.integration.helpers import (
     add_views,
+    browser_with,
     cookie,
     during,
     rows,
@@ -246,6 +248,31 @@ def test_an_end_whose_answer_is_lost_is_reported(make_app: MakeApp, cut: Cut) ->
         assert Session().revoke_user("ann") == 0
     assert len({each.handle for each in ended}) == len(ended) == 3
     assert [client.get("/all").json for client in clients] == [{}] * 3
+
+
+@pytest.mark.parametrize("late", [0, 0.4], ids=["answer", "late"])
+@pytest.mark.parametrize("most", [None, 1])
+@pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
+def test_a_session_that_is_begun_twice_is_one(
+    make_app: MakeApp, cut: Cut, most: int | None, late: float
+) -> None:
+    """The connection breaks while a login begins a session: it is logged in, once, and
+    after the logout its token opens nothing, though the server has run the first
+    statement since.
+    """
+    app = add_views(make_app(cut.uri, SESSION_MAX_PER_USER=most))
+    assert rows(app) == []
+    client = app.test_client()
+    cut.lose_answer("INSERT", late=late)
+    assert client.get("/set/_user_id/ann").status_code == 200
+    assert cut.has_cut
+    assert client.get("/all").json == {"_user_id": "ann"}
+    held = token(client)
+    client.get("/clear")
+    time.sleep(2 * late)
+    assert browser_with(app, held).get("/all").json == {}
+    # In a transaction that comes late there is nobody to commit it.
+    assert len(rows(app)) == bool(late and most is None)
 
 
 def change() -> None:
