@@ -144,6 +144,8 @@ def events(
 ) -> str | None:
     if isinstance(event, SessionRotated):
         assert_type(event.previous_user_id, str | None)
+    if isinstance(event, SessionMerged):
+        assert_type(event.overwritten, tuple[Any, ...])
     if isinstance(event, SessionRefused):
         return event.reason
     return event.user_id
