@@ -231,8 +231,15 @@ def test_a_logout_whose_answer_is_lost_is_one(
     assert rows(app) == []
 
 
+@pytest.mark.parametrize(
+    ("word", "after"),
+    [("DELETE", 0), ("COMMIT", 1)],  # READ COMMITTED is said before
+    ids=["undone", "done"],
+)
 @pytest.mark.parametrize("backend", on("postgresql", "mariadb"))
-def test_an_end_whose_answer_is_lost_is_reported(make_app: MakeApp, cut: Cut) -> None:
+def test_an_end_whose_answer_is_lost_is_reported(
+    make_app: MakeApp, cut: Cut, word: str, after: int
+) -> None:
     """Who ends a user's sessions is told how many there were, and so is whoever
     listens, each once.
     """
@@ -242,7 +249,7 @@ def test_an_end_whose_answer_is_lost_is_reported(make_app: MakeApp, cut: Cut) ->
         client.get("/set/_user_id/ann")
     clients[0].get("/set/a/1")
     with told_by(session_ended, app) as ended, app.app_context():
-        cut.lose_answer("COMMIT", after=1)  # READ COMMITTED is said before
+        cut.lose_answer(word, after)
         assert Session().revoke_user("ann") == 3
         assert cut.has_cut
         assert Session().revoke_user("ann") == 0

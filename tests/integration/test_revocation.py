@@ -361,6 +361,21 @@ def test_a_double_click_on_a_login(
         assert each.get("/all").json == left
 
 
+def test_a_slow_login_is_refused_where_there_is_no_room(
+    make_app: MakeApp, database_uri: str
+) -> None:
+    """The session that the browser had before is gone, and its user has as many as are
+    allowed, on other devices: 403, and those stay.
+    """
+    config = {"SESSION_MAX_PER_USER": 1, "SESSION_MAX_PER_USER_POLICY": "refuse"}
+    app = add_views(make_app(database_uri, **config))
+    browser, phone = browser_of(app), browser_of(app, "bob")
+    tab = same_browser(browser)
+    assert during(browser, _log_in, lambda: tab.get("/clear")).status_code == 403
+    assert browser.get("/get/_user_id").text == "None"
+    assert phone.get("/get/_user_id").text == "'bob'"
+
+
 STEPS: dict[str, Callable[[], object]] = {
     "read": lambda: session.get("_user_id"),
     "clear": lambda: session.clear(),

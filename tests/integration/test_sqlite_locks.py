@@ -16,7 +16,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_sessionsql import Session, SessionCreated, session_created
 from flask_sessionsql.exceptions import SessionStoreBusyError
 from tests.conftest import MakeApp, MakeDatabase
-from tests.helpers import locked_file
+from tests.helpers import Clock, locked_file
 from tests.integration.helpers import add_views, locked_for_a_while, rows, token, visit
 
 SESSIONS = Session()
@@ -268,6 +268,25 @@ def test_what_is_put_off_is_written_in_order(app: Flask, db: SQLAlchemy) -> None
         assert stored is not None
         assert stored["a"] == last
         assert {"one", "two", "three", last} <= {*stored}
+
+
+def test_use_is_noted_when_the_lock_is_gone(
+    app: Flask, db: SQLAlchemy, clock: Clock
+) -> None:
+    """Of a session that a view has only read, though it holds the lock meanwhile."""
+    client = app.test_client()
+    client.get("/set/a/1")
+    [before] = rows(app)
+    clock.now += 24 * 3600
+
+    def view() -> str:
+        hold_the_lock(db)
+        return str(session["a"])
+
+    assert visit(client, view).text == "1"
+    [after] = rows(app)
+    assert after.last_used_at - before.last_used_at == 24 * 3600
+    assert after.expires_at - before.expires_at == 24 * 3600
 
 
 def test_what_is_put_off_is_tried_each(
