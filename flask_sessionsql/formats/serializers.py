@@ -196,8 +196,8 @@ def _encode_value(value: Any) -> bytes:
     if kind in _PLAIN or (kind in _NESTED and _is_plain(value)):
         try:
             return _encode(value)
-        except (UnicodeEncodeError, OverflowError, RecursionError):
-            pass  # half of a surrogate pair; a number of more than 64 bits; no end
+        except (UnicodeEncodeError, OverflowError):
+            pass  # half of a surrogate pair; a number of more than 64 bits
     return _encode(_pack(value, 1))
 
 
@@ -221,7 +221,7 @@ def _named(error: _RefusedError) -> SessionValueError:
 
 
 #: What stands equally deep in one value, at most, to be looked at in one go. A value
-#: that contains itself twice has twice as much at each step.
+#: that contains itself often has as many times as much at each step.
 _WIDEST = 2**20
 
 
@@ -231,7 +231,7 @@ def _is_plain(value: Any) -> bool:
     stand equally deep in a few calls. Where it says no, wrapping finds out.
     """
     level, depth = [value], 1
-    while depth < MAX_DEPTH and len(level) < _WIDEST:
+    while depth < MAX_DEPTH:
         kinds = set(map(type, level))
         if kinds <= _PLAIN:
             return True
@@ -241,6 +241,8 @@ def _is_plain(value: Any) -> bool:
         # knows of no value where a dictionary is the __dict__ of an object.
         lists = level if kinds == {list} else [x for x in level if type(x) is list]
         dicts = level if kinds == {dict} else [x for x in level if type(x) is dict]
+        if sum(map(len, lists)) + sum(map(len, dicts)) > _WIDEST:
+            return False
         if not _PLAIN.issuperset(map(type, chain.from_iterable(dicts))):
             return False
         values = chain.from_iterable(map(dict.values, dicts))

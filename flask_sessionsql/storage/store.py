@@ -272,14 +272,8 @@ class SessionStore:
         statement = sa.delete(self.table).where(
             columns.handle == handle, columns.previous_id.is_not(None), theirs
         )
-
-        def write(connection: sa.Connection) -> int:
-            return connection.execute(statement).rowcount
-
         # InnoDB's scan can miss a row that moves meanwhile, once.
-        return any(
-            self.database.run(write, wait=wait, unsure=UNKNOWN) for _ in range(2)
-        )
+        return any(self._delete_where(statement, wait) for _ in range(2))
 
     def delete_next(self, id: bytes, user_id: str, *, wait: bool = True) -> bool:
         """Delete a user's session that has taken the place of the one with the key
@@ -289,11 +283,15 @@ class SessionStore:
         statement = sa.delete(self.table).where(
             columns.previous_id == id, columns.user_id == user_id
         )
+        return self._delete_where(statement, wait)
+
+    def _delete_where(self, statement: sa.Delete, wait: bool) -> bool:
+        """Whether a statement deleted anything, or may have, its answer being lost."""
 
         def write(connection: sa.Connection) -> int:
             return connection.execute(statement).rowcount
 
-        return self.database.run(write, wait=wait) > 0
+        return self.database.run(write, wait=wait, unsure=UNKNOWN) != 0
 
     def dispose(self) -> None:
         """Close the connections, except those that another process opened."""

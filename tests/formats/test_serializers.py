@@ -468,7 +468,9 @@ def test_cycles_are_not_plain() -> None:
     data["a"] = {"b": data}
     twice: list[Any] = []
     twice += [twice, twice]
-    for each in ({"a": items}, data, {"a": twice}):
+    often: list[Any] = []
+    often += [often] * 1000
+    for each in ({"a": items}, data, {"a": twice}, {"a": often}):
         assert quickly(each) is slowly(each) is None
 
 

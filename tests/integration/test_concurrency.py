@@ -38,19 +38,18 @@ from tests.integration.helpers import (
 )
 
 
-def test_12_requests_at_once_keep_12_keys(app: Flask, client: FlaskClient) -> None:
-    """Nobody's write is lost when 12 requests that all read the same write at once."""
-    client.get("/set/start/1")
+def twelve_at_once(client: FlaskClient, put: Callable[[int], object]) -> None:
+    """12 requests of one browser that all have read the same, and then ``put``."""
     barrier = threading.Barrier(12)
     local = threading.local()
 
     def view() -> str:
-        session.get("start")
+        session.get("anything")
         barrier.wait(30)
-        session[f"key{local.number}"] = local.number
+        put(local.number)
         return "ok"
 
-    app.extensions["view"] = view
+    client.application.extensions["view"] = view
 
     def job(number: int) -> Callable[[], Any]:
         browser = same_browser(client)
@@ -62,6 +61,12 @@ def test_12_requests_at_once_keep_12_keys(app: Flask, client: FlaskClient) -> No
         return request
 
     assert at_once([job(number) for number in range(12)]) == [200] * 12
+
+
+def test_12_requests_at_once_keep_12_keys(app: Flask, client: FlaskClient) -> None:
+    """Nobody's write is lost when 12 requests that all read the same write at once."""
+    client.get("/set/start/1")
+    twelve_at_once(client, lambda n: session.update({f"key{n}": n}))
     expected = {"start": "1", **{f"key{n}": n for n in range(12)}}
     assert client.get("/all").json == expected
     assert rows(app)[0].version == 13
@@ -108,27 +113,7 @@ def test_12_requests_at_once_keep_12_things(
         return "ok"
 
     visit(client, begin)
-    barrier = threading.Barrier(12)
-    local = threading.local()
-
-    def view() -> str:
-        session.get("old")
-        barrier.wait(30)
-        put(local.number)
-        return "ok"
-
-    app.extensions["view"] = view
-
-    def job(number: int) -> Callable[[], Any]:
-        browser = same_browser(client)
-
-        def request() -> int:
-            local.number = number
-            return browser.get("/run").status_code
-
-        return request
-
-    assert at_once([job(number) for number in range(12)]) == [200] * 12
+    twelve_at_once(client, put)
     assert visit(client, lambda: repr(sorted(found()))).text == repr([*range(12)])
 
 
