@@ -172,7 +172,7 @@ class Session:
             )
         # By the name that it has in the table: after clear() it shows none, and a login
         # takes the row over all the same.
-        facts = session.source.facts()
+        facts = session._source.facts()
         keep = None if facts is None else facts.handle
         return _revoke(
             lambda sessions, wait: sessions.revoke_user(user, keep=keep, wait=wait)
@@ -224,7 +224,7 @@ def _revoke(
     may_wait = not interface.holds_lock()
     try:
         ended = work(interface.administration, may_wait)
-        source = getattr(session, "source", None) if has_request_context() else None
+        source = getattr(session, "_source", None) if has_request_context() else None
         if isinstance(source, RequestSource) and source.record is not None:
             source.has_ended |= bool(ended) and includes(source.record.row)
         return ended

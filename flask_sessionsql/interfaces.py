@@ -337,9 +337,9 @@ class RequestSource:
     def restore(self, session: ServerSideSession) -> None:
         """Let the session be what was read again."""
         if self.record is None:
-            session.settle({})
+            session._settle({})
         else:
-            session.settle(self._interface.records.data(self.record.row))
+            session._settle(self._interface.records.data(self.record.row))
 
     def facts(self) -> SessionFacts | None:
         if self.record is None:
@@ -501,11 +501,11 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             is as it was.
         """
         session = cast(ServerSideSession, session)
-        if session.accessed or session.loaded:
+        if session.accessed or session._loaded:
             vary_by_cookie(response)
-        if not session.loaded:
+        if not session._loaded:
             return
-        source = cast(RequestSource, session.source)
+        source = cast(RequestSource, session._source)
         try:
             self._save(app, session, source)
         except SessionLimitError as error:
@@ -531,12 +531,12 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         session: ServerSideSession,
         source: RequestSource,
     ) -> None:
-        if session.failure is not None:
-            if session or session.cleared:
-                raise session.failure
+        if session._failure is not None:
+            if session or session._cleared:
+                raise session._failure
             return
         if source.record is None and not session:
-            if session.cleared and source.stale is not None:
+            if session._cleared and source.stale is not None:
                 self._forget(app, session, source, source.stale)
             return
         user_key = self.config.user_key
@@ -544,11 +544,11 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             plan = self.records.planner.plan(
                 source.use(),
                 source.record,
-                session.stored_form(),
+                session._stored_form(),
                 empty=not session,
-                cleared=session.cleared,
-                rotates=session.regenerated,
-                can_differ=session.can_differ,
+                cleared=session._cleared,
+                rotates=session._regenerated,
+                can_differ=session._can_differ,
                 stale=source.stale,
             )
             if isinstance(plan, Keep):
@@ -574,7 +574,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         stale: Stale,
     ) -> None:
         """End a session that could not be read, and so looked like none."""
-        session.settle({})
+        session._settle({})
         wait = not self.holds_lock()
         if self.records.forget(source.secrets, stale.token, wait=wait):
             source.cookie = partial(self._clear_cookie, app)
@@ -588,9 +588,9 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     ) -> None:
         """Bring the session, its source and the cookie to what is stored now."""
         before, after, permanent = source.record, outcome.record, session.permanent
-        renewed = session.permanent_changed
+        renewed = session._permanent_changed
         source.record = after
-        session.settle(outcome.data)
+        session._settle(outcome.data)
         if outcome.is_elsewhere:
             source.cookie = None  # The browser may have a new token already.
             return

@@ -119,7 +119,7 @@ class ServerSideSession(SessionMixin):
     #: The error with which reading failed, if it did. From then on the session is an
     #: empty one (so that an error page can be made), and what is written to it is not
     #: saved.
-    failure: Exception | None = None
+    _failure: Exception | None = None
     _data: dict[Any, Any] | None = None
     _permanent: bool | None = None
     _stored_permanent: bool | None = None
@@ -127,45 +127,31 @@ class ServerSideSession(SessionMixin):
     _limit: int | None = None
     #: Whether a key was set or deleted, or something handed out that can change.
     _can_differ = False
+    #: Whether :meth:`clear` was called. What stands in it now is then a new session,
+    #: and needs a new token: whoever knew the old one must not come along
+    #: (CVE-2018-1000519).
     _cleared = False
+    #: Whether :meth:`regenerate` was called.
     _regenerated = False
     _reading = False
 
     def __init__(self, source: SessionSource, *, permanent: bool = True) -> None:
-        self.source = source
+        self._source = source
         self._default_permanent = permanent
 
     # The state that the one who saves it needs.
 
     @property
-    def loaded(self) -> bool:
+    def _loaded(self) -> bool:
         """Whether it was read from its source: touched, in other words."""
         return self._data is not None
 
     @property
-    def cleared(self) -> bool:
-        """Whether :meth:`clear` was called. What stands in it now is then a new
-        session, and needs a new token: whoever knew the old one must not come
-        along (CVE-2018-1000519).
-        """
-        return self._cleared
-
-    @property
-    def regenerated(self) -> bool:
-        """Whether :meth:`regenerate` was called."""
-        return self._regenerated
-
-    @property
-    def can_differ(self) -> bool:
-        """Whether it can differ from what was read. Otherwise it does not."""
-        return self._can_differ
-
-    @property
-    def permanent_changed(self) -> bool:
+    def _permanent_changed(self) -> bool:
         """Whether :attr:`permanent` is not as it was read: the cookie changes."""
         return self._permanent != self._stored_permanent
 
-    def stored_form(self) -> dict[Any, Any]:
+    def _stored_form(self) -> dict[Any, Any]:
         """What is to be stored: the data, with :attr:`permanent` and the end of the
         session if they were set.
         """
@@ -176,7 +162,7 @@ class ServerSideSession(SessionMixin):
             form[EXPIRY_KEY] = self._limit
         return form
 
-    def settle(self, stored: Mapping[Any, Any]) -> None:
+    def _settle(self, stored: Mapping[Any, Any]) -> None:
         """Take over what was stored, so that saving again changes nothing."""
         self._adopt(dict(stored))
         self._cleared = self._regenerated = False
@@ -197,9 +183,9 @@ class ServerSideSession(SessionMixin):
             return {}
         self._reading = True
         try:
-            return self._adopt(self.source.read())
+            return self._adopt(self._source.read())
         except Exception as error:
-            self._data, self.failure = {}, error
+            self._data, self._failure = {}, error
             raise
         finally:
             self._reading = False
@@ -212,7 +198,7 @@ class ServerSideSession(SessionMixin):
         value = data[key]
         if type(value) is Encoded:
             try:
-                value = self.source.decode(value)
+                value = self._source.decode(value)
             except LookupError:
                 self._data, self._permanent, self._limit = {}, None, None
                 raise KeyError(key) from None
@@ -227,7 +213,7 @@ class ServerSideSession(SessionMixin):
         try:
             for key, value in data.items():
                 if type(value) is Encoded:
-                    data[key] = self.source.decode(value)
+                    data[key] = self._source.decode(value)
         except LookupError:
             self._data, self._permanent, self._limit = {}, None, None
         return self._mapping()
@@ -254,7 +240,7 @@ class ServerSideSession(SessionMixin):
         """Whether the session differs from what is stored. Setting it has no
         effect and does no harm: changes are found by comparing.
         """
-        return self._can_differ and self.source.differs(self.stored_form())
+        return self._can_differ and self._source.differs(self._stored_form())
 
     @modified.setter
     def modified(self, value: bool) -> None:
@@ -281,7 +267,7 @@ class ServerSideSession(SessionMixin):
     def _facts(self) -> SessionFacts | None:
         self._mapping()
         # What is written after clear() is another session.
-        return None if self._cleared else self.source.facts()
+        return None if self._cleared else self._source.facts()
 
     @property
     def handle(self) -> str | None:

@@ -68,8 +68,8 @@ def session_of(
 
 
 def reads_of(session: ServerSideSession) -> int:
-    assert isinstance(session.source, Stored)
-    return session.source.reads
+    assert isinstance(session._source, Stored)
+    return session._source.reads
 
 
 class HasKeys:
@@ -472,7 +472,7 @@ TOUCHES: dict[str, Operation] = {
     "permanent": lambda s: s.permanent,
     "set permanent": lambda s: setattr(s, "permanent", False),
     "set the key of permanent": lambda s: put(s, "_permanent", False),
-    "stored form": lambda s: s.stored_form(),
+    "stored form": lambda s: s._stored_form(),
     "handle": lambda s: s.handle,
     "created_at": lambda s: s.created_at,
     "expires_at": lambda s: s.expires_at,
@@ -484,16 +484,16 @@ NO_TOUCHES: dict[str, Operation] = {
     "make": lambda s: None,
     "repr": repr,
     "str": str,
-    "loaded": lambda s: s.loaded,
+    "loaded": lambda s: s._loaded,
     "modified": lambda s: s.modified,
     "set modified": lambda s: setattr(s, "modified", True),
     "accessed": lambda s: s.accessed,
     "set accessed": lambda s: setattr(s, "accessed", True),
-    "cleared": lambda s: s.cleared,
-    "regenerated": lambda s: s.regenerated,
-    "permanent changed": lambda s: s.permanent_changed,
-    "can differ": lambda s: s.can_differ,
-    "failure": lambda s: s.failure,
+    "cleared": lambda s: s._cleared,
+    "regenerated": lambda s: s._regenerated,
+    "permanent changed": lambda s: s._permanent_changed,
+    "can differ": lambda s: s._can_differ,
+    "failure": lambda s: s._failure,
     "isinstance": lambda s: isinstance(s, (SessionMixin, Mapping)),
     "is": lambda s: s is None,
     "fromkeys": lambda s: s.fromkeys("a"),
@@ -508,9 +508,9 @@ def test_the_first_touch_reads(name: str) -> None:
     after that reads it again.
     """
     session = session_of({"b": 1})
-    assert not session.loaded
+    assert not session._loaded
     TOUCHES[name](session)
-    assert session.loaded
+    assert session._loaded
     assert 1 == reads_of(session)
     for touch in (*READING.values(), *WRITING.values()):
         outcome(touch, session)
@@ -522,7 +522,7 @@ def test_what_is_no_touch_reads_nothing(name: str) -> None:
     """Printing a session, and asking for its state, reads nothing."""
     session = session_of({"b": 1})
     NO_TOUCHES[name](session)
-    assert not session.loaded
+    assert not session._loaded
     assert 0 == reads_of(session)
 
 
@@ -584,10 +584,10 @@ def test_permanent_is_the_default_unless_set(default: bool) -> None:
     """permanent is SESSION_PERMANENT until the application sets it."""
     session = session_of(permanent=default)
     assert default is session.permanent
-    assert not session.permanent_changed
+    assert not session._permanent_changed
     session.permanent = not default
     assert session.permanent is not default
-    assert session.permanent_changed
+    assert session._permanent_changed
 
 
 @pytest.mark.parametrize("default", [True, False])
@@ -597,8 +597,8 @@ def test_setting_the_usual_permanent_stores_nothing(default: bool) -> None:
     """
     session = session_of({"a": 1}, permanent=default)
     session.permanent = default
-    assert {"a": 1} == session.stored_form()
-    assert not session.permanent_changed
+    assert {"a": 1} == session._stored_form()
+    assert not session._permanent_changed
     assert not session.modified
 
 
@@ -608,15 +608,15 @@ def test_permanent_is_stored_where_it_is_unusual() -> None:
     """
     session = session_of({"a": 1})
     session.permanent = False
-    assert {"a": 1, "_permanent": False} == session.stored_form()
+    assert {"a": 1, "_permanent": False} == session._stored_form()
     assert session.modified
-    again = session_of(session.stored_form())
+    again = session_of(session._stored_form())
     assert again.permanent is False
-    assert not again.permanent_changed
+    assert not again._permanent_changed
     assert not again.modified
     again.permanent = True
-    assert again.permanent_changed
-    assert {"a": 1} == again.stored_form()
+    assert again._permanent_changed
+    assert {"a": 1} == again._stored_form()
 
 
 @pytest.mark.parametrize(
@@ -627,7 +627,7 @@ def test_permanent_is_a_bool(given: Any, expected: bool) -> None:
     session = session_of()
     session.permanent = given
     assert session.permanent is expected
-    assert {"_permanent": expected} == session.stored_form()
+    assert {"_permanent": expected} == session._stored_form()
     session.permanent = "yes"  # type: ignore[assignment]
     assert session.permanent is True
 
@@ -651,7 +651,7 @@ def test_the_key_of_permanent_is_the_attribute(write: Operation) -> None:
     session = session_of({"a": 1})
     write(session)
     assert session.permanent is False
-    assert session.permanent_changed
+    assert session._permanent_changed
     assert ["a"] == list(session)
     assert "_permanent" not in session
     assert session.get("_permanent") is None
@@ -667,7 +667,7 @@ def test_the_stored_key_of_permanent_is_no_key() -> None:
     assert [("a", 1)] == list(session.items())
     assert session == {"a": 1}
     assert session.permanent is False
-    assert not session.permanent_changed
+    assert not session._permanent_changed
     with pytest.raises(KeyError, match="_permanent"):
         session["_permanent"]
     with pytest.raises(KeyError, match="_permanent"):
@@ -687,16 +687,16 @@ def test_clear_ends_the_session() -> None:
     stored.
     """
     session = session_of({"a": 1, "_permanent": False})
-    assert not session.cleared
+    assert not session._cleared
     session.clear()
-    assert session.cleared
+    assert session._cleared
     assert not session
     assert session.permanent is True
-    assert {} == session.stored_form()
+    assert {} == session._stored_form()
     session["b"] = 2
-    assert session.cleared
-    session.settle({"b": 2})
-    assert not session.cleared
+    assert session._cleared
+    session._settle({"b": 2})
+    assert not session._cleared
 
 
 @pytest.mark.parametrize(
@@ -708,7 +708,7 @@ def test_taking_the_last_key_is_no_clear(empty: Operation) -> None:
     session = session_of({"a": 1})
     empty(session)
     assert not session
-    assert not session.cleared
+    assert not session._cleared
     assert session.modified
 
 
@@ -722,10 +722,10 @@ def test_settle_takes_over_what_was_stored() -> None:
     session.permanent = False
     stored = {"a": 1, "theirs": 3, "b": 2, "_permanent": False}
     source.stored = dict(stored)
-    session.settle(stored)
+    session._settle(stored)
     assert {"a": 1, "theirs": 3, "b": 2} == dict(session)
     assert session.permanent is False
-    assert not session.permanent_changed
+    assert not session._permanent_changed
     assert not session.modified
     assert "_permanent" in stored
     session["c"] = 4
@@ -738,7 +738,7 @@ def test_stored_form_is_a_copy() -> None:
     session = session_of({"a": 1})
     for permanent in (True, False):
         session.permanent = permanent
-        session.stored_form().clear()
+        session._stored_form().clear()
         assert session == {"a": 1}
 
 
@@ -760,17 +760,17 @@ def test_a_failure_is_raised_once(name: str) -> None:
     failure = SessionStoreUnavailableError("it is down")
     source = Stored({"a": 1}, failure=failure)
     session = ServerSideSession(source)
-    assert session.failure is None
+    assert session._failure is None
     with pytest.raises(SessionStoreUnavailableError) as caught:
         TOUCHES[name](session)
     assert failure is caught.value
-    assert failure is session.failure
-    assert session.loaded
+    assert failure is session._failure
+    assert session._loaded
     assert {} == dict(session)
     assert session.permanent is True
     session["flash"] = "Sorry"
     assert session["flash"] == "Sorry"
-    assert failure is session.failure
+    assert failure is session._failure
     assert 1 == source.reads
 
 
@@ -789,8 +789,8 @@ def test_an_interruption_is_no_failure() -> None:
     session = ServerSideSession(Interrupted({"a": 1}))
     with pytest.raises(KeyboardInterrupt):
         len(session)
-    assert session.failure is None
-    assert not session.loaded
+    assert session._failure is None
+    assert not session._loaded
     assert session == {"a": 1}
 
 
@@ -818,12 +818,12 @@ def test_new_cannot_be_set() -> None:
 def test_regenerate_is_asked_for_once() -> None:
     """It is noted until the session is saved, and is no change of the data."""
     session = session_of({"a": 1})
-    assert not session.regenerated
+    assert not session._regenerated
     session.regenerate()
-    assert session.regenerated
+    assert session._regenerated
     assert not session.modified
-    session.settle({"a": 1})
-    assert not session.regenerated
+    session._settle({"a": 1})
+    assert not session._regenerated
 
 
 def test_an_end_is_stored_and_not_shown() -> None:
@@ -835,14 +835,14 @@ def test_an_end_is_stored_and_not_shown() -> None:
     session.set_expiry(now + timedelta(hours=1))
     assert ["a"] == list(session)
     assert session.modified
-    stored = session.stored_form()
+    stored = session._stored_form()
     assert math.ceil((now + timedelta(hours=1)).timestamp()) == stored.pop(EXPIRY_KEY)
     assert {"a": 1} == stored
     session.set_expiry(None)
-    assert {"a": 1} == session.stored_form()
+    assert {"a": 1} == session._stored_form()
     session.set_expiry(timedelta(hours=1))
     session.clear()
-    assert {} == session.stored_form()
+    assert {} == session._stored_form()
 
 
 def test_an_end_shows_at_once() -> None:
@@ -882,10 +882,10 @@ def test_an_end_that_cannot_be(when: datetime | timedelta, why: str) -> None:
     """
     session = session_of({"a": 1})
     session.set_expiry(timedelta(hours=1))
-    before = session.stored_form()
+    before = session._stored_form()
     with pytest.raises(ValueError, match=why):
         session.set_expiry(when)
-    assert before == session.stored_form()
+    assert before == session._stored_form()
 
 
 @pytest.mark.parametrize(
@@ -931,10 +931,10 @@ def test_flask_session_is_the_session(shop: Flask) -> None:
         behind = flask_session._get_current_object()  # type: ignore[attr-defined]
         assert isinstance(behind, ServerSideSession)
         assert isinstance(flask_session, SessionMixin)
-        assert not behind.loaded
+        assert not behind._loaded
         assert "<ServerSideSession (not loaded)>" == repr(flask_session)
         assert not flask_session
-        assert behind.loaded
+        assert behind._loaded
 
 
 # The statement looks at the proxy's own type, which says that it is no mapping.
@@ -1010,7 +1010,7 @@ BASKET = {"name": "ann", "basket": [["tea", 1], ["milk", 2]], "seen": 7}
         (lambda s: s.handle, []),
         (lambda s: s.permanent, []),
         (lambda s: s.modified, []),
-        (lambda s: s.stored_form(), []),
+        (lambda s: s._stored_form(), []),
         (lambda s: s.__setitem__("seen", 8), []),
         (lambda s: s.pop("seen"), [7]),
         (lambda s: s.clear(), []),
@@ -1069,7 +1069,7 @@ def test_a_session_that_cannot_be_decoded_is_empty() -> None:
         assert not use(session)
         assert (len(session), session.permanent, [*session]) == (0, True, [])
         session["new"] = 1
-        assert {"new": 1} == session.stored_form()
+        assert {"new": 1} == session._stored_form()
     with pytest.raises(KeyError):
         ServerSideSession(Damaged(BASKET))["name"]
 
@@ -1130,6 +1130,6 @@ def test_what_is_stored_is_what_a_dictionary_would_be(
         DEEDS[step](session, key, copy.deepcopy(value))
         DEEDS[step](plain, key, copy.deepcopy(value))
     expected = serializer.dumps(plain)
-    assert expected == serializer.dumps(session.stored_form())
+    assert expected == serializer.dumps(session._stored_form())
     assert session.modified == (expected != serializer.dumps(data))
     assert plain == session

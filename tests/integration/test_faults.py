@@ -824,7 +824,7 @@ def test_no_token_is_ever_logged_or_shown(
     def look() -> str:
         opened: Any = session._get_current_object()  # type: ignore[attr-defined]
         opened.get("secret")
-        return repr((opened, opened.source.record, app.session_interface))
+        return repr((opened, opened._source.record, app.session_interface))
 
     shown = []
     for path in ("/set/secret/hush", "/get/secret", "/set/_user_id/5", "/run"):
