@@ -303,6 +303,8 @@ class RequestSource:
         self._interface = interface
         self._app = app
         self._request = request
+        #: When the request came, in seconds since 1970.
+        self._began = _now()
 
     @cached_property
     def secrets(self) -> list[str | bytes]:
@@ -316,7 +318,7 @@ class RequestSource:
         now = _now()
         found = self._interface.records.find(self.secrets, token, now)
         if found is None:
-            self.stale = Stale(token, now)
+            self.stale = Stale(token, self._began)
             return {}
         self.record, data = found
         return data
@@ -328,7 +330,7 @@ class RequestSource:
             # As if it had been found out when the row was loaded.
             record = cast(SessionRecord, self.record)
             self._interface.records.tell_unreadable(record.row, error)
-            self.stale, self.record = Stale(record.token, _now()), None
+            self.stale, self.record = Stale(record.token, self._began), None
             raise LookupError("The session cannot be read.") from error
 
     def differs(self, data: Mapping[Any, Any]) -> bool:
@@ -535,12 +537,13 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             if session or session._cleared:
                 raise session._failure
             return
-        if source.record is None and not session:
-            if session._cleared and source.stale is not None:
-                self._forget(app, session, source, source.stale)
-            return
         user_key = self.config.user_key
         try:
+            logs_out = session._cleared or session._missed(user_key)
+            if logs_out and source.stale is not None:
+                self._forget(app, source, source.stale, session._cleared)
+            if source.record is None and not session:
+                return
             plan = self.records.planner.plan(
                 source.use(),
                 source.record,
@@ -569,14 +572,17 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     def _forget(
         self,
         app: Flask,
-        session: ServerSideSession,
         source: RequestSource,
         stale: Stale,
+        cleared: bool,
     ) -> None:
-        """End a session that could not be read, and so looked like none."""
-        session._settle({})
+        """A logout with a token that opened nothing: end what cannot be read, and so
+        looks like no session, or what has moved to a new token just now.
+        """
         wait = not self.holds_lock()
-        if self.records.forget(source.secrets, stale.token, wait=wait):
+        forget = self.records.forget
+        if forget(source.secrets, stale, _now(), cleared=cleared, wait=wait):
+            source.stale = None
             source.cookie = partial(self._clear_cookie, app)
 
     def _settle(

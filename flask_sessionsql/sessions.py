@@ -133,6 +133,8 @@ class ServerSideSession(SessionMixin):
     _cleared = False
     #: Whether :meth:`regenerate` was called.
     _regenerated = False
+    #: The keys that pop() was to take out and that were not there.
+    _popped: frozenset[Any] = frozenset()
     _reading = False
 
     def __init__(self, source: SessionSource, *, permanent: bool = True) -> None:
@@ -150,6 +152,10 @@ class ServerSideSession(SessionMixin):
     def _permanent_changed(self) -> bool:
         """Whether :attr:`permanent` is not as it was read: the cookie changes."""
         return self._permanent != self._stored_permanent
+
+    def _missed(self, key: Any) -> bool:
+        """Whether :meth:`pop` was to take out a key that was not there."""
+        return key in self._popped
 
     def _stored_form(self) -> dict[Any, Any]:
         """What is to be stored: the data, with :attr:`permanent` and the end of the
@@ -409,6 +415,12 @@ class ServerSideSession(SessionMixin):
             self._to_change().update(new)  # at once, and not key by key
         else:
             super().update(*args, **kwargs)
+
+    def pop(self, key: Any, *default: Any, **named: Any) -> Any:
+        """As :meth:`dict.pop`."""
+        if key not in self._mapping():
+            self._popped |= {key}
+        return super().pop(key, *default, **named)
 
     def popitem(self) -> tuple[Any, Any]:
         """As :meth:`dict.popitem`: the last item."""

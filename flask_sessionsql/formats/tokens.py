@@ -1,35 +1,83 @@
 """Tokens: what the browser holds, and the row key that is derived from it.
 
-A token is random and means nothing. The database never holds it, only
-``HMAC-SHA-256(SECRET_KEY, token)``, so that a copy of the table logs nobody in
+A token opens by being random: ``SESSION_ID_LENGTH`` bytes of it are. The database never
+holds it, only ``HMAC-SHA-256(SECRET_KEY, token)``, so that a copy of the table logs
+nobody in
 (OWASP ASVS 5.0, 7.2.3 and 11.5.1; Session Management Cheat Sheet, "Session ID
 Content"). Looking a row up by a keyed hash also leaves an attacker nothing to
 measure: the comparison's timing speaks of the hash, which cannot be steered
 (CVE-2019-16782).
+
+A token that does not open anything may have done so a moment ago, when another request
+of the same browser gave the session a new one. So each ends with two short marks, which
+open nothing either. All tokens of a session have the same **line**, however often the
+token changes: it tells late requests from strangers. The **seal** says for which user
+the token was made: whoever was logged in with an earlier token may still log out with
+it, and whoever has a visitor's token may not log out the user that the visitor became.
 """
 
 from __future__ import annotations
 
+import base64
 import hmac
 import re
 import secrets
 from collections.abc import Iterable
 from functools import lru_cache
 
-__all__ = ["is_token", "new_handle", "new_token", "row_id"]
+__all__ = ["is_of_user", "is_token", "line_ids", "new_handle", "new_token", "row_id"]
 
-#: 16 to 256 bytes in URL-safe base64: every length that ``SESSION_ID_LENGTH`` permits,
-#: whatever it is now, so that changing the setting ends nobody's session. No shorter
-#: one can come from it, and a longer one need not be hashed.
-_TOKEN = re.compile("[A-Za-z0-9_-]{22,342}")
+#: The bytes of a line and of a seal, and their characters in base64.
+_MARK_BYTES, _MARK = 9, 12
+#: 16 to 256 bytes in URL-safe base64, with their marks or without: every length that
+#: ``SESSION_ID_LENGTH`` permits, whatever it is now, so that changing the setting ends
+#: nobody's session. No shorter one can come from it, and a longer one need not be
+#: hashed.
+_TOKEN = re.compile(f"[A-Za-z0-9_-]{{22,{342 + 2 * _MARK}}}")
 
 #: The base 32 that sorts as the numbers do (RFC 4648, section 7), for each byte.
 _DIGITS = b"0123456789abcdefghijklmnopqrstuv" * 8
 
 
-def new_token(nbytes: int) -> str:
-    """A new random token of ``nbytes`` bytes, in URL-safe base64."""
-    return secrets.token_urlsafe(nbytes)
+def new_token(
+    nbytes: int, key: str | bytes, user_id: str | None, before: str | None = None
+) -> str:
+    """A new token, in URL-safe base64: ``nbytes`` random bytes, and its marks.
+
+    :param key: the current ``SECRET_KEY``.
+    :param user_id: who is logged in with it; ``None`` for nobody.
+    :param before: a token of the line that it is in; ``None`` for a line of its own.
+    """
+    line = secrets.token_urlsafe(_MARK_BYTES) if before is None else _line(before)
+    token = secrets.token_urlsafe(nbytes) + line
+    return token + _seal(key, token, user_id)
+
+
+def _line(token: str) -> str:
+    # One that somebody has made up may be too short to have any.
+    return token[-2 * _MARK : -_MARK].rjust(_MARK, "-")
+
+
+def _seal(key: str | bytes, token: str, user_id: str | None) -> str:
+    """The seal that belongs after ``token``."""
+    keyed = _keyed(key).copy()
+    # A NUL is in no token, so this is the hash of none.
+    keyed.update(f"{token}\0{user_id or ''}".encode())
+    return base64.urlsafe_b64encode(keyed.digest()[:_MARK_BYTES]).decode("ascii")
+
+
+def is_of_user(keys: Iterable[str | bytes], token: str, user_id: str) -> bool:
+    """Whether ``token`` was made, under one of the keys, for a user."""
+    token, seal = token[:-_MARK], token[-_MARK:]
+    seals = [_seal(key, token, user_id) for key in keys]
+    return any(hmac.compare_digest(seal, each) for each in seals)
+
+
+def line_ids(keys: Iterable[str | bytes], token: str) -> list[bytes]:
+    """What a row has as ``previous_id`` after a change of a token of this line: 32
+    bytes a key, in the order of the keys.
+    """
+    return row_ids(keys, _line(token))
 
 
 def is_token(text: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ..config import SessionConfig
 from ..exceptions import SessionTooLargeError, SessionValueError
 from ..formats.serializers import Serializer
-from ..formats.tokens import new_handle, new_token, row_id
+from ..formats.tokens import line_ids, new_handle, new_token, row_id
 from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, Encoded
 from ..storage.store import StoredSession
 from ..storage.tables import MAX_USER_ID
@@ -60,8 +60,8 @@ class Client(NamedTuple):
 
 @dataclass(slots=True)
 class Stale:
-    """A token that came with a request and opened nothing, and when that was tried, in
-    seconds since 1970.
+    """A token that came with a request and opened nothing, and when the request came,
+    in seconds since 1970.
     """
 
     token: str
@@ -253,9 +253,11 @@ class Planner:
                 return Keep(record, data)
             raise
         if record is None:
-            return Insert(self._begun(use, data, payload), data, use, stale)
+            came_with = None if stale is None else stale.token
+            target = self._begun(use, data, payload, came_with)
+            return Insert(target, data, use, stale)
         if cleared:
-            target = self._begun(use, data, payload, record.row.id)
+            target = self._begun(use, data, payload, record.token, moves=True)
             return Replace(record, target, data, use)
         if rotates or payload != record.row.data:
             change = Change(record, data, use, rotates)
@@ -311,16 +313,21 @@ class Planner:
 
     def alone(self, plan: Update | Replace) -> Insert:
         """A plan for a row that is gone, as one for a new session."""
-        target = plan.target
-        row = target.row._replace(handle=new_handle(plan.use.now), version=1)
-        return Insert(replace(target, row=row), plan.data, plan.use)
+        return Insert(self.anew(plan), plan.data, plan.use)
 
-    def anew(self, plan: Insert) -> SessionRecord:
-        """What a plan is to store, under another token."""
-        token = new_token(self._config.id_length)
-        place, handle = row_id(plan.use.secrets[0], token), new_handle(plan.use.now)
-        row = plan.target.row._replace(id=place, handle=handle)
-        return replace(plan.target, token=token, row=row)
+    def anew(self, plan: Insert | Update | Replace) -> SessionRecord:
+        """What a plan is to store, as a new session under another token."""
+        use, target = plan.use, plan.target
+        token = self._new_token(use, target.row.user_id, target.token)
+        row = target.row._replace(
+            id=row_id(use.secrets[0], token), handle=new_handle(use.now), version=1
+        )
+        return replace(target, token=token, row=row)
+
+    def _new_token(
+        self, use: Use, user_id: str | None, before: str | None = None
+    ) -> str:
+        return new_token(self._config.id_length, use.secrets[0], user_id, before)
 
     def logs_in(self, plan: Update | Replace) -> bool:
         """Whether a plan is for another user than the row that it is for; or for the
@@ -345,20 +352,27 @@ class Planner:
         use: Use,
         data: Mapping[Any, Any],
         payload: bytes,
-        previous_id: bytes | None = None,
+        before: str | None,
+        *,
+        moves: bool = False,
     ) -> SessionRecord:
         """A new session.
 
         :param payload: ``data``, serialized.
-        :param previous_id: the key of the row that it takes.
+        :param before: the token that came with the request, if any.
+        :param moves: whether it takes the row of the session that had this token.
         """
         self._check_size(data, payload, 0)
-        token = new_token(self._config.id_length)
+        user_id = self._user_id(data)
+        # A login is no stranger to requests that are under way with a token that has
+        # opened nothing. A visitor is one: more of them may come with it.
+        is_known = before is not None and (moves or user_id is not None)
+        token = self._new_token(use, user_id, before if is_known else None)
         address, user_agent = use.client()
         row = StoredSession(
             id=row_id(use.secrets[0], token),
             handle=new_handle(use.now),
-            user_id=self._user_id(data),
+            user_id=user_id,
             data=payload,
             version=1,
             created_at=use.now,
@@ -366,7 +380,7 @@ class Planner:
             last_used_at=use.now,
             address=address,
             user_agent=user_agent,
-            previous_id=previous_id,
+            previous_id=_line_id(use, token) if is_known else None,
         )
         return SessionRecord(token, row, True)
 
@@ -397,7 +411,7 @@ class Planner:
             # A login: the absolute lifetime asks for one now and then, so it begins
             # with one (OWASP ASVS 5.0, 7.3.2).
             row = row._replace(created_at=change.use.now)
-        token = token or new_token(self._config.id_length)
+        token = token or self._new_token(change.use, user_id, record.token)
         return self._written(change.use, record, token, row, data)
 
     def _written(
@@ -422,7 +436,7 @@ class Planner:
             last_used_at=_latest(row, use.now),
             address=address,
             user_agent=user_agent,
-            previous_id=None if place == row.id else row.id,
+            previous_id=None if place == row.id else _line_id(use, token),
         )
         return SessionRecord(token, row, True)
 
@@ -536,6 +550,11 @@ class Planner:
                 f" {MAX_USER_ID} characters of text without NUL; it has {len(text)}.",
             )
         return text
+
+
+def _line_id(use: Use, token: str) -> bytes:
+    (found,) = line_ids(use.secrets[:1], token)
+    return found
 
 
 def _latest(row: StoredSession, now: int) -> int:

@@ -24,7 +24,7 @@ from ..exceptions import (
 )
 from ..formats.encryption import Encryption
 from ..formats.serializers import Serializer
-from ..formats.tokens import row_id, row_ids
+from ..formats.tokens import is_of_user, line_ids, row_id, row_ids
 from ..sessions import EXPIRY_KEY, HIDDEN_KEYS
 from ..signals import (
     EndReason,
@@ -37,7 +37,7 @@ from ..signals import (
     Tell,
 )
 from ..storage.limits import UserLimit
-from ..storage.store import SessionStore, StoredSession
+from ..storage.store import MovedSession, SessionStore, StoredSession
 from ..storage.tables import LAST_SECOND
 from .planning import (
     Clear,
@@ -50,6 +50,7 @@ from .planning import (
     Replace,
     Secrets,
     SessionRecord,
+    Stale,
     Touch,
     Update,
 )
@@ -254,14 +255,13 @@ class SessionRecords:
 
     def _insert(self, plan: Insert, wait: bool) -> Outcome:
         use, row = plan.use, plan.target.row
-        if plan.stale is not None and row.user_id is None:
-            # The token may have opened the session that another request of this
-            # browser has moved just now. Were a new session begun, its cookie would
-            # take the place of the moved one's, and log the browser out. A login is
-            # no accident: the answer to the one before may have been lost.
-            ids = row_ids(use.secrets, plan.stale.token)
-            if self.store.has_moved(ids, use.now, plan.stale.at - GRACE):
-                return self._dropped(None)
+        stale = plan.stale if row.user_id is None else None
+        if stale is not None and self._moved(use.secrets, stale, use.now):
+            # The token has opened the session that other requests of this browser have
+            # moved just now. Were a new session begun, its cookie would take the place
+            # of the moved one's, and log the browser out. A login is no accident: the
+            # answer to the one before may have been lost.
+            return self._dropped(None)
         limit, target = self._limit(plan.target, None, use.now), plan.target
 
         def anew() -> StoredSession:
@@ -355,8 +355,9 @@ class SessionRecords:
             return self._insert(alone, wait)
         except SessionLimitError:
             # The one that is too many may be this browser's own: a double click.
-            before, user_id = plan.record.row.id, alone.target.row.user_id or ""
-            if not self.store.delete_next(before, user_id, wait=wait):
+            line = line_ids(plan.use.secrets, plan.record.token)
+            user_id = alone.target.row.user_id or ""
+            if not self.store.delete_line(line, user_id, wait=wait):
                 raise
             self.tell(SessionEnded(None, user_id, "limit"))
             return self._insert(alone, wait)
@@ -375,13 +376,55 @@ class SessionRecords:
         self._tell_ended(plan.record, "cleared")
         return True
 
-    def forget(self, secrets: Secrets, token: str, *, wait: bool = True) -> bool:
-        """End what a token opens, be it readable or not. Whether there was anything."""
-        places = row_ids(secrets, token)
-        gone = any(self.store.delete(place, wait=wait) for place in places)
-        if gone:
-            self.tell(SessionEnded(None, None, "cleared"))
-        return gone
+    def forget(
+        self,
+        secrets: Secrets,
+        stale: Stale,
+        now: int,
+        *,
+        cleared: bool = True,
+        wait: bool = True,
+    ) -> bool:
+        """End what a token opens, be it readable or not, or opened a moment ago: the
+        session that has moved on since, if it is the same user's. Whether there was
+        anything.
+
+        :param cleared: whether to end it also if it is nobody's.
+        """
+        for place in row_ids(secrets, stale.token) if cleared else ():
+            if self.store.delete(place, wait=wait):
+                self.tell(SessionEnded(None, None, "cleared"))
+                return True
+        for _ in range(MAX_TRIES):
+            ended = [
+                row
+                for row in self._moved(secrets, stale, now)
+                if (
+                    cleared
+                    if row.user_id is None
+                    else is_of_user(secrets, stale.token, row.user_id)
+                )
+            ]
+            # One that is moved again meanwhile is looked for again.
+            left = [row for row in ended if not self.store.delete(row.id, wait=wait)]
+            for row in ended:
+                if row not in left:
+                    self.tell(SessionEnded(row.handle, row.user_id, "cleared"))
+            if not left:
+                return bool(ended)
+        raise SessionConflictError(
+            f"The session of a late logout was moved by others at each of {MAX_TRIES}"
+            " tries to end it."
+        )
+
+    def _moved(self, secrets: Secrets, stale: Stale, now: int) -> list[MovedSession]:
+        """The live sessions that have moved away from a token, and may have done so
+        while the request was under way.
+        """
+        token = stale.token
+        moved = self.store.moved(line_ids(secrets, token), now, stale.at - GRACE)
+        # Not the one that it opens, and that cannot be read.
+        return [row for row in moved if row.id not in row_ids(secrets, token)]
 
     def _sealed(self, row: StoredSession, secrets: Secrets) -> StoredSession:
         """``row`` as it is to be stored."""

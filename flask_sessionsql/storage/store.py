@@ -19,7 +19,7 @@ from .database import UNKNOWN, SessionDatabase
 from .driver import Statement
 from .limits import UserLimit, within_limit
 
-__all__ = ["SessionStore", "StoredSession"]
+__all__ = ["MovedSession", "SessionStore", "StoredSession"]
 
 #: What every change of a session writes, and what a change of its key does besides.
 _USED = ("last_used_at", "address", "user_agent")
@@ -69,6 +69,14 @@ class StoredSession(NamedTuple):
         return f"<StoredSession {self.handle!r}>"
 
 
+class MovedSession(NamedTuple):
+    """What tells one session from another, of one whose token has changed."""
+
+    id: bytes
+    handle: str
+    user_id: str | None
+
+
 #: A column's new value, as a parameter.
 _PARAMETER = {name: f"new_{name}" for name in StoredSession._fields}
 
@@ -113,9 +121,9 @@ class SessionStore:
         self._touch = Statement(_touch_row(table))
         self._delete = Statement(delete)
         self._delete_loaded = Statement(delete.where(as_loaded))
-        self._has_moved = sa.select(sa.literal(1)).where(
-            table.c.last_used_at > sa.bindparam("since"), _is_live(table)
-        )
+        self._moved = sa.select(
+            *(table.c[name] for name in MovedSession._fields)
+        ).where(table.c.last_used_at > sa.bindparam("since"), _is_live(table))
 
     @property
     def locks_whole_database(self) -> bool:
@@ -131,16 +139,19 @@ class SessionStore:
         row = self.database.first(self._load, {"at": id, "now": now})
         return None if row is None else StoredSession(id, *row)
 
-    def has_moved(self, ids: Iterable[bytes], now: int, since: int) -> bool:
-        """Whether a session that had one of these keys has moved to a new token: a live
-        one that was used after ``since``.
+    def moved(self, line: Iterable[bytes], now: int, since: int) -> list[MovedSession]:
+        """The live sessions that have moved to a new token and were used after
+        ``since``.
+
+        :param line: what they can have as ``previous_id``.
         """
-        moved = self._has_moved.where(self.table.c.previous_id.in_(list(ids)))
+        moved = self._moved.where(self.table.c.previous_id.in_(list(line)))
         parameters = {"now": now, "since": since}
-        found = self.database.run(
-            lambda connection: connection.execute(moved, parameters).first()
+        return self.database.run(
+            lambda connection: [
+                MovedSession(*row) for row in connection.execute(moved, parameters)
+            ]
         )
-        return found is not None
 
     def insert(
         self,
@@ -275,13 +286,17 @@ class SessionStore:
         # InnoDB's scan can miss a row that moves meanwhile, once.
         return any(self._delete_where(statement, wait) for _ in range(2))
 
-    def delete_next(self, id: bytes, user_id: str, *, wait: bool = True) -> bool:
-        """Delete a user's session that has taken the place of the one with the key
-        ``id``. Whether it was there.
+    def delete_line(
+        self, line: Iterable[bytes], user_id: str, *, wait: bool = True
+    ) -> bool:
+        """Delete a user's sessions that have moved to a new token. Whether there were
+        any.
+
+        :param line: what they can have as ``previous_id``.
         """
         columns = self.table.c
         statement = sa.delete(self.table).where(
-            columns.previous_id == id, columns.user_id == user_id
+            columns.previous_id.in_(list(line)), columns.user_id == user_id
         )
         return self._delete_where(statement, wait)
 

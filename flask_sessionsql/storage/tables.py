@@ -124,8 +124,9 @@ def sessions_table(
     ``address``             where it was last used from, if ``SESSION_RECORD_CLIENT``
                             is on
     ``user_agent``          what it was last used with, likewise
-    ``previous_id``         the ``id`` before the last change of token: who comes with
-                            that token is late, and not a stranger
+    ``previous_id``         filled once the token has changed: the keyed hash, 32 bytes,
+                            of what all tokens of the session have in common; who comes
+                            with an earlier one is late, and not a stranger
     ``purge_at``            when the purge looks at the row next: ``expires_at`` as it
                             was at the last look or, before one, at first
     ======================= ===================================================

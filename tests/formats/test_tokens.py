@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from flask_sessionsql import SessionConfigError
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.tokens import (
+    is_of_user,
     is_token,
+    line_ids,
     new_handle,
     new_token,
     row_id,
@@ -20,14 +22,17 @@ from flask_sessionsql.formats.tokens import (
 
 NOW = 1_763_883_600
 TOKEN = "k2bS0dmVqQZtCz8WnKxP5g"
+KEY = "a key"
 
 
 @pytest.mark.parametrize(
-    ("nbytes", "expected"), [(16, 22), (32, 43), (64, 86), (256, 342)]
+    ("nbytes", "expected"), [(16, 46), (32, 67), (64, 110), (256, 366)]
 )
 def test_a_token_has_the_bytes_asked_for(nbytes: int, expected: int) -> None:
-    """A token is that many bytes in URL-safe base64, which every cookie can hold."""
-    token = new_token(nbytes)
+    """A token is that many random bytes and 18 for its marks in URL-safe base64, which
+    every cookie can hold.
+    """
+    token = new_token(nbytes, KEY, "ann")
     assert expected == len(token)
     assert re.fullmatch("[A-Za-z0-9_-]+", token)
     assert is_token(token)
@@ -43,23 +48,24 @@ def is_permitted(nbytes: int) -> bool:
 
 
 def test_a_token_has_a_permitted_length() -> None:
-    """A token has the shape of one exactly where SESSION_ID_LENGTH permits its bytes:
-    128 bits at least (OWASP ASVS 5.0, 7.2.3), and so few that the cookie fits.
+    """A token has the shape of one where SESSION_ID_LENGTH permits its bytes: 128 bits
+    at least (OWASP ASVS 5.0, 7.2.3), and so few that the cookie fits.
     """
     permitted = [nbytes for nbytes in range(1, 400) if is_permitted(nbytes)]
     assert [*range(16, 257)] == permitted
-    assert permitted == [n for n in range(1, 400) if is_token(new_token(n))]
+    assert all(is_token(new_token(n, KEY, None)) for n in permitted)
+    assert not is_token(new_token(257, KEY, None))
 
 
 def test_tokens_and_handles_do_not_repeat() -> None:
     """No two tokens are the same, nor two handles."""
-    assert 1_000 == len({new_token(16) for _ in range(1_000)})
+    assert 1_000 == len({new_token(16, KEY, None, TOKEN) for _ in range(1_000)})
     assert 1_000 == len({new_handle(NOW) for _ in range(1_000)})
 
 
 def test_tokens_use_the_whole_alphabet() -> None:
     """Every character of the alphabet turns up in tokens."""
-    assert 64 == len(set("".join(new_token(32) for _ in range(1_000))))
+    assert 64 == len(set("".join(new_token(32, KEY, None) for _ in range(1_000))))
 
 
 def test_a_handle_is_the_same_in_every_collation() -> None:
@@ -94,7 +100,36 @@ def test_handles_use_the_whole_alphabet() -> None:
 @given(st.integers(16, 256))
 def test_tokens_of_every_length_are_tokens(nbytes: int) -> None:
     """A token of any permitted length is one, whatever the setting is now."""
-    assert is_token(new_token(nbytes))
+    token = new_token(nbytes, KEY, "ann")
+    assert is_token(token)
+    assert is_token(new_token(nbytes, KEY, None, token))
+
+
+def test_all_tokens_of_a_session_are_in_one_line() -> None:
+    """However often the token has changed, and whoever is logged in; and in the line
+    of no other session.
+    """
+    keys = ["new", "old"]
+    first = new_token(32, "old", None)
+    last = new_token(16, "new", "bob", new_token(64, "old", "ann", first))
+    assert line_ids(keys, first) == line_ids(keys, last)
+    assert not {*line_ids(keys, first)} & {*line_ids(keys, new_token(32, "new", None))}
+    assert not {*line_ids(keys, first)} & {*row_ids(keys, first)}
+
+
+def test_a_token_tells_for_whom_it_was_made() -> None:
+    """Under any of the keys; whoever changes something of it, changes that, too."""
+    token = new_token(32, "old", "ann")
+    assert is_of_user(["new", "old"], token, "ann")
+    assert not is_of_user(["new", "old"], token, "bob")
+    assert not is_of_user(["new"], token, "ann")
+    assert not is_of_user(["old"], new_token(32, "old", None), "ann")
+    assert not is_of_user(["old"], new_token(32, "old", None, token), "ann")
+    for place in range(len(token)):
+        other = "A" if token[place] != "A" else "B"
+        changed = token[:place] + other + token[place + 1 :]
+        assert not is_of_user(["old"], changed, "ann")
+    assert not is_of_user(["old"], "x" * 22, "ann")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +138,7 @@ def test_tokens_of_every_length_are_tokens(nbytes: int) -> None:
         "",
         "x",
         TOKEN[:-1],  # too short by one
-        "x" * 343,  # too long by one
+        "x" * 367,  # too long by one
         "x" * 1_000_000,
         TOKEN + "=",
         TOKEN + "\n",
@@ -129,7 +164,7 @@ def test_what_is_no_token(text: str) -> None:
     assert is_token(text) is False
 
 
-@pytest.mark.parametrize("text", [TOKEN, "x" * 22, "x" * 342, "_" * 40, "-" * 40])
+@pytest.mark.parametrize("text", [TOKEN, "x" * 22, "x" * 366, "_" * 40, "-" * 40])
 def test_what_is_a_token(text: str) -> None:
     """Whatever has the length and the alphabet has the shape of a token."""
     assert is_token(text) is True

@@ -705,7 +705,7 @@ MALFORMED = [
     "",
     "short",
     "x" * 21,
-    "x" * 343,
+    "x" * 367,
     "x" * 5000,
     "../../etc/passwd-and-more",
     "' OR 1=1 --            ",

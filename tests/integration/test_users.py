@@ -8,19 +8,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from flask import Flask, session
+from flask import Flask, flash, get_flashed_messages, session
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_sessionsql import (
+    SessionConflictError,
     SessionRefused,
     SessionRotated,
     SessionValueError,
+    session_ended,
     session_refused,
     session_rotated,
 )
 from flask_sessionsql import session as typed_session
-from flask_sessionsql.formats.tokens import row_id
+from flask_sessionsql.formats.tokens import line_ids, row_id
 from flask_sessionsql.saving.records import GRACE
 from tests.conftest import MakeApp, MakeDatabase
 from tests.helpers import Clock, at_once, statements_on, store_of, told_by
@@ -130,7 +132,8 @@ def test_a_login_moves_the_session_in_one_statement(
     assert token(client) in str(cookie(response))
     assert token(client) != old
     assert after.id == row_id(KEY, token(client))
-    assert after.previous_id == before.id == row_id(KEY, old)
+    assert before.id == row_id(KEY, old)
+    assert [after.previous_id] == line_ids([KEY], old)
     assert after.handle == before.handle
     assert after.created_at == before.created_at + 100
     assert client.get("/all").json == {"basket": "tea", "_user_id": "ann"}
@@ -157,7 +160,7 @@ def test_another_user_and_a_logout_move_it_too(
         again = path == "/set/_user_id/bob" and before.user_id is None
         assert after.created_at == begun.created_at + (300 if again else 0)
         assert after.handle == begun.handle
-        assert after.previous_id == before.id
+        assert [after.previous_id] == line_ids([KEY], tokens[0])
         tokens.append(token(client))
     assert len(set(tokens)) == 4
     for old in tokens[:-1]:
@@ -310,6 +313,173 @@ def test_a_login_with_the_old_token_begins_a_session(
     assert client.get("/all").json == {"basket": "tea", "_user_id": "ann"}
 
 
+def tabs_of(client: FlaskClient, *steps: str) -> list[FlaskClient]:
+    """One tab a step, which got no cookie from that step on."""
+    tabs = []
+    for step in steps:
+        tabs.append(same_browser(client))
+        if step == "regenerate":
+            visit(client, regenerate)
+        else:
+            client.get(step)
+    return tabs
+
+
+LOGOUTS = ["clear", "pop", "clear, with a message", "pop, with a message"]
+
+
+def log_out(way: str) -> str:
+    """A view that logs out in this way."""
+    if way.startswith("clear"):
+        session.clear()
+    else:
+        session.pop("_user_id", None)
+    if way.endswith("message"):
+        flash("Bye.")
+    return "You are logged out."
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+@pytest.mark.parametrize("way", LOGOUTS)
+def test_a_logout_with_an_earlier_token_holds(
+    app: Flask, client: FlaskClient, way: str, late: int
+) -> None:
+    """It is one, two or three changes of token late: the browser is logged out, told so
+    and keeps what the logout has left for the next page.
+    """
+    client.get("/set/_user_id/ann")
+    tab = tabs_of(client, "regenerate", "regenerate", "regenerate")[late]
+
+    with told_by(session_ended, app) as told:
+        assert cookie(visit(tab, lambda: log_out(way))) is not None
+    assert client.get("/all").json == {}
+    assert [(event.user_id, event.reason) for event in told] == [("ann", "cleared")]
+    left = visit(tab, lambda: get_flashed_messages()).json
+    assert left == (["Bye."] if "message" in way else [])
+
+
+def test_a_logout_with_an_earlier_token_ends_what_is_nobodys(
+    app: Flask, client: FlaskClient
+) -> None:
+    """Of a visitor, or after another tab has taken the user out; but not by asking only
+    for the user to go.
+    """
+    client.get("/set/basket/tea")
+    first, second, third = tabs_of(
+        client, "regenerate", "/set/_user_id/ann", "/pop/_user_id"
+    )
+    for tab in (first, second, third):
+        assert cookie(tab.get("/pop/_user_id")) is None
+    assert client.get("/all").json == {"basket": "tea"}
+    assert cookie(second.get("/clear")) is not None
+    assert client.get("/all").json == {}
+
+
+@pytest.mark.parametrize("way", LOGOUTS)
+def test_a_logout_with_an_earlier_token_leaves_another_user(
+    app: Flask, client: FlaskClient, way: str
+) -> None:
+    """A visitor's token ends nothing of the user that the visitor has become, nor does
+    that of the user before.
+    """
+    client.get("/set/basket/tea")
+    tabs = tabs_of(
+        client, "regenerate", "/set/_user_id/ann", "/set/_user_id/bob", "regenerate"
+    )
+    for tab in tabs[:3]:
+        response = visit(tab, lambda: log_out(way))
+        assert (response.status_code, cookie(response)) == (200, None)
+        assert client.get("/get/_user_id").text == "'bob'"
+    visit(tabs[3], lambda: log_out(way))
+    assert client.get("/all").json == {}
+
+
+def test_a_logout_with_a_token_that_is_made_up_ends_nothing(
+    app: Flask, client: FlaskClient
+) -> None:
+    """Of the line of a session, but with another seal, or with no marks at all."""
+    client.get("/set/_user_id/ann")
+    (tab,) = tabs_of(client, "regenerate")
+    for made_up in (token(tab)[:-1] + "-", "x" * 43, "x" * 22):
+        assert cookie(browser_with(app, made_up).get("/clear")) is None
+    assert client.get("/get/_user_id").text == "'ann'"
+    tab.get("/clear")
+    assert client.get("/all").json == {}
+
+
+def test_a_logout_with_an_earlier_token_is_repeated_until_it_holds(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The session moves once more, just before it would be ended. One that moves each
+    time is given up, and the page is an error.
+    """
+    client.get("/set/_user_id/ann")
+    (tab,) = tabs_of(client, "regenerate")
+    store, moves = store_of(app), [1]
+    delete = store.delete
+
+    def delete_late(*args: Any, **kwargs: Any) -> bool:
+        if moves:
+            moves.pop()
+            visit(client, regenerate)
+        return delete(*args, **kwargs)
+
+    monkeypatch.setattr(store, "delete", delete_late)
+    with told_by(session_ended, app) as told:
+        assert cookie(tab.get("/clear")) is not None
+    assert (len(told), client.get("/all").json) == (1, {})
+
+    client.get("/set/_user_id/ann")
+    (tab,) = tabs_of(client, "regenerate")
+    monkeypatch.setattr(store, "delete", lambda *args, **kwargs: False)
+    with pytest.raises(SessionConflictError, match="late logout"):
+        tab.get("/clear")
+
+
+# Writers that are late.
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+@pytest.mark.parametrize("seconds", [0, 3600])
+def test_a_late_writer_logs_nobody_out(
+    app: Flask, client: FlaskClient, clock: Clock, late: int, seconds: int
+) -> None:
+    """It came one, two or three changes of token ago, and takes its time: no cookie
+    takes the place of the login's.
+    """
+    client.get("/set/basket/tea")
+
+    def late_view() -> str:
+        # The request has begun, and its session is not read yet.
+        outcome: list[Any] = at_once([move])
+        assert not isinstance(outcome[0], Exception), outcome
+        clock.now += seconds
+        session["csrf_token"] = "1"
+        return "ok"
+
+    def move() -> None:
+        tabs_of(client, *["/set/_user_id/ann", "regenerate", "/restart/1"][: late + 1])
+
+    tab = same_browser(client)
+    response = visit(tab, late_view)
+    assert (response.status_code, cookie(response)) == (200, None)
+    assert len(rows(app)) == 1
+    expected = [{"basket": "tea", "_user_id": "ann"}] * 2 + [{"value": "1"}]
+    assert client.get("/all").json == expected[late]
+
+
+def test_a_late_writer_leaves_a_login_after_the_session_had_expired(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """Two tabs come with one token that opens nothing any more; one logs in."""
+    client.get("/set/a/1")
+    clock.now += 32 * 24 * 3600
+    tab = same_browser(client)
+    client.get("/set/_user_id/ann")
+    assert cookie(tab.get("/set/csrf_token/1")) is None
+    assert client.get("/all").json == {"_user_id": "ann"}
+
+
 # On demand.
 
 
@@ -328,7 +498,7 @@ def test_regenerate_moves_the_session(
     (after,) = rows(app)
     assert token(client) in str(cookie(response))
     assert after.id == row_id(KEY, token(client)) != before.id
-    assert after.previous_id == before.id
+    assert [after.previous_id] == line_ids([KEY], old)
     kept = ("handle", "user_id", "created_at", "data")
     assert [getattr(after, name) for name in kept] == [
         getattr(before, name) for name in kept

@@ -9,7 +9,7 @@ import pytest
 from flask_sessionsql import SessionTooLargeError, SessionValueError
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.serializers import MsgpackSerializer
-from flask_sessionsql.formats.tokens import row_id
+from flask_sessionsql.formats.tokens import line_ids, row_id
 from flask_sessionsql.saving.planning import (
     Change,
     Clear,
@@ -33,7 +33,7 @@ from flask_sessionsql.storage.store import StoredSession
 NOW = 1_900_000_000
 DAY = 24 * 3600
 SECRETS: Secrets = ["new", "old"]
-TOKEN = "k2bS0dmVqQZtCz8WnKxP5g"
+TOKEN = "k2bS0dmVqQZtCz8WnKxP5g" + "its-line-012" + "its-seal-012"
 VISITOR = Client("192.0.2.1", "Lynx")
 
 dumps = MsgpackSerializer().dumps
@@ -134,7 +134,7 @@ def test_a_session_that_was_ended_begins_anew() -> None:
     assert target.token != TOKEN
     assert row.handle != record.row.handle
     assert row.created_at == NOW
-    assert row.previous_id == record.row.id
+    assert [row.previous_id] == line_ids(SECRETS[:1], TOKEN)
 
 
 # Which token and which key.
@@ -147,7 +147,7 @@ def test_an_earlier_key_gives_way_when_something_is_written() -> None:
     target = target_of(record, {"a": 2})
     assert (target.token, target.is_current) == (TOKEN, True)
     assert target.row.id == row_id(SECRETS[0], TOKEN) != record.row.id
-    assert target.row.previous_id == record.row.id
+    assert [target.row.previous_id] == line_ids(SECRETS[:1], TOKEN)
 
 
 def test_a_touch_leaves_an_earlier_key() -> None:
@@ -177,7 +177,9 @@ def test_another_user_has_another_token(
     record = record_of(before, user_id=before.get("_user_id") or None)
     target = target_of(record, after)
     assert (target.token != TOKEN) is moves
-    assert target.row.previous_id == (record.row.id if moves else None)
+    assert [target.row.previous_id] == (
+        line_ids(SECRETS[:1], TOKEN) if moves else [None]
+    )
     assert target.row.user_id == (after.get("_user_id") or None)
     assert target.row.handle == record.row.handle
 
@@ -263,11 +265,15 @@ def test_an_end_takes_no_heed_of_others() -> None:
 
 
 def test_what_is_left_alone_is_a_session_of_its_own() -> None:
-    """With the token that it was to have, and another handle."""
+    """With a token and a handle that nothing had before, in the same line."""
     plan = plan_of(record_of({"a": 1}), {"a": 2})
     assert isinstance(plan, Update)
     alone = planner().alone(plan)
-    assert (alone.target.token, alone.target.row.version) == (plan.target.token, 1)
+    token = alone.target.token
+    assert token not in (plan.target.token, TOKEN)
+    assert line_ids(SECRETS, token) == line_ids(SECRETS, TOKEN)
+    assert alone.target.row.id == row_id(SECRETS[0], token)
+    assert alone.target.row.version == 1
     assert alone.target.row.handle != plan.target.row.handle
     assert alone.data == {"a": 2}
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.purging import purge_batch
-from flask_sessionsql.storage.store import SessionStore, StoredSession
+from flask_sessionsql.storage.store import MovedSession, SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import MakeDatabase
 from tests.helpers import statements_on, wait_until
@@ -200,14 +200,15 @@ def test_usual_writes_write_no_index_on_postgresql(make_database: MakeDatabase) 
 
 
 def test_who_comes_late_is_known(store: SessionStore) -> None:
-    """A key that a live row had before its last move, if that row was used since."""
-    store.insert(row_of(1, previous_id=b"p" * 32, last_used_at=1_100))
-    late = [b"x" * 32, b"p" * 32]
-    assert store.has_moved(late, 1_100, since=1_099) is True
-    assert store.has_moved(late, 1_100, since=1_100) is False
-    assert store.has_moved(late, 1_999, since=1_099) is True
-    assert store.has_moved(late, 2_000, since=1_099) is False
-    assert store.has_moved([b"x" * 32, bytes([1]) * 32], 1_100, since=0) is False
+    """By the line of a live row that has moved, if that row was used since."""
+    row = row_of(1, "ann", previous_id=b"p" * 32, last_used_at=1_100)
+    store.insert(row)
+    late, found = [b"x" * 32, b"p" * 32], [MovedSession(row.id, row.handle, "ann")]
+    assert found == store.moved(late, 1_100, since=1_099)
+    assert [] == store.moved(late, 1_100, since=1_100)
+    assert found == store.moved(late, 1_999, since=1_099)
+    assert [] == store.moved(late, 2_000, since=1_099)
+    assert [] == store.moved([b"x" * 32, row.id], 1_100, since=0)
 
 
 def test_nothing_there_is_not_an_error(store: SessionStore) -> None:
