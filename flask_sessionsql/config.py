@@ -29,6 +29,7 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import exc as sa_exc
 
 from .exceptions import SessionConfigError, SessionConfigWarning
+from .sessions import LONGEST_LIFETIME
 
 __all__ = ["DEFAULT_DATABASE_URI", "SETTINGS", "SQL_TYPES", "SessionConfig"]
 
@@ -610,9 +611,7 @@ def _seconds(given: Any) -> int:
 
 def _lifetime(given: Any) -> int:
     seconds = _seconds(given)
-    # A hundred years of 366 days: beyond any cookie's life (browsers keep none longer
-    # than 400 days), and far from the last year that a cookie's date can name.
-    if not 0 < seconds <= 366 * 100 * 24 * 3600:
+    if not 0 < seconds <= LONGEST_LIFETIME:
         raise _ExpectedError("a timedelta or whole seconds, above 0, at most 100 years")
     return seconds
 

@@ -188,11 +188,16 @@ class NullSession(_FlaskNullSession):
     handle: None = None
     created_at: None = None
     expires_at: None = None
+    counts_as_use: bool = True
 
     def regenerate(self) -> None:
         """Nothing is stored, so nothing moves."""
 
     def set_expiry(self, when: datetime | timedelta | None) -> NoReturn:
+        """Always fails."""
+        self._refuse()
+
+    def set_lifetime(self, lifetime: timedelta | None) -> NoReturn:
         """Always fails."""
         self._refuse()
 
@@ -347,12 +352,38 @@ class RequestSource:
         if self.record is None:
             return None
         row = self.record.row
-        times = as_time(row.created_at), as_time(row.expires_at)
-        return SessionFacts(row.handle, *times)
+        return SessionFacts(row.handle, as_time(row.created_at))
 
-    def use(self) -> Use:
-        """This request's use of the session."""
-        return Use(_now(), self.secrets, self._client, self.has_ended)
+    def plan(self, session: ServerSideSession) -> Plan:
+        """What saving the session as it is now comes to.
+
+        :raises SessionValueError: something in it cannot be kept.
+        :raises SessionTooLargeError: it is over ``SESSION_MAX_BYTES``.
+        """
+        counts = session.counts_as_use
+        use = Use(_now(), self.secrets, self._client, self.has_ended, counts)
+        return self._interface.records.planner.plan(
+            use,
+            self.record,
+            session._stored_form(),
+            empty=not session,
+            cleared=session._cleared,
+            rotates=session._regenerated,
+            can_differ=session._can_differ,
+            sets_lifetime=session._sets_lifetime,
+            stale=self.stale,
+        )
+
+    def ends_at(self, session: ServerSideSession) -> datetime:
+        record = cast(SessionRecord, self.record)
+        try:
+            plan = self.plan(session)
+        except (SessionValueError, SessionTooLargeError):
+            pass  # it stays as it is
+        else:
+            if not isinstance(plan, Keep):
+                record = self._interface.records.foresee(plan).record or record
+        return as_time(record.row.expires_at)
 
     def tell_refused(self, user: object, error: SessionError) -> None:
         """Tell of an error, once: the page for it is saved, too.
@@ -544,16 +575,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 self._forget(app, source, source.stale, session._cleared)
             if source.record is None and not session:
                 return
-            plan = self.records.planner.plan(
-                source.use(),
-                source.record,
-                session._stored_form(),
-                empty=not session,
-                cleared=session._cleared,
-                rotates=session._regenerated,
-                can_differ=session._can_differ,
-                stale=source.stale,
-            )
+            plan = source.plan(session)
             if isinstance(plan, Keep):
                 return
             try:

@@ -36,6 +36,11 @@ __all__ = ["Encoded", "ServerSideSession", "SessionFacts", "SessionSource", "ses
 PERMANENT_KEY = "_permanent"
 #: Where a session keeps the end that the application has set for it.
 EXPIRY_KEY = "_sessionsql_expires_at"
+#: Where it keeps the idle lifetime that the application has set for it.
+LIFETIME_KEY = "_sessionsql_lifetime"
+#: A hundred years of 366 days, in seconds: beyond any cookie's life (browsers keep none
+#: longer than 400 days), and far from the last year that a cookie's date can name.
+LONGEST_LIFETIME = 366 * 100 * 24 * 3600
 #: Further away than any calendar goes is as good as its last year.
 _FURTHEST = datetime(9999, 1, 1, tzinfo=UTC)
 #: What cannot change once it is handed out, nor anything in it.
@@ -44,7 +49,7 @@ _IMMUTABLE = frozenset(
     | {datetime, date, timedelta, Decimal, UUID}
 )
 #: What is stored with a session's data and does not show among it, in this order.
-HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY)
+HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY)
 
 
 class Encoded:
@@ -61,7 +66,6 @@ class SessionFacts(NamedTuple):
 
     handle: str
     created_at: datetime
-    expires_at: datetime
 
 
 class SessionSource(Protocol):
@@ -86,6 +90,11 @@ class SessionSource(Protocol):
     def facts(self) -> SessionFacts | None:
         """What the row says of the session; ``None`` where nothing is stored."""
 
+    def ends_at(self, session: ServerSideSession) -> datetime:
+        """When a session that is stored will end, by what this request has made of it
+        so far.
+        """
+
 
 class ServerSideSession(SessionMixin):
     """A session whose data stays on the server.
@@ -103,6 +112,7 @@ class ServerSideSession(SessionMixin):
     ...     def decode(self, encoded): raise LookupError
     ...     def differs(self, data): return data != self.read()
     ...     def facts(self): return None
+    ...     def ends_at(self, session): raise LookupError
     >>> session = ServerSideSession(Stored())
     >>> session.modified
     False
@@ -125,6 +135,10 @@ class ServerSideSession(SessionMixin):
     _stored_permanent: bool | None = None
     #: The end that the application has set, in seconds since 1970.
     _limit: int | None = None
+    #: The idle lifetime that the application has set, in seconds, and whether it has
+    #: done so in this request.
+    _lifetime: int | None = None
+    _sets_lifetime = False
     #: Whether a key was set or deleted, or something handed out that can change.
     _can_differ = False
     #: Whether :meth:`clear` was called. What stands in it now is then a new session,
@@ -136,6 +150,12 @@ class ServerSideSession(SessionMixin):
     #: The keys that pop() was to take out and that were not there.
     _popped: frozenset[Any] = frozenset()
     _reading = False
+
+    #: Whether this request lets the session live on: set it to ``False`` in a view that
+    #: a page calls by itself, such as to show how much time is left. The end then stays
+    #: where it is, and so does the time of the last use; what the view changes is
+    #: stored all the same. A login and :meth:`set_lifetime` always count.
+    counts_as_use: bool = True
 
     def __init__(self, source: SessionSource, *, permanent: bool = True) -> None:
         self._source = source
@@ -158,28 +178,35 @@ class ServerSideSession(SessionMixin):
         return key in self._popped
 
     def _stored_form(self) -> dict[Any, Any]:
-        """What is to be stored: the data, with :attr:`permanent` and the end of the
-        session if they were set.
+        """What is to be stored: the data, with :attr:`permanent`, the end and the
+        lifetime of the session if they were set.
         """
         form = dict(self._mapping())
         if self._permanent is not None:
             form[PERMANENT_KEY] = self._permanent
         if self._limit is not None:
             form[EXPIRY_KEY] = self._limit
+        if self._lifetime is not None:
+            form[LIFETIME_KEY] = self._lifetime
         return form
 
     def _settle(self, stored: Mapping[Any, Any]) -> None:
         """Take over what was stored, so that saving again changes nothing."""
         self._adopt(dict(stored))
-        self._cleared = self._regenerated = False
+        self._cleared = self._regenerated = self._sets_lifetime = False
         # Somebody may have kept a list that was handed out before.
         self._can_differ = True
 
     def _adopt(self, data: dict[Any, Any]) -> dict[Any, Any]:
         self._permanent = self._stored_permanent = data.pop(PERMANENT_KEY, None)
         self._limit = data.pop(EXPIRY_KEY, None)
+        self._lifetime = data.pop(LIFETIME_KEY, None)
         self._data = data
         return data
+
+    def _lose(self) -> None:
+        """Be empty from now on: a value cannot be decoded."""
+        self._data, self._permanent, self._limit, self._lifetime = {}, None, None, None
 
     def _mapping(self) -> dict[Any, Any]:
         if self._data is not None:
@@ -206,7 +233,7 @@ class ServerSideSession(SessionMixin):
             try:
                 value = self._source.decode(value)
             except LookupError:
-                self._data, self._permanent, self._limit = {}, None, None
+                self._lose()
                 raise KeyError(key) from None
         if type(value) not in _IMMUTABLE:
             data[key] = value
@@ -221,7 +248,7 @@ class ServerSideSession(SessionMixin):
                 if type(value) is Encoded:
                     data[key] = self._source.decode(value)
         except LookupError:
-            self._data, self._permanent, self._limit = {}, None, None
+            self._lose()
         return self._mapping()
 
     def _to_change(self) -> dict[Any, Any]:
@@ -293,17 +320,14 @@ class ServerSideSession(SessionMixin):
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it ends if it is not used again, in UTC; ``None`` as long as it is not
-        stored. Reading it does not move it; being used does, to
-        ``PERMANENT_SESSION_LIFETIME`` from now, and never past
-        ``SESSION_ABSOLUTE_LIFETIME`` or what :meth:`set_expiry` was given.
+        """When it ends if it is not used after this request, in UTC; ``None`` as long
+        as it is not stored. A request that counts as use moves the end on, to
+        ``PERMANENT_SESSION_LIFETIME`` from now or less by what
+        ``SESSION_REFRESH_INTERVAL`` allows, and never past
+        ``SESSION_ABSOLUTE_LIFETIME`` or what :meth:`set_expiry` was given. With
+        :attr:`counts_as_use` off, it is the end as it stands.
         """
-        facts = self._facts()
-        if facts is None:
-            return None
-        if self._limit is None:
-            return facts.expires_at
-        return min(facts.expires_at, datetime.fromtimestamp(self._limit, UTC))
+        return None if self._facts() is None else self._source.ends_at(self)
 
     def set_expiry(self, when: datetime | timedelta | None) -> None:
         """Let the session end at ``when`` at the latest, such as when the identity
@@ -318,6 +342,23 @@ class ServerSideSession(SessionMixin):
         """
         self._to_change()
         self._limit = None if when is None else _as_seconds(when)
+
+    def set_lifetime(self, lifetime: timedelta | None) -> None:
+        """Give this session an idle lifetime of its own, longer or shorter than
+        ``PERMANENT_SESSION_LIFETIME``: such as to :ref:`keep somebody logged in
+        <keep-me-logged-in>`. It holds until it is set again or the login ends,
+        through every change of token, and never past ``SESSION_ABSOLUTE_LIFETIME``.
+        Where the browser is to keep the cookie as long, it must be
+        :attr:`permanent`, which is the default.
+
+        :param lifetime: how long after its last use it ends, rounded up to a second;
+            ``None`` to leave that to the configuration again.
+        :raises TypeError: it is neither.
+        :raises ValueError: it is not above 0, or above 100 years.
+        """
+        self._to_change()
+        self._lifetime = None if lifetime is None else _as_lifetime(lifetime)
+        self._sets_lifetime = True
 
     def regenerate(self) -> None:
         """Move the session to a new token when it is saved. The old one is dead then;
@@ -342,10 +383,11 @@ class ServerSideSession(SessionMixin):
     def __setitem__(self, key: Any, value: Any) -> None:
         if key == PERMANENT_KEY:
             self.permanent = value
-        elif key == EXPIRY_KEY:
+        elif key in HIDDEN_KEYS:
+            method = "set_expiry()" if key == EXPIRY_KEY else "set_lifetime()"
             raise ValueError(
-                f"session[{key!r}] is where set_expiry() keeps its time. Call"
-                " session.set_expiry(), or take another key."
+                f"session[{key!r}] is where {method} keeps its time. Call"
+                f" session.{method}, or take another key."
             )
         else:
             self._to_change()[key] = value
@@ -417,7 +459,7 @@ class ServerSideSession(SessionMixin):
             super().update(*args, **kwargs)
 
     def pop(self, key: Any, *default: Any, **named: Any) -> Any:
-        """As :meth:`dict.pop`."""
+        """As ``dict.pop()``."""
         if key not in self._mapping():
             self._popped |= {key}
         return super().pop(key, *default, **named)
@@ -431,7 +473,7 @@ class ServerSideSession(SessionMixin):
         afterwards is a new session, with a new token.
         """
         self._to_change().clear()
-        self._permanent = self._limit = None
+        self._permanent = self._limit = self._lifetime = None
         self._cleared = True
 
     def copy(self) -> dict[Any, Any]:
@@ -474,3 +516,17 @@ def _as_seconds(when: datetime | timedelta) -> int:
             " session.clear()."
         )
     return math.ceil(min(when, _FURTHEST).timestamp())
+
+
+def _as_lifetime(lifetime: timedelta) -> int:
+    """``lifetime`` in seconds, rounded up."""
+    if not isinstance(lifetime, timedelta):
+        raise TypeError(
+            f"set_lifetime() was given {lifetime!r}. It takes a timedelta, or None."
+        )
+    if not timedelta(0) < lifetime <= timedelta(seconds=LONGEST_LIFETIME):
+        raise ValueError(
+            f"set_lifetime() was given {lifetime!r}. It takes a timedelta above 0, at"
+            " most 100 years. To end the session, call session.clear()."
+        )
+    return math.ceil(lifetime.total_seconds())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
@@ -96,4 +97,4 @@ def test_the_token_has_the_configured_length(make_app: MakeApp) -> None:
         opened["a"] = 1
     cookie = client.get_cookie("session")
     assert cookie is not None
-    assert len(cookie.value) == 22
+    assert len(cookie.value) == len(secrets.token_urlsafe(16)) + 24

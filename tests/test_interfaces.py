@@ -53,6 +53,7 @@ WRITES: list[Callable[[], object]] = [
     lambda: session.clear(),
     lambda: setattr(session, "permanent", True),
     lambda: typed_session.set_expiry(None),
+    lambda: typed_session.set_lifetime(None),
     _augment,
 ]
 

@@ -7,6 +7,7 @@ import re
 import types
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,19 +16,26 @@ from flask import session as flask_session
 from flask.sessions import SessionMixin
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import Environment
 from werkzeug.local import LocalProxy
 
 from flask_sessionsql import ServerSideSession, SessionStoreUnavailableError
 from flask_sessionsql.formats.serializers import MsgpackSerializer
-from flask_sessionsql.sessions import EXPIRY_KEY, Encoded, SessionFacts, session
+from flask_sessionsql.sessions import (
+    EXPIRY_KEY,
+    LIFETIME_KEY,
+    Encoded,
+    SessionFacts,
+    session,
+)
 
 from .conftest import MakeApp
 
 FACTS = SessionFacts(
     "f00d",
     datetime(2030, 3, 17, 17, 46, 40, tzinfo=UTC),
-    datetime(2030, 3, 17, 18, 46, 40, tzinfo=UTC),
 )
+END = datetime(2030, 3, 17, 18, 46, 40, tzinfo=UTC)
 
 #: Some data whose order is neither that of the keys nor that of the values.
 DATA = {"b": 1, "a": [2, {"c": 3}], 7: None, ("t", 1): {"x"}, None: "none"}
@@ -59,6 +67,9 @@ class Stored:
 
     def facts(self) -> SessionFacts | None:
         return None if self.stored is None else FACTS
+
+    def ends_at(self, session: ServerSideSession) -> datetime:
+        return END
 
 
 def session_of(
@@ -477,6 +488,7 @@ TOUCHES: dict[str, Operation] = {
     "created_at": lambda s: s.created_at,
     "expires_at": lambda s: s.expires_at,
     "set_expiry": lambda s: s.set_expiry(None),
+    "set_lifetime": lambda s: s.set_lifetime(None),
     "regenerate": lambda s: s.regenerate(),
 }
 
@@ -488,6 +500,8 @@ NO_TOUCHES: dict[str, Operation] = {
     "modified": lambda s: s.modified,
     "set modified": lambda s: setattr(s, "modified", True),
     "accessed": lambda s: s.accessed,
+    "counts as use": lambda s: s.counts_as_use,
+    "set counts as use": lambda s: setattr(s, "counts_as_use", False),
     "set accessed": lambda s: setattr(s, "accessed", True),
     "cleared": lambda s: s._cleared,
     "regenerated": lambda s: s._regenerated,
@@ -530,8 +544,24 @@ def test_every_method_was_tried_alone() -> None:
     """No method of a session is missing from the tables above."""
     tried = {*TOUCHES, *NO_TOUCHES}
     public = {name for name in vars(ServerSideSession) if not name.startswith("_")}
-    others = {"permanent_changed", "can_differ", "stored_form", "settle"}
-    assert public - others <= tried
+    assert {name.replace("_", " ") for name in public} <= {
+        name.replace("_", " ") for name in tried
+    }
+
+
+def test_the_names_that_a_template_finds_are_documented() -> None:
+    """All other keys of the application's are found by ``session.name`` in Jinja."""
+    page = Path(__file__).parents[1] / "docs" / "values.rst"
+    listed = re.findall(r"^   - ``(\w+)``$", page.read_text(encoding="utf-8"), re.M)
+    found = session_of({"a": 1})
+    assert sorted(name for name in dir(found) if name[0] != "_") == listed
+    keys = ["source", "loaded", "cleared", "failure", "regenerated", "settle", "record"]
+    keys += [name[1:] for name in dir(found) if re.match("_[a-z]", name)]
+    found.update({key: f"the key {key}" for key in keys if key not in listed})
+    for key in keys:
+        if key not in listed:
+            shown = Environment().from_string("{{ session.%s }}" % key)  # noqa: UP031
+            assert f"the key {key}" == shown.render(session=found)
 
 
 # State.
@@ -845,15 +875,6 @@ def test_an_end_is_stored_and_not_shown() -> None:
     assert {} == session._stored_form()
 
 
-def test_an_end_shows_at_once() -> None:
-    """expires_at is the earlier of what the row says and what was set."""
-    session = session_of({"a": 1})
-    session.set_expiry(datetime(2030, 3, 17, 18, tzinfo=UTC))
-    assert datetime(2030, 3, 17, 18, tzinfo=UTC) == session.expires_at
-    session.set_expiry(timedelta.max)
-    assert datetime(2030, 3, 17, 18, 46, 40, tzinfo=UTC) == session.expires_at
-
-
 @pytest.mark.parametrize("when", [5, 1.5, "tomorrow", date(2100, 1, 1), True, b""])
 def test_an_end_of_the_wrong_type(when: Any) -> None:
     """It is an error that says what was given and what it takes."""
@@ -901,13 +922,47 @@ def test_an_end_in_the_farthest_future(when: datetime | timedelta) -> None:
     """It is as good as none."""
     session = session_of({"a": 1})
     session.set_expiry(when)
-    assert datetime(2030, 3, 17, 18, 46, 40, tzinfo=UTC) == session.expires_at
+    assert {"a": 1, EXPIRY_KEY: 253370764800} == session._stored_form()
 
 
 def test_the_place_of_the_end_cannot_be_written() -> None:
     """The key is refused, with what to do instead."""
     with pytest.raises(ValueError, match=r"Call session\.set_expiry\(\)"):
         session_of()[EXPIRY_KEY] = 5
+    with pytest.raises(ValueError, match=r"Call session\.set_lifetime\(\)"):
+        session_of().update({LIFETIME_KEY: 5})
+
+
+# A lifetime of its own.
+
+
+def test_a_lifetime_is_in_whole_seconds() -> None:
+    """It is rounded up, so that no lifetime is none."""
+    session = session_of({"a": 1})
+    session.set_lifetime(timedelta(seconds=59, microseconds=1))
+    assert {"a": 1, LIFETIME_KEY: 60} == session._stored_form()
+    session.set_lifetime(None)
+    assert {"a": 1} == session._stored_form()
+
+
+@pytest.mark.parametrize("lifetime", [5, 1.5, "1 day", True, datetime.max, b""])
+def test_a_lifetime_of_the_wrong_type(lifetime: Any) -> None:
+    """It is an error that says what was given and what it takes."""
+    session = session_of({"a": 1})
+    with pytest.raises(TypeError, match=r"given .*takes a timedelta, or None"):
+        session.set_lifetime(lifetime)
+    assert {"a": 1} == session._stored_form()
+
+
+@pytest.mark.parametrize(
+    "lifetime", [timedelta(0), timedelta(-1), timedelta.max, timedelta(days=36601)]
+)
+def test_a_lifetime_that_cannot_be(lifetime: timedelta) -> None:
+    """As of PERMANENT_SESSION_LIFETIME: above 0, and at most a hundred years."""
+    session = session_of({"a": 1})
+    with pytest.raises(ValueError, match=r"above 0, at most 100 years.*clear\(\)"):
+        session.set_lifetime(lifetime)
+    assert {"a": 1} == session._stored_form()
 
 
 # Behind flask.session.
@@ -991,6 +1046,9 @@ class Split:
 
     def facts(self) -> SessionFacts | None:
         return FACTS
+
+    def ends_at(self, session: ServerSideSession) -> datetime:
+        return END
 
 
 BASKET = {"name": "ann", "basket": [["tea", 1], ["milk", 2]], "seen": 7}

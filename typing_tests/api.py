@@ -69,6 +69,10 @@ def with_our_type(opened: ServerSideSession) -> None:
     opened.set_expiry(datetime.now(UTC))
     opened.set_expiry(timedelta(hours=1))
     opened.set_expiry(None)
+    opened.set_lifetime(timedelta(days=30))
+    opened.set_lifetime(None)
+    assert_type(opened.counts_as_use, bool)
+    opened.counts_as_use = False
     opened["key"] = ("any", "value")
     del opened["key"]
     opened.clear()

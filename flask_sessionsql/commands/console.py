@@ -10,12 +10,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
 
-from ..sessions import EXPIRY_KEY, PERMANENT_KEY
+from ..sessions import EXPIRY_KEY, LIFETIME_KEY, PERMANENT_KEY
 from ..storage.administration import SessionInfo
 from ..storage.store import StoredSession
 from ..storage.tables import as_time
@@ -222,6 +222,7 @@ def session_document(
         "last_used_at": iso(as_time(used)),
         "expires_at": iso(as_time(row.expires_at)),
         "set_expiry": None if expiry is None else iso(as_time(expiry)),
+        "set_lifetime": data.get(LIFETIME_KEY),
         "permanent": bool(data.get(PERMANENT_KEY, permanent)),
         "address": row.address,
         "user_agent": row.user_agent,
@@ -258,6 +259,7 @@ def say_session(
         time: str | None = document[name]
         return "none" if time is None else time.replace("T", " ")
 
+    idle: int | None = document["set_lifetime"]
     say_pairs(
         [
             ("Handle", escaped(document["handle"])),
@@ -266,6 +268,7 @@ def say_session(
             ("Last used", when("last_used_at")),
             ("Expires", when("expires_at")),
             ("Set expiry", when("set_expiry")),
+            ("Lifetime", "as configured" if idle is None else _duration(idle)),
             ("Permanent", "yes" if document["permanent"] else "no"),
             ("Address", escaped(document["address"] or "-")),
             ("Browser", escaped(document["user_agent"] or "-")),
@@ -280,6 +283,10 @@ def say_session(
             row.append(shown_value(values[key]))
     say("")
     say_table(header, rows, right=["Bytes"])
+
+
+def _duration(seconds: int) -> str:
+    return str(timedelta(seconds=seconds))
 
 
 def finding_text(finding: Finding) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from ..config import SessionConfig
 from ..exceptions import SessionTooLargeError, SessionValueError
 from ..formats.serializers import Serializer
 from ..formats.tokens import line_ids, new_handle, new_token, row_id
-from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, Encoded
+from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, LIFETIME_KEY, Encoded
 from ..storage.store import StoredSession
 from ..storage.tables import MAX_USER_ID
 from .merging import merge
@@ -99,6 +99,8 @@ class Use:
     client: Callable[[], Client] = Client
     #: Whether the request itself has ended the session that it had loaded.
     has_ended: bool = False
+    #: Whether it lets the session live on.
+    counts: bool = True
 
 
 @dataclass(slots=True, repr=False)
@@ -225,6 +227,7 @@ class Planner:
         cleared: bool,
         rotates: bool = False,
         can_differ: bool = True,
+        sets_lifetime: bool = False,
         stale: Stale | None = None,
     ) -> Plan:
         """What saving ``data`` over ``record`` comes to.
@@ -233,6 +236,7 @@ class Planner:
         :param cleared: whether the application ended the session that was loaded.
         :param rotates: whether the application asked for a new token.
         :param can_differ: whether ``data`` can differ from what ``record`` holds.
+        :param sets_lifetime: whether the application has set the session's lifetime.
         :param stale: the token that came with the request and opened nothing, if any.
         :raises SessionValueError: something in ``data`` cannot be kept.
         :raises SessionTooLargeError: ``data`` is over ``SESSION_MAX_BYTES``.
@@ -245,6 +249,7 @@ class Planner:
             return Empty(record, Change(record, data, use, rotates))
         if record is not None and not (can_differ or rotates):
             return self._read(use, record, data)
+        use, data = self._as_meant(use, record, data, sets_lifetime)
         try:
             payload = self._serializer.dumps(data)
         except SessionValueError:
@@ -265,6 +270,25 @@ class Planner:
             return Update(record, target, data, change)
         return self._read(use, record, data)
 
+    def _as_meant(
+        self,
+        use: Use,
+        record: SessionRecord | None,
+        data: Mapping[Any, Any],
+        sets_lifetime: bool,
+    ) -> tuple[Use, Mapping[Any, Any]]:
+        """The use and the data of a request, by whose login begins or ends in it."""
+        if record is None or (use.counts and LIFETIME_KEY not in data):
+            return use, data
+        user_id = self._stored_user_id(data)
+        before = self._user_before(record, user_id)
+        if before not in (None, user_id) and not sets_lifetime:
+            # A lifetime is set for a login.
+            data = {key: data[key] for key in data if key != LIFETIME_KEY}
+        if sets_lifetime or user_id not in (None, before):
+            use = replace(use, counts=True)
+        return use, data
+
     def _read(
         self, use: Use, record: SessionRecord, data: Mapping[Any, Any]
     ) -> Keep | Touch | Update:
@@ -275,11 +299,12 @@ class Planner:
             row = row._replace(user_id=user_id)
             target = self._written(use, record, record.token, row, data)
             return Update(record, target, data, Change(record, data, use))
-        if not (self._config.refresh_each_request and self._is_due(row, data, use.now)):
+        counts = use.counts and self._config.refresh_each_request
+        if not (counts and self._is_due(row, data, use)):
             return Keep(record, data)
         address, user_agent = use.client()
         row = row._replace(
-            expires_at=max(row.expires_at, self._moved_end(row, data, use.now)),
+            expires_at=max(row.expires_at, self._moved_end(row, data, use)),
             last_used_at=use.now,
             address=address,
             user_agent=user_agent,
@@ -335,15 +360,12 @@ class Planner:
         session before. If others have, what looks like a login may be a change of token
         made by hand. It has a new token in each case.
         """
-        target, loaded = plan.target.row, plan.record.row
+        target = plan.target.row
         if target.user_id is None:
             return False
         if isinstance(plan, Replace) and plan.use.has_ended:
             return True
-        # The column may lag behind SESSION_USER_KEY; the data do not.
-        return target.user_id != loaded.user_id and target.user_id != (
-            self._stored_user_id(self._serializer.split(loaded.data))
-        )
+        return target.user_id != self._user_before(plan.record, target.user_id)
 
     # What is to be stored.
 
@@ -400,10 +422,8 @@ class Planner:
         :param token: the new token, if one was made already.
         """
         self._check_size(data, payload, len(record.row.data))
-        user_id, before = self._user_id(data), record.row.user_id
-        if before != user_id:
-            # The column may lag behind SESSION_USER_KEY; the data do not.
-            before = self._stored_user_id(self._serializer.split(record.row.data))
+        user_id = self._user_id(data)
+        before = self._user_before(record, user_id)
         if not change.rotates and user_id == before:
             token = record.token
         row = record.row._replace(user_id=user_id, data=payload)
@@ -432,8 +452,8 @@ class Planner:
         row = row._replace(
             id=place,
             version=row.version + 1,
-            expires_at=self._moved_end(row, data, use.now),
-            last_used_at=_latest(row, use.now),
+            expires_at=self._moved_end(row, data, use),
+            last_used_at=_latest(row, use),
             address=address,
             user_agent=user_agent,
             previous_id=None if place == row.id else _line_id(use, token),
@@ -463,32 +483,43 @@ class Planner:
 
     def _ends_at(self, created_at: int, data: Mapping[Any, Any], now: int) -> int:
         """When a session used ``now`` ends if it is not used again."""
-        end = now + self._config.lifetime
+        end = now + self._idle(data)
         if self._config.absolute_lifetime is not None:
             end = min(end, created_at + self._config.absolute_lifetime)
         if EXPIRY_KEY in data:
             end = min(end, data[EXPIRY_KEY])
         return end
 
-    def _moved_end(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> int:
+    def _idle(self, data: Mapping[Any, Any]) -> int:
+        """How long after its last use the session ends, in seconds."""
+        return cast(int, data.get(LIFETIME_KEY, self._config.lifetime))
+
+    def _interval(self, data: Mapping[Any, Any]) -> int:
+        """How far its end may lag behind, in seconds: of a lifetime of its own no more
+        than of the setting's.
+        """
+        interval = self._config.refresh_interval
+        own = LIFETIME_KEY in data
+        return min(interval, self._idle(data) // 100) if own else interval
+
+    def _moved_end(self, row: StoredSession, data: Mapping[Any, Any], use: Use) -> int:
         """As :meth:`_ends_at`; the end that ``row`` has if that is near enough, so that
         neither the row nor the cookie is written for it in every request.
         """
-        now = _latest(row, now)
+        now = _latest(row, use)
         end = self._ends_at(row.created_at, data, now)
         # What the application has set, and the absolute lifetime, hold to the second.
-        is_idle_end = end == now + self._config.lifetime
-        lag = end - row.expires_at
-        near_enough = is_idle_end and 0 <= lag < self._config.refresh_interval
+        is_idle_end = end == now + self._idle(data)
+        near_enough = is_idle_end and 0 <= end - row.expires_at < self._interval(data)
         return row.expires_at if near_enough else end
 
-    def _is_due(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:
+    def _is_due(self, row: StoredSession, data: Mapping[Any, Any], use: Use) -> bool:
         """Whether the row's end or last use lag behind further than they may."""
-        if self._moved_end(row, data, now) > row.expires_at:
+        if self._moved_end(row, data, use) > row.expires_at:
             return True
         # An end that is set does not move, and the last use goes on all the same.
         used = row.last_used_at
-        return used is not None and now - used >= max(1, self._config.refresh_interval)
+        return used is not None and use.now - used >= max(1, self._interval(data))
 
     # What the data say.
 
@@ -522,6 +553,13 @@ class Planner:
             for key, value in data.items()
         ]
         return sorted(sizes, key=lambda each: -each[1])
+
+    def _user_before(self, record: SessionRecord, user_id: str | None) -> str | None:
+        """Who was logged in when ``record`` was stored, if it was not ``user_id``."""
+        if record.row.user_id == user_id:
+            return user_id
+        # The column may lag behind SESSION_USER_KEY; the data do not.
+        return self._stored_user_id(self._serializer.split(record.row.data))
 
     def _stored_user_id(self, data: Mapping[Any, Any]) -> str | None:
         """As :meth:`_user_id`, of data that are stored already."""
@@ -557,8 +595,10 @@ def _line_id(use: Use, token: str) -> bytes:
     return found
 
 
-def _latest(row: StoredSession, now: int) -> int:
-    """When a session that is used ``now`` was used last: another host's clock may be
-    ahead of this one, and no use counts back.
+def _latest(row: StoredSession, use: Use) -> int:
+    """When a session was used last: another host's clock may be ahead of this one, and
+    no use counts back.
     """
-    return max(now, row.last_used_at or 0)
+    if row.last_used_at is None:
+        return use.now
+    return max(use.now, row.last_used_at) if use.counts else row.last_used_at

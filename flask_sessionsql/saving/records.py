@@ -25,7 +25,7 @@ from ..exceptions import (
 from ..formats.encryption import Encryption
 from ..formats.serializers import Serializer
 from ..formats.tokens import is_of_user, line_ids, row_id, row_ids
-from ..sessions import EXPIRY_KEY, HIDDEN_KEYS
+from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, LIFETIME_KEY, LONGEST_LIFETIME
 from ..signals import (
     EndReason,
     SessionCreated,
@@ -68,6 +68,8 @@ MAX_TRIES = 1000
 GRACE = 10
 
 _INTEGER = frozenset({int})
+#: The times that the application can set, and the last that each can be.
+_SET_TIMES = {EXPIRY_KEY: LAST_SECOND, LIFETIME_KEY: LONGEST_LIFETIME}
 
 
 @dataclass(slots=True, repr=False)
@@ -188,11 +190,12 @@ class SessionRecords:
         for key in (self._config.user_key, *HIDDEN_KEYS):
             if key in data:
                 data[key] = self._serializer.decode(data[key])
-        end = data.get(EXPIRY_KEY, 0)
-        if not isinstance(end, int):
-            raise UnreadableSessionError("The end set for the session is no number.")
-        if end > LAST_SECOND:
-            data[EXPIRY_KEY] = LAST_SECOND
+        for key, most in _SET_TIMES.items():
+            seconds = data.get(key, 0)
+            if not isinstance(seconds, int):
+                raise UnreadableSessionError("A time set for the session is no number.")
+            if seconds > most:
+                data[key] = most
         return data
 
     def decode(self, value: Any) -> Any:
@@ -294,7 +297,8 @@ class SessionRecords:
         use, loaded, target = plan.use, plan.record, plan.target
         limit = self._limit(target, loaded, use.now)
         row = self._sealed(target.row, use.secrets)
-        if not self.store.update(row, loaded.row, use.now, limit, wait=wait):
+        update, used = self.store.update, use.counts
+        if not update(row, loaded.row, use.now, limit, used=used, wait=wait):
             return None
         row = target.row
         self._tell_limited(limit, row)

@@ -23,7 +23,6 @@ __all__ = ["MovedSession", "SessionStore", "StoredSession"]
 
 #: What every change of a session writes, and what a change of its key does besides.
 _USED = ("last_used_at", "address", "user_agent")
-_CHANGED = ("data", *_USED)
 _MOVED = ("id", "handle", "user_id", "created_at", "previous_id")
 _LOADED = (
     "handle",
@@ -194,6 +193,7 @@ class SessionStore:
         now: int,
         limit: UserLimit | None = None,
         *,
+        used: bool = True,
         wait: bool = True,
     ) -> bool:
         """Store ``row`` in the place of ``loaded``, unless that has changed, has
@@ -205,10 +205,11 @@ class SessionStore:
 
         :param row: what is to stand there; with another ``id``, it moves.
         :param limit: how many sessions the row's user may have.
+        :param used: whether to note the session's use as well, as ``row`` has it.
         :raises SessionLimitError: there are as many already, and the limit refuses
             another one.
         """
-        names: tuple[str, ...] = _CHANGED
+        names: tuple[str, ...] = ("data", *_USED) if used else ("data",)
         if row.id != loaded.id:
             names += _MOVED
         elif row.user_id != loaded.user_id:

@@ -28,7 +28,7 @@ from flask_sessionsql.commands import cli
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from flask_sessionsql.formats.tokens import row_id
-from flask_sessionsql.sessions import EXPIRY_KEY, PERMANENT_KEY
+from flask_sessionsql.sessions import EXPIRY_KEY, LIFETIME_KEY, PERMANENT_KEY
 from flask_sessionsql.storage.administration import SessionAdministration
 from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
@@ -262,6 +262,7 @@ def test_show(app: Flask) -> None:
         f"Last used:   {utc(NOW - 1)}",
         f"Expires:     {utc(NOW + 999)}",
         "Set expiry:  none",
+        "Lifetime:    as configured",
         "Permanent:   yes",
         "Address:     ::1",
         "Browser:     Brave one",
@@ -301,6 +302,7 @@ def test_show_as_json(make_app: MakeApp) -> None:
         "last_used_at": utc(NOW - 10).replace(" ", "T"),
         "expires_at": utc(NOW + 999).replace(" ", "T"),
         "set_expiry": None,
+        "set_lifetime": None,
         "permanent": True,
         "address": None,
         "user_agent": None,
@@ -322,7 +324,8 @@ def test_hidden_keys_are_facts(make_app: MakeApp) -> None:
     as keys.
     """
     app = make_app("sqlite://")
-    data = {"a": 1, PERMANENT_KEY: False, EXPIRY_KEY: NOW + 60}
+    hidden = {PERMANENT_KEY: False, EXPIRY_KEY: NOW + 60, LIFETIME_KEY: 90_061}
+    data = {"a": 1, **hidden}
     handle = put(app, 1, data)
 
     lines = run(app, "show", handle).stdout.splitlines()
@@ -330,12 +333,14 @@ def test_hidden_keys_are_facts(make_app: MakeApp) -> None:
 
     assert f"Set expiry:  {utc(NOW + 60)}" in lines
     assert "Permanent:   no" in lines
+    assert "Lifetime:    1 day, 1:01:01" in lines
     assert ["Bytes  Key", "    5  'a'"] == lines[-2:]
     assert [{"key": "a", "size": 5}] == found["keys"]
     assert (False, utc(NOW + 60).replace(" ", "T")) == (
         found["permanent"],
         found["set_expiry"],
     )
+    assert found["set_lifetime"] == 90_061
 
 
 def test_permanent_unless_configured(make_app: MakeApp) -> None:

@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from flask_sessionsql import session
+from flask_sessionsql.formats.serializers import MsgpackSerializer
 from tests.conftest import MakeApp, MakeDatabase
 from tests.helpers import Clock, statements_on, store_of
 from tests.integration.helpers import (
@@ -368,6 +369,314 @@ def test_only_use_counts(make_shop: Callable[..., Flask], clock: Clock) -> None:
     client.get("/get/a")
     [row] = rows(app)
     assert (START, START + 31 * DAY) == (row.last_used_at, row.expires_at)
+
+
+# As an application shows it.
+
+
+def shown_end() -> str:
+    """A view that shows when its session ends."""
+    assert session.expires_at is not None
+    return str(int(session.expires_at.timestamp()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"SESSION_REFRESH_INTERVAL": 0},
+        {"SESSION_REFRESH_INTERVAL": DAY},
+        {"SESSION_REFRESH_EACH_REQUEST": False},
+        {"SESSION_ABSOLUTE_LIFETIME": 32 * DAY},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: None,
+        lambda: session.update(b=1),
+        lambda: session.update(_user_id="ann"),
+        lambda: session.set_expiry(timedelta(days=4)),
+        lambda: session.set_lifetime(timedelta(days=4)),
+        lambda: session.set_lifetime(timedelta(days=300)),
+        regenerate,
+        lambda: setattr(session, "counts_as_use", False),
+    ],
+    ids=["read", "write", "login", "expiry", "short", "long", "regenerate", "no use"],
+)
+def test_the_end_that_is_shown_is_the_end(
+    make_shop: Callable[..., Flask],
+    clock: Clock,
+    settings: dict[str, Any],
+    change: Callable[[], object],
+) -> None:
+    """Whatever the request does to the session, and whenever it comes: what its page
+    says is what the row has afterwards.
+    """
+    app = make_shop(**settings)
+    client = app.test_client()
+    client.get("/set/a/1")
+    for seconds in (0, 60, 2 * DAY):
+        clock.now += seconds
+
+        def view() -> str:
+            change()
+            return shown_end()
+
+        shown = visit(client, view).text
+        assert shown == str(rows(app)[0].expires_at)
+
+
+def test_the_end_is_shown_of_what_cannot_be_stored(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """A page that handles the error itself shows the end as it is."""
+    client.get("/set/a/1")
+    clock.now += DAY
+
+    def view() -> str:
+        session["bad"] = object()
+        shown = shown_end()
+        del session["bad"]
+        return shown
+
+    assert visit(client, view).text == str(START + 31 * DAY)
+    assert rows(app)[0].expires_at == START + 32 * DAY
+
+
+def test_what_is_cleared_shows_no_end(app: Flask, client: FlaskClient) -> None:
+    """It has none any more; what is written then has one once it is stored."""
+
+    def view() -> str:
+        session.clear()
+        shown = repr(session.expires_at)
+        session["b"] = 1
+        return shown + repr(session.expires_at)
+
+    client.get("/set/a/1")
+    assert visit(client, view).text == "NoneNone"
+    del app
+
+
+def no_use(*steps: Callable[[], object]) -> Callable[[], str]:
+    """A view that does not count as use."""
+
+    def view() -> str:
+        session.counts_as_use = False
+        for step in steps:
+            step()
+        return shown_end()
+
+    return view
+
+
+def test_polling_for_the_time_left_extends_nothing(
+    make_shop: Callable[..., Flask], clock: Clock
+) -> None:
+    """A page asks every minute, and its user is logged out in time all the same; what
+    a poll changes is stored, by whoever else it may be used.
+    """
+    app = make_shop(PERMANENT_SESSION_LIFETIME=HOUR, SESSION_RECORD_CLIENT=True)
+    client = app.test_client()
+    client.get("/set/a/1", headers={"User-Agent": "Lynx"})
+    for minute in range(1, 60):
+        clock.now += 60
+        app.extensions["view"] = no_use(lambda: session.update(polls=minute))  # noqa: B023
+        response = client.get("/run", headers={"User-Agent": "a script"})
+        assert (response.text, cookie(response)) == (str(START + HOUR), None)
+        [row] = rows(app)
+        assert (row.expires_at, row.last_used_at) == (START + HOUR, START)
+        assert row.user_agent == "Lynx"
+    assert client.get("/get/polls").text == "59"
+    clock.now = START + 2 * HOUR
+    assert client.get("/all").json == {}
+
+
+def test_a_poll_without_a_change_writes_nothing(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    client.get("/set/a/1")
+    clock.now += 2 * DAY
+    with statements_on(store_of(app).engine) as statements:
+        visit(client, no_use())
+    assert [text.split()[0] for text in statements] == ["SELECT"]
+
+
+def test_a_poll_sets_the_end_that_it_asks_for(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """set_expiry() counts from its last use, set_lifetime() and a login are one."""
+    client.get("/set/a/1")
+    clock.now += DAY
+    end = visit(client, no_use(lambda: session.set_expiry(timedelta(days=1)))).text
+    assert end == str(START + 2 * DAY)
+    end = visit(client, no_use(lambda: session.set_expiry(None))).text
+    assert end == str(START + 31 * DAY)
+    assert rows(app)[0].last_used_at == START
+    for step in (
+        lambda: session.set_lifetime(timedelta(days=31)),
+        lambda: session.update(_user_id="ann"),
+    ):
+        clock.now += DAY
+        assert visit(client, no_use(step)).text == str(int(clock.now) + 31 * DAY)
+        assert rows(app)[0].last_used_at == clock.now
+
+
+def test_a_poll_of_a_row_that_tells_no_last_use(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """As of one that was stored before the column was there."""
+    client.get("/set/a/1")
+    store = store_of(app)
+    with store.engine.connect() as connection:
+        connection.execute(store.table.update().values(last_used_at=None))
+    clock.now += DAY
+    visit(client, no_use(lambda: session.update(b=1)))
+    assert rows(app)[0].last_used_at is None
+    assert rows(app)[0].expires_at == clock.now + 31 * DAY
+
+
+# A lifetime of its own.
+
+
+def keep(lifetime: timedelta | None, *steps: Callable[[], object]) -> Callable[[], str]:
+    """A view that sets the session's lifetime."""
+
+    def view() -> str:
+        for step in steps:
+            step()
+        session.set_lifetime(lifetime)
+        return "ok"
+
+    return view
+
+
+def log_in(user: str) -> Callable[[], None]:
+    return lambda: session.update(_user_id=user)
+
+
+@pytest.mark.parametrize("days", [1, 90])
+def test_a_session_keeps_its_own_lifetime(
+    app: Flask, client: FlaskClient, clock: Clock, days: int
+) -> None:
+    """Shorter or longer than the setting, in the row and in the cookie; use moves its
+    end on, and changes of token change nothing of it.
+    """
+    own = days * DAY
+    response = visit(client, keep(timedelta(days=days), log_in("ann")))
+    assert cookie_end(response) == rows(app)[0].expires_at == START + own
+    for path in ("/get/a", "/set/a/1", "/run"):
+        app.extensions["view"] = regenerate
+        clock.now += own - 1
+        response = client.get(path)
+        assert cookie_end(response) == rows(app)[0].expires_at == clock.now + own
+    clock.now += own
+    assert client.get("/all").json == {}
+
+
+def test_a_short_lifetime_is_extended_by_use(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """The interval of a setting of 31 days is many hours, and lets it not lapse."""
+    visit(client, keep(timedelta(minutes=10), log_in("ann")))
+    for _ in range(10):
+        clock.now += 300
+        assert client.get("/get/_user_id").text == "'ann'"
+    clock.now += 601
+    assert client.get("/get/_user_id").text == "None"
+
+
+def test_a_lifetime_is_never_past_the_absolute_one(
+    make_shop: Callable[..., Flask], clock: Clock
+) -> None:
+    """Nor past what set_expiry() was given."""
+    app = make_shop(SESSION_ABSOLUTE_LIFETIME=60 * DAY)
+    client = app.test_client()
+    visit(client, keep(timedelta(days=90), log_in("ann")))
+    assert rows(app)[0].expires_at == START + 60 * DAY
+    visit(client, set_expiry(timedelta(days=7)))
+    assert rows(app)[0].expires_at == START + 7 * DAY
+
+
+def hand_over() -> None:
+    session.update(_user_id="bob")
+
+
+def begin_anew() -> None:
+    session.clear()
+    hand_over()
+
+
+@pytest.mark.parametrize(
+    ("end", "after"),
+    [
+        (lambda: session.pop("_user_id"), {"basket": 1}),
+        (lambda: session.update(_user_id=None), {"basket": 1, "_user_id": None}),
+        (hand_over, {"basket": 1, "_user_id": "bob"}),
+        (begin_anew, {"_user_id": "bob"}),
+    ],
+    ids=["logout", "nobody", "another user", "clear"],
+)
+def test_a_lifetime_ends_with_the_login(
+    app: Flask,
+    client: FlaskClient,
+    clock: Clock,
+    end: Callable[[], object],
+    after: dict[str, Any],
+) -> None:
+    """Whoever comes after has the setting's; unless it is set for them as well."""
+    visit(client, keep(timedelta(days=90), log_in("ann"), lambda: put_basket()))
+    assert visit(client, lambda: str(end())).status_code == 200
+    assert client.get("/all").json == after
+    assert rows(app)[0].expires_at == START + 31 * DAY
+    visit(client, keep(timedelta(days=90), log_in("ann")))
+    visit(client, keep(timedelta(days=90), end, hand_over))
+    assert rows(app)[0].expires_at == START + 90 * DAY
+
+
+def put_basket() -> None:
+    session["basket"] = 1
+
+
+def test_a_visitors_lifetime_stays_for_the_login(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """It can be set before the login, or on a page before; and be taken back."""
+    visit(client, keep(timedelta(days=90), put_basket))
+    visit(client, lambda: str(log_in("ann")()))
+    assert rows(app)[0].expires_at == START + 90 * DAY
+    visit(client, keep(None))
+    assert rows(app)[0].expires_at == START + 31 * DAY
+
+
+def test_a_lifetime_is_merged_with_what_others_write(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """One tab sets it and another one writes, in either order."""
+    client.get("/set/a/1")
+    tab = same_browser(client)
+    app.extensions["view"] = keep(timedelta(days=90))
+    visit(client, nested(lambda: visit(tab, keep(timedelta(days=90)))))
+    assert client.get("/all").json == {"a": "1", "mine": "mine"}
+    assert rows(app)[0].expires_at == START + 90 * DAY
+
+
+@pytest.mark.parametrize("given", ["soon", 10**12, 1.5])
+def test_a_lifetime_that_somebody_has_written(
+    app: Flask, client: FlaskClient, clock: Clock, given: Any
+) -> None:
+    """What is no number is an unreadable session, and what is too large is bounded."""
+    client.get("/set/a/1")
+    store = store_of(app)
+    data = MsgpackSerializer().dumps({"a": 1, "_sessionsql_lifetime": given})
+    with store.engine.connect() as connection:
+        connection.execute(store.table.update().values(data=data))
+    is_number = isinstance(given, int)
+    assert client.get("/get/a").text == ("1" if is_number else "None")
+    if is_number:
+        client.get("/set/b/2")
+        assert rows(app)[0].expires_at == START + 36_600 * DAY
 
 
 def test_what_a_session_tells_of_itself(
