@@ -316,6 +316,16 @@ class RequestSource:
         """``SECRET_KEY`` and its fallbacks."""
         return secret_keys(self._app)
 
+    @property
+    def can_tell(self) -> bool:
+        """Whether the response carries the cookie to the browser: not that to an event
+        of Flask-SocketIO's, which goes nowhere, and whose request has a ``namespace``;
+        and none after a WebSocket was opened.
+        """
+        is_event = "namespace" in vars(self._request)
+        upgrade = str(self._request.environ.get("HTTP_UPGRADE", ""))
+        return not is_event and upgrade.lower() != "websocket"
+
     def read(self) -> dict[Any, Any]:
         token = self._request.cookies.get(self._interface.config.cookie_name)
         if token is None or not is_token(token):
@@ -360,8 +370,14 @@ class RequestSource:
         :raises SessionValueError: something in it cannot be kept.
         :raises SessionTooLargeError: it is over ``SESSION_MAX_BYTES``.
         """
-        counts = session.counts_as_use
-        use = Use(_now(), self.secrets, self._client, self.has_ended, counts)
+        use = Use(
+            _now(),
+            self.secrets,
+            self._client,
+            self.has_ended,
+            session.counts_as_use,
+            self.can_tell,
+        )
         return self._interface.records.planner.plan(
             use,
             self.record,
@@ -542,19 +558,23 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         try:
             self._save(app, session, source)
         except SessionLimitError as error:
+            if not source.can_tell:
+                raise  # as nobody sees a page
             # Not logged in: the page that says so finds the session as it was.
             source.restore(session)
             answer(app, response, error)
             # What the page's handler made of it.
             self._save(app, session, source)
         except SessionStoreUnavailableError as error:
+            if not source.can_tell:
+                raise
             answer(app, response, error)
         finally:
             # Once, and last. Where an error was met after a first save, the page for it
             # comes here, too, and has to carry the token that the session moved to.
             if source.cookie is not None:
                 source.cookie(response)
-        if self._purger.is_due():
+        if source.can_tell and self._purger.is_due():
             database, tell = self.records.store.database, self.records.tell
             response.call_on_close(partial(self._purger.run, database, tell))
 

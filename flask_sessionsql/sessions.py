@@ -38,6 +38,8 @@ PERMANENT_KEY = "_permanent"
 EXPIRY_KEY = "_sessionsql_expires_at"
 #: Where it keeps the idle lifetime that the application has set for it.
 LIFETIME_KEY = "_sessionsql_lifetime"
+#: Where it notes that it is to move to a new token, once the browser can be told.
+MOVES_KEY = "_sessionsql_moves"
 #: A hundred years of 366 days, in seconds: beyond any cookie's life (browsers keep none
 #: longer than 400 days), and far from the last year that a cookie's date can name.
 LONGEST_LIFETIME = 366 * 100 * 24 * 3600
@@ -48,8 +50,14 @@ _IMMUTABLE = frozenset(
     {type(None), bool, int, float, str, bytes, Markup, frozenset}
     | {datetime, date, timedelta, Decimal, UUID}
 )
+#: Which method sets what a key of ours holds.
+_METHODS = {
+    EXPIRY_KEY: "set_expiry()",
+    LIFETIME_KEY: "set_lifetime()",
+    MOVES_KEY: "regenerate()",
+}
 #: What is stored with a session's data and does not show among it, in this order.
-HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY)
+HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY, MOVES_KEY)
 
 
 class Encoded:
@@ -145,7 +153,8 @@ class ServerSideSession(SessionMixin):
     #: and needs a new token: whoever knew the old one must not come along
     #: (CVE-2018-1000519).
     _cleared = False
-    #: Whether :meth:`regenerate` was called.
+    #: Whether :meth:`regenerate` was called, or an earlier request could not tell the
+    #: browser of a new token.
     _regenerated = False
     #: The keys that pop() was to take out and that were not there.
     _popped: frozenset[Any] = frozenset()
@@ -193,7 +202,7 @@ class ServerSideSession(SessionMixin):
     def _settle(self, stored: Mapping[Any, Any]) -> None:
         """Take over what was stored, so that saving again changes nothing."""
         self._adopt(dict(stored))
-        self._cleared = self._regenerated = self._sets_lifetime = False
+        self._cleared = self._sets_lifetime = False
         # Somebody may have kept a list that was handed out before.
         self._can_differ = True
 
@@ -201,6 +210,7 @@ class ServerSideSession(SessionMixin):
         self._permanent = self._stored_permanent = data.pop(PERMANENT_KEY, None)
         self._limit = data.pop(EXPIRY_KEY, None)
         self._lifetime = data.pop(LIFETIME_KEY, None)
+        self._regenerated = bool(data.pop(MOVES_KEY, False))
         self._data = data
         return data
 
@@ -270,9 +280,11 @@ class ServerSideSession(SessionMixin):
 
     @property
     def modified(self) -> bool:
-        """Whether the session differs from what is stored. Setting it has no
-        effect and does no harm: changes are found by comparing.
+        """Whether the session differs from what is stored, or is to have a new token.
+        Setting it has no effect and does no harm: changes are found by comparing.
         """
+        if self._regenerated and self._facts() is not None:
+            return True
         return self._can_differ and self._source.differs(self._stored_form())
 
     @modified.setter
@@ -383,11 +395,10 @@ class ServerSideSession(SessionMixin):
     def __setitem__(self, key: Any, value: Any) -> None:
         if key == PERMANENT_KEY:
             self.permanent = value
-        elif key in HIDDEN_KEYS:
-            method = "set_expiry()" if key == EXPIRY_KEY else "set_lifetime()"
+        elif key in _METHODS:
             raise ValueError(
-                f"session[{key!r}] is where {method} keeps its time. Call"
-                f" session.{method}, or take another key."
+                f"session[{key!r}] is where {_METHODS[key]} keeps what it is for. Call"
+                f" session.{_METHODS[key]}, or take another key."
             )
         else:
             self._to_change()[key] = value

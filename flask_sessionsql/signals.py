@@ -60,8 +60,10 @@ EndReason: TypeAlias = Literal["cleared", "emptied", "revoked", "limit", "expire
 
 #: Why a session was not saved: it had been ended meanwhile; it holds something that
 #: cannot be kept; it is over ``SESSION_MAX_BYTES``; its user may have no more sessions;
-#: others changed it each time.
-RefusedReason: TypeAlias = Literal["ended", "value", "size", "limit", "conflict"]
+#: others changed it each time; no response could carry its cookie.
+RefusedReason: TypeAlias = Literal[
+    "ended", "value", "size", "limit", "conflict", "cookie"
+]
 
 
 @dataclass(frozen=True)

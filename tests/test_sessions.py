@@ -846,14 +846,18 @@ def test_new_cannot_be_set() -> None:
 
 
 def test_regenerate_is_asked_for_once() -> None:
-    """It is noted until the session is saved, and is no change of the data."""
+    """It is noted until the session is saved, which it asks for if it is stored."""
     session = session_of({"a": 1})
     assert not session._regenerated
     session.regenerate()
     assert session._regenerated
-    assert not session.modified
+    assert session.modified
     session._settle({"a": 1})
     assert not session._regenerated
+    assert not session.modified
+    new = session_of()
+    new.regenerate()
+    assert not new.modified
 
 
 def test_an_end_is_stored_and_not_shown() -> None:

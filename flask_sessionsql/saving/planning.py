@@ -16,7 +16,7 @@ from ..config import SessionConfig
 from ..exceptions import SessionTooLargeError, SessionValueError
 from ..formats.serializers import Serializer
 from ..formats.tokens import line_ids, new_handle, new_token, row_id
-from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, LIFETIME_KEY, Encoded
+from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, LIFETIME_KEY, MOVES_KEY, Encoded
 from ..storage.store import StoredSession
 from ..storage.tables import MAX_USER_ID
 from .merging import merge
@@ -101,6 +101,8 @@ class Use:
     has_ended: bool = False
     #: Whether it lets the session live on.
     counts: bool = True
+    #: Whether the browser can be told of a new token: a response carries the cookie.
+    can_tell: bool = True
 
 
 @dataclass(slots=True, repr=False)
@@ -249,7 +251,9 @@ class Planner:
             return Empty(record, Change(record, data, use, rotates))
         if record is not None and not (can_differ or rotates):
             return self._read(use, record, data)
-        use, data = self._as_meant(use, record, data, sets_lifetime)
+        moves = rotates or cleared
+        use, data = self._as_meant(use, record, data, sets_lifetime, moves)
+        rotates = rotates and use.can_tell
         try:
             payload = self._serializer.dumps(data)
         except SessionValueError:
@@ -276,17 +280,25 @@ class Planner:
         record: SessionRecord | None,
         data: Mapping[Any, Any],
         sets_lifetime: bool,
+        moves: bool,
     ) -> tuple[Use, Mapping[Any, Any]]:
-        """The use and the data of a request, by whose login begins or ends in it."""
-        if record is None or (use.counts and LIFETIME_KEY not in data):
+        """The use and the data of a request, by whose login begins or ends in it.
+
+        :param moves: whether the token is to change, be the user another one or not.
+        """
+        is_usual = use.counts and use.can_tell and LIFETIME_KEY not in data
+        if record is None or is_usual:
             return use, data
         user_id = self._stored_user_id(data)
-        before = self._user_before(record, user_id)
+        before = self.user_before(record, user_id)
         if before not in (None, user_id) and not sets_lifetime:
             # A lifetime is set for a login.
             data = {key: data[key] for key in data if key != LIFETIME_KEY}
         if sets_lifetime or user_id not in (None, before):
             use = replace(use, counts=True)
+        if not use.can_tell and (moves or user_id != before):
+            # The next request that can tell the browser of a new token is to do so.
+            data = {**data, MOVES_KEY: True}
         return use, data
 
     def _read(
@@ -365,7 +377,7 @@ class Planner:
             return False
         if isinstance(plan, Replace) and plan.use.has_ended:
             return True
-        return target.user_id != self._user_before(plan.record, target.user_id)
+        return target.user_id != self.user_before(plan.record, target.user_id)
 
     # What is to be stored.
 
@@ -390,6 +402,8 @@ class Planner:
         # opened nothing. A visitor is one: more of them may come with it.
         is_known = before is not None and (moves or user_id is not None)
         token = self._new_token(use, user_id, before if is_known else None)
+        if moves and before is not None and not use.can_tell:
+            token = before
         address, user_agent = use.client()
         row = StoredSession(
             id=row_id(use.secrets[0], token),
@@ -423,8 +437,9 @@ class Planner:
         """
         self._check_size(data, payload, len(record.row.data))
         user_id = self._user_id(data)
-        before = self._user_before(record, user_id)
-        if not change.rotates and user_id == before:
+        before = self.user_before(record, user_id)
+        stays = user_id == before and not change.rotates
+        if stays or not change.use.can_tell:
             token = record.token
         row = record.row._replace(user_id=user_id, data=payload)
         if before is None and user_id is not None:
@@ -448,6 +463,8 @@ class Planner:
         place = row.id
         if token != record.token or not record.is_current:
             place = row_id(use.secrets[0], token)
+        # An event's change of the user is a move, but for the token.
+        moves = place != row.id or not use.can_tell
         address, user_agent = use.client()
         row = row._replace(
             id=place,
@@ -456,7 +473,7 @@ class Planner:
             last_used_at=_latest(row, use),
             address=address,
             user_agent=user_agent,
-            previous_id=None if place == row.id else _line_id(use, token),
+            previous_id=_line_id(use, token) if moves else None,
         )
         return SessionRecord(token, row, True)
 
@@ -554,7 +571,7 @@ class Planner:
         ]
         return sorted(sizes, key=lambda each: -each[1])
 
-    def _user_before(self, record: SessionRecord, user_id: str | None) -> str | None:
+    def user_before(self, record: SessionRecord, user_id: str | None) -> str | None:
         """Who was logged in when ``record`` was stored, if it was not ``user_id``."""
         if record.row.user_id == user_id:
             return user_id

@@ -258,6 +258,8 @@ class SessionRecords:
 
     def _insert(self, plan: Insert, wait: bool) -> Outcome:
         use, row = plan.use, plan.target.row
+        if not use.can_tell:
+            return self._untold()
         stale = plan.stale if row.user_id is None else None
         if stale is not None and self._moved(use.secrets, stale, use.now):
             # The token has opened the session that other requests of this browser have
@@ -297,8 +299,15 @@ class SessionRecords:
         use, loaded, target = plan.use, plan.record, plan.target
         limit = self._limit(target, loaded, use.now)
         row = self._sealed(target.row, use.secrets)
-        update, used = self.store.update, use.counts
-        if not update(row, loaded.row, use.now, limit, used=used, wait=wait):
+        if not self.store.update(
+            row,
+            loaded.row,
+            use.now,
+            limit,
+            used=use.counts,
+            whole=not use.can_tell,
+            wait=wait,
+        ):
             return None
         row = target.row
         self._tell_limited(limit, row)
@@ -308,7 +317,8 @@ class SessionRecords:
         else:
             if plan.is_merged:
                 self._tell_merged(row, plan.overwritten)
-            if target.token != loaded.token:
+            is_other = row.user_id != loaded.row.user_id and not use.can_tell
+            if target.token != loaded.token or is_other:
                 self.tell(SessionRotated(row.handle, row.user_id, loaded.row.user_id))
         # A new session that takes an old one's row goes on counting where that was.
         version = loaded.row.version + 1
@@ -443,7 +453,7 @@ class SessionRecords:
         if most is None or user_id is None:
             return None
         if loaded is not None and (
-            loaded.token == target.token or loaded.row.user_id == user_id
+            self.planner.user_before(loaded, user_id) == user_id
         ):
             return None  # no login
         longest = self._config.absolute_lifetime
@@ -463,6 +473,16 @@ class SessionRecords:
         )
         user_id = None if record is None else record.row.user_id
         self.tell(SessionRefused(handle, user_id, "ended"))
+        return Outcome(None, {}, is_elsewhere=True)
+
+    def _untold(self) -> Outcome:
+        """Nothing is written: nobody would come back with the token."""
+        logger.warning(
+            "A session was begun where no response carries a cookie, as in a handler of"
+            " Socket.IO events, and is not stored: the browser would not get its token."
+            " Begin it in a page, before."
+        )
+        self.tell(SessionRefused(None, None, "cookie"))
         return Outcome(None, {}, is_elsewhere=True)
 
     def _tell_ended(self, record: SessionRecord, reason: EndReason) -> None:

@@ -194,6 +194,7 @@ class SessionStore:
         limit: UserLimit | None = None,
         *,
         used: bool = True,
+        whole: bool = False,
         wait: bool = True,
     ) -> bool:
         """Store ``row`` in the place of ``loaded``, unless that has changed, has
@@ -205,12 +206,13 @@ class SessionStore:
 
         :param row: what is to stand there; with another ``id``, it moves.
         :param limit: how many sessions the row's user may have.
+        :param whole: whether to write all of it, as where it moves.
         :param used: whether to note the session's use as well, as ``row`` has it.
         :raises SessionLimitError: there are as many already, and the limit refuses
             another one.
         """
         names: tuple[str, ...] = ("data", *_USED) if used else ("data",)
-        if row.id != loaded.id:
+        if whole or row.id != loaded.id:
             names += _MOVED
         elif row.user_id != loaded.user_id:
             names += ("user_id",)
