@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 import time
 from collections.abc import (
     ItemsView,
@@ -168,6 +169,9 @@ class ServerSideSession(SessionMixin):
 
     def __init__(self, source: SessionSource, *, permanent: bool = True) -> None:
         self._source = source
+        # Threads of one request may share it (flask.copy_current_request_context). One
+        # of them reads it, and decodes a value, while the others wait.
+        self._lock = threading.RLock()
         self._default_permanent = permanent
 
     # The state that the one who saves it needs.
@@ -221,17 +225,21 @@ class ServerSideSession(SessionMixin):
     def _mapping(self) -> dict[Any, Any]:
         if self._data is not None:
             return self._data
-        if self._reading:
-            # A log filter, say, that looks at the session while reading it is logged.
-            return {}
-        self._reading = True
-        try:
-            return self._adopt(self._source.read())
-        except Exception as error:
-            self._data, self._failure = {}, error
-            raise
-        finally:
-            self._reading = False
+        with self._lock:
+            if self._data is not None:
+                return self._data
+            if self._reading:
+                # A log filter, say, that looks at the session while its reading is
+                # logged, in the thread that reads it.
+                return {}
+            self._reading = True
+            try:
+                return self._adopt(self._source.read())
+            except Exception as error:
+                self._data, self._failure = {}, error
+                raise
+            finally:
+                self._reading = False
 
     # Values are decoded when they are asked for. One that cannot change stays encoded
     # all the same: whoever saves the session sees that it is as it was.
@@ -240,26 +248,36 @@ class ServerSideSession(SessionMixin):
         """What a key stands for."""
         value = data[key]
         if type(value) is Encoded:
-            try:
-                value = self._source.decode(value)
-            except LookupError:
-                self._lose()
-                raise KeyError(key) from None
+            value = self._decode(data, key)
         if type(value) not in _IMMUTABLE:
-            data[key] = value
             self._can_differ = True
+        return value
+
+    def _decode(self, data: dict[Any, Any], key: Any) -> Any:
+        """What a key stands for that was not decoded yet: for all threads the same."""
+        with self._lock:
+            value = data[key]
+            if type(value) is Encoded:
+                try:
+                    value = self._source.decode(value)
+                except LookupError:
+                    self._lose()
+                    raise KeyError(key) from None
+                if type(value) not in _IMMUTABLE:
+                    data[key] = value
         return value
 
     def _values(self) -> dict[Any, Any]:
         """The mapping, all of it decoded."""
-        data = self._to_change()
-        try:
-            for key, value in data.items():
-                if type(value) is Encoded:
-                    data[key] = self._source.decode(value)
-        except LookupError:
-            self._lose()
-        return self._mapping()
+        with self._lock:
+            data = self._to_change()
+            try:
+                for key, value in data.items():
+                    if type(value) is Encoded:
+                        data[key] = self._source.decode(value)
+            except LookupError:
+                self._lose()
+            return self._mapping()
 
     def _to_change(self) -> dict[Any, Any]:
         """The mapping, for whoever changes it or may do so."""
@@ -401,10 +419,12 @@ class ServerSideSession(SessionMixin):
                 f" session.{_METHODS[key]}, or take another key."
             )
         else:
-            self._to_change()[key] = value
+            with self._lock:
+                self._to_change()[key] = value
 
     def __delitem__(self, key: Any) -> None:
-        del self._to_change()[key]
+        with self._lock:
+            del self._to_change()[key]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._mapping())
@@ -465,27 +485,36 @@ class ServerSideSession(SessionMixin):
         """As :meth:`dict.update`."""
         new = args[0] if len(args) == 1 and not kwargs else None
         if type(new) is dict and new.keys().isdisjoint(HIDDEN_KEYS):
-            self._to_change().update(new)  # at once, and not key by key
+            with self._lock:
+                self._to_change().update(new)  # at once, and not key by key
         else:
             super().update(*args, **kwargs)
 
     def pop(self, key: Any, *default: Any, **named: Any) -> Any:
         """As ``dict.pop()``."""
-        if key not in self._mapping():
-            self._popped |= {key}
-        return super().pop(key, *default, **named)
+        with self._lock:
+            if key not in self._mapping():
+                self._popped |= {key}
+            return super().pop(key, *default, **named)
+
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """As ``dict.setdefault()``."""
+        with self._lock:
+            return super().setdefault(key, default)
 
     def popitem(self) -> tuple[Any, Any]:
         """As :meth:`dict.popitem`: the last item."""
-        return self._values().popitem()
+        with self._lock:
+            return self._values().popitem()
 
     def clear(self) -> None:
         """As :meth:`dict.clear`. The session ends here: what is written to it
         afterwards is a new session, with a new token.
         """
-        self._to_change().clear()
-        self._permanent = self._limit = self._lifetime = None
-        self._cleared = True
+        with self._lock:
+            self._to_change().clear()
+            self._permanent = self._limit = self._lifetime = None
+            self._cleared = True
 
     def copy(self) -> dict[Any, Any]:
         """A shallow copy, as a plain :class:`dict`."""

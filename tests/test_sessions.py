@@ -4,9 +4,13 @@ import collections
 import copy
 import math
 import re
+import threading
+import time
 import types
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from flask_sessionsql.sessions import (
 )
 
 from .conftest import MakeApp
+from .helpers import at_once
 
 FACTS = SessionFacts(
     "f00d",
@@ -562,6 +567,109 @@ def test_the_names_that_a_template_finds_are_documented() -> None:
         if key not in listed:
             shown = Environment().from_string("{{ session.%s }}" % key)  # noqa: UP031
             assert f"the key {key}" == shown.render(session=found)
+
+
+# Threads.
+
+
+class Slow(Stored):
+    """A source that takes its time, and is asked by nobody else meanwhile."""
+
+    def read(self) -> dict[Any, Any]:
+        time.sleep(0.2)
+        return super().read()
+
+
+def four_at_once(use: Callable[[int], object]) -> list[Any]:
+    """What four threads get that begin at the same moment."""
+    barrier = threading.Barrier(4)
+
+    def job(number: int) -> object:
+        barrier.wait(30)
+        return use(number)
+
+    return at_once([partial(job, number) for number in range(4)])
+
+
+@pytest.mark.parametrize("name", TOUCHES)
+def test_threads_wait_for_the_one_that_reads(name: str) -> None:
+    """None of them meets an empty session, whatever it does first."""
+    session = ServerSideSession(Slow({"a": 1, "b": 2}))
+
+    def use(number: int) -> bool:
+        with suppress(KeyError):  # of what another one has taken out
+            TOUCHES[name](session)
+        return "b" in session._mapping() or name in {"delitem", "clear", "popitem"}
+
+    assert [True] * 4 == four_at_once(use)
+    assert 1 == reads_of(session)
+
+
+def test_threads_share_what_they_change() -> None:
+    """They write in the same dictionary, and append to the same list."""
+    session = ServerSideSession(Slow({"a": 1}))
+
+    def use(number: int) -> None:
+        session[str(number)] = number
+        session.setdefault("list", []).append(number)
+
+    four_at_once(use)
+    form = session._stored_form()
+    assert [0, 1, 2, 3] == sorted(form.pop("list"))
+    assert {"a": 1, "0": 0, "1": 1, "2": 2, "3": 3} == form
+
+
+@pytest.mark.parametrize(
+    "get",
+    [lambda s: s["basket"], lambda s: dict(s.items())["basket"]],
+    ids=["item", "items"],
+)
+def test_threads_decode_a_value_once(get: Operation) -> None:
+    """What one of them appends to it, the others have."""
+
+    class SlowSplit(Split):
+        def decode(self, encoded: Encoded) -> Any:
+            time.sleep(0.05)
+            return super().decode(encoded)
+
+    session = ServerSideSession(SlowSplit({"basket": []}))
+    four_at_once(lambda number: get(session).append(number))
+    assert [0, 1, 2, 3] == sorted(session["basket"])
+
+
+def test_a_value_that_is_set_while_it_is_decoded_stays() -> None:
+    """The thread that decodes does not put the old value back."""
+
+    class SlowSplit(Split):
+        def decode(self, encoded: Encoded) -> Any:
+            decodes.set()
+            time.sleep(0.1)
+            return super().decode(encoded)
+
+    def change() -> None:
+        assert decodes.wait(30)
+        session["basket"] = ["new"]
+
+    decodes = threading.Event()
+    session = ServerSideSession(SlowSplit({"basket": ["old"]}))
+    at_once([lambda: session["basket"], change])
+    assert ["new"] == session["basket"]
+
+
+def test_threads_meet_one_failure() -> None:
+    """The first one has the error, and what the others write is not saved."""
+    failure = SessionStoreUnavailableError("The database is away.")
+
+    class Failing(Slow):
+        def read(self) -> dict[Any, Any]:
+            super().read()
+            raise failure
+
+    session = ServerSideSession(Failing())
+    found = four_at_once(lambda number: session.get("a"))
+    assert 1 == found.count(failure)
+    assert 3 == found.count(None)
+    assert failure is session._failure
 
 
 # State.

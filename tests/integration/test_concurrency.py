@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, flash, get_flashed_messages, session
+from flask import (
+    Flask,
+    copy_current_request_context,
+    flash,
+    get_flashed_messages,
+    session,
+)
 from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 
@@ -70,6 +81,110 @@ def test_12_requests_at_once_keep_12_keys(app: Flask, client: FlaskClient) -> No
     expected = {"start": "1", **{f"key{n}": n for n in range(12)}}
     assert client.get("/all").json == expected
     assert rows(app)[0].version == 13
+
+
+@pytest.fixture
+def slow_database(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a while to read a session."""
+    store = store_of(app)
+    load = store.load
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        time.sleep(0.2)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(store, "load", slow)
+
+
+def in_threads(jobs: list[Callable[[], str]]) -> list[str]:
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return [future.result(30) for future in [pool.submit(job) for job in jobs]]
+
+
+def in_to_thread(jobs: list[Callable[[], str]]) -> list[str]:
+    async def gather() -> list[str]:
+        return await asyncio.gather(*map(asyncio.to_thread, jobs))
+
+    return asyncio.run(gather())
+
+
+@pytest.mark.parametrize("run", [in_threads, in_to_thread])
+@pytest.mark.usefixtures("slow_database")
+def test_four_threads_of_a_request_share_its_session(
+    app: Flask,
+    client: FlaskClient,
+    run: Callable[[list[Callable[[], str]]], list[str]],
+) -> None:
+    """They touch it first at the same moment: each sees who is logged in, and what they
+    write is all there on the next page.
+    """
+    client.get("/set/_user_id/ann")
+    barrier = threading.Barrier(4)
+
+    def view() -> list[str]:
+        def job(number: int) -> str:
+            barrier.wait(30)
+            seen = session.get("_user_id", "nobody")
+            session[f"key{number}"] = number
+            session.setdefault("list", []).append(number)
+            return str(seen)
+
+        return run(
+            [partial(copy_current_request_context(job), number) for number in range(4)]
+        )
+
+    assert visit(client, view).json == ["ann"] * 4
+    found: Any = client.get("/all").json
+    assert sorted(found.pop("list")) == [0, 1, 2, 3]
+    assert found == {"_user_id": "ann", **{f"key{n}": n for n in range(4)}}
+
+
+GREENLETS = """
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+import gevent
+from flask import Flask, copy_current_request_context, session
+from flask_sessionsql import Session
+app = Flask("shop")
+app.config.update(SECRET_KEY="a key", SESSION_TYPE="flask-sqlalchemy")
+app.config.update(SQLALCHEMY_DATABASE_URI=sys.argv[1])
+Session(app)
+@app.get("/login")
+def login():
+    session["_user_id"] = "ann"
+    return "ok"
+@app.get("/")
+def index():
+    store = app.session_interface.records.store
+    load = store.load
+    store.load = lambda *args: (time.sleep(0.1), load(*args))[1]
+    def job(number):
+        seen = session.get("_user_id", "nobody")
+        session.setdefault("list", []).append(number)
+        return seen
+    copies = [copy_current_request_context(job) for _ in range(4)]
+    jobs = [gevent.spawn(copies[number], number) for number in range(4)]
+    gevent.joinall(jobs, raise_error=True)
+    store.load = load
+    return [job.value for job in jobs]
+@app.get("/list")
+def show():
+    return sorted(session["list"])
+client = app.test_client()
+client.get("/login")
+print(client.get("/").json, client.get("/list").json)
+"""
+
+
+def test_greenlets_of_a_request_share_its_session(database_uri: str) -> None:
+    """As threads do, where gevent has put them in their place."""
+    command = [sys.executable, "-W", "ignore", "-c", GREENLETS, database_uri]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.strip(), done.returncode) == (
+        f"{['ann'] * 4} [0, 1, 2, 3]",
+        0,
+    ), done.stderr
 
 
 PUT_INTO: dict[str, tuple[Callable[[int], object], Callable[[], set[Any]]]] = {
