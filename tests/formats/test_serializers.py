@@ -20,6 +20,7 @@ from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from unittest import mock
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -33,6 +34,7 @@ from msgspec.msgpack import encode as msgpack
 
 import flask_sessionsql
 from flask_sessionsql import SessionValueError, UnreadableSessionError
+from flask_sessionsql.formats import serializers
 from flask_sessionsql.formats.serializers import (
     MAX_DEPTH,
     MsgpackSerializer,
@@ -1260,3 +1262,65 @@ def test_one_value_that_cannot_be_kept() -> None:
     for key in ("a", 7):
         with pytest.raises(SessionValueError):
             dumps({key: object()})
+
+
+# Keys that were chosen so that looking them up takes long.
+
+#: What is added to a number without changing its hash.
+SAME_HASH = sys.hash_info.modulus
+ALIKE: dict[str, Callable[[int], Any]] = {
+    "numbers": lambda n: n * SAME_HASH,
+    "negative": lambda n: -7 - n * SAME_HASH,
+    "Decimal": lambda n: Decimal(n * SAME_HASH),
+    "tuples": lambda n: (1, n * SAME_HASH),
+    "tuples in tuples": lambda n: (((n * SAME_HASH,),),),
+    "frozensets": lambda n: frozenset([n * SAME_HASH]),
+}
+COLLECTED: dict[str, Callable[[list[Any]], Any]] = {
+    "dict": lambda keys: dict.fromkeys(keys, 1),
+    "set": set,
+    "frozenset": frozenset,
+}
+
+
+@pytest.mark.parametrize("kind", ALIKE)
+@pytest.mark.parametrize("collected", COLLECTED)
+def test_keys_of_one_hash_are_refused(kind: str, collected: str) -> None:
+    """When they are stored, with what to do; and when they are loaded, before they are
+    looked up.
+    """
+    some = COLLECTED[collected]([ALIKE[kind](n) for n in range(100)])
+    serializer = MsgpackSerializer()
+    assert serializer.loads(serializer.dumps({"a": some})) == {"a": some}
+    many = COLLECTED[collected]([ALIKE[kind](n) for n in range(102)])
+    with pytest.raises(SessionValueError, match=r"session\['a'\].*Store them as text"):
+        serializer.dumps({"a": many})
+    with mock.patch.object(serializers, "_MOST_ALIKE", 1000):
+        stored = serializer.dumps({"a": many})
+    with pytest.raises(UnreadableSessionError, match="damaged: ValueError"):
+        serializer.loads(stored)
+
+
+def test_keys_of_the_session_itself_are_refused_as_well() -> None:
+    many = {n * SAME_HASH: n for n in range(102)}
+    with pytest.raises(SessionValueError, match="Store them as text"):
+        MsgpackSerializer().dumps(many)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        set(range(-10_000, 10_000)),
+        dict.fromkeys(range(20_000)),
+        {n << 32 for n in range(20_000)},
+        {float(n) for n in range(20_000)},
+        {UUID(int=n) for n in range(2_000)},
+        {(n, -n) for n in range(2_000)},
+        {2**64 - 1 - n * SAME_HASH for n in range(12)},
+    ],
+    ids=lambda value: f"{len(value)} {type(min(value)).__name__}",
+)
+def test_many_ordinary_keys_are_kept(value: Any) -> None:
+    """However many there are."""
+    serializer = MsgpackSerializer()
+    assert serializer.loads(serializer.dumps({"a": value})) == {"a": value}
