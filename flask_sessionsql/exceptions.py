@@ -7,6 +7,7 @@ the session are named where that helps.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from reprlib import repr  # noqa: A004 -- a key can be long itself
 from typing import Any
@@ -27,6 +28,20 @@ __all__ = [
     "SessionValueError",
     "UnreadableSessionError",
 ]
+
+
+def empty_frames(error: BaseException) -> None:
+    """Empty the frames that an error has passed, and those of the errors that it came
+    from: they hold values of the session, which error reporters would send. The lines
+    stay.
+    """
+    left, seen = [error], set[int]()
+    while left:
+        each = left.pop()
+        seen.add(id(each))
+        traceback.clear_frames(each.__traceback__)
+        reasons = (each.__cause__, each.__context__)
+        left += [reason for reason in reasons if reason and id(reason) not in seen]
 
 
 class SessionError(Exception):

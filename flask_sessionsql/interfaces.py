@@ -152,6 +152,7 @@ from .exceptions import (
     SessionTooLargeError,
     SessionValueError,
     UnreadableSessionError,
+    empty_frames,
 )
 from .formats.tokens import is_token
 from .responses import after_context, answer, vary_by_cookie
@@ -603,11 +604,15 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             except SessionStoreBusyError:
                 # The lock is probably this request's own, and gone with its context.
                 user = session.get(user_key)
-                write = partial(_write_deferred, self.records, source, user, plan)
-                after_context(write)
+                after_context(_deferred(self.records, source, user, plan))
+                del user
                 outcome = self.records.foresee(plan)
         except tuple(_REFUSED) as error:
             source.tell_refused(session.get(user_key), error)
+            empty_frames(error)
+            raise
+        except Exception as error:
+            empty_frames(error)
             raise
         self._settle(app, session, source, outcome)
 
@@ -691,21 +696,25 @@ def secret_keys(app: Flask) -> list[str | bytes]:
     return [key for key in (app.secret_key, *fallbacks) if key]
 
 
-def _write_deferred(
+def _deferred(
     records: SessionRecords, source: RequestSource, user: object, plan: Plan
-) -> None:
-    """Write what could not be written before the response was made.
+) -> Callable[[], None]:
+    """What writes what could not be written before the response was made.
 
     :param user: who is, or would be, logged in.
     """
-    try:
-        records.execute(plan)
-    except tuple(_REFUSED) as error:
-        source.tell_refused(user, error)
-        if not isinstance(error, SessionLimitError):
-            raise
-        # The token that has left opens nothing, which is what refusing comes to.
-        logger.warning("A login was refused after its response: %s", error)
+
+    def write() -> None:
+        try:
+            records.execute(plan)
+        except tuple(_REFUSED) as error:
+            source.tell_refused(user, error)
+            if not isinstance(error, SessionLimitError):
+                raise
+            # The token that has left opens nothing, which is what refusing comes to.
+            logger.warning("A login was refused after its response: %s", error)
+
+    return write
 
 
 #: Why a session is refused, by the error that says so.

@@ -14,6 +14,7 @@ from flask import Flask, Response, appcontext_tearing_down
 from flask.globals import app_ctx
 from werkzeug.exceptions import HTTPException
 
+from .exceptions import empty_frames
 from .signals import anybody_listens
 
 __all__ = ["after_context", "answer", "vary_by_cookie"]
@@ -97,6 +98,7 @@ def _call_all(writes: Iterable[Callable[[], object]]) -> None:
         try:
             write()
         except Exception as error:
+            empty_frames(error)
             if errors:
                 logger.exception("Another session was not stored, either.")
             errors.append(error)

@@ -15,6 +15,7 @@ import math
 import threading
 import time
 from collections.abc import (
+    Callable,
     ItemsView,
     Iterable,
     Iterator,
@@ -24,12 +25,23 @@ from collections.abc import (
 )
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple, NoReturn, Protocol, cast
+from functools import wraps
+from typing import (
+    Any,
+    NamedTuple,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+)
 from uuid import UUID
 
 from flask import session as _session
 from flask.sessions import SessionMixin
 from markupsafe import Markup
+
+from .exceptions import empty_frames
 
 __all__ = ["Encoded", "ServerSideSession", "SessionFacts", "SessionSource", "session"]
 
@@ -59,6 +71,25 @@ _METHODS = {
 }
 #: What is stored with a session's data and does not show among it, in this order.
 HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY, MOVES_KEY)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _unseen(method: Callable[P, R]) -> Callable[P, R]:
+    """``method``, whose errors show error reporters none of its arguments."""
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            del args, kwargs
+            empty_frames(error)
+            raise
+
+    return call
 
 
 class Encoded:
@@ -236,6 +267,7 @@ class ServerSideSession(SessionMixin):
             try:
                 return self._adopt(self._source.read())
             except Exception as error:
+                empty_frames(error)
                 self._data, self._failure = {}, error
                 raise
             finally:
@@ -408,8 +440,13 @@ class ServerSideSession(SessionMixin):
     # The mapping.
 
     def __getitem__(self, key: Any) -> Any:
-        return self._decoded(self._mapping(), key)
+        try:
+            return self._decoded(self._mapping(), key)
+        except KeyError as error:
+            # From here on: the frames below hold the session.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same one
 
+    @_unseen
     def __setitem__(self, key: Any, value: Any) -> None:
         if key == PERMANENT_KEY:
             self.permanent = value
@@ -455,6 +492,7 @@ class ServerSideSession(SessionMixin):
             return NotImplemented
         return {**other, **self._values()}
 
+    @_unseen
     def __ior__(
         self, other: Mapping[Any, Any] | Iterable[tuple[Any, Any]]
     ) -> ServerSideSession:
@@ -481,6 +519,7 @@ class ServerSideSession(SessionMixin):
         """As :meth:`dict.items`."""
         return self._values().items()
 
+    @_unseen
     def update(self, /, *args: Any, **kwargs: Any) -> None:
         """As :meth:`dict.update`."""
         new = args[0] if len(args) == 1 and not kwargs else None
@@ -497,6 +536,7 @@ class ServerSideSession(SessionMixin):
                 self._popped |= {key}
             return super().pop(key, *default, **named)
 
+    @_unseen
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """As ``dict.setdefault()``."""
         with self._lock:

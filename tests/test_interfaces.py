@@ -15,7 +15,7 @@ from flask_sessionsql import (
     SessionRefused,
 )
 from flask_sessionsql import session as typed_session
-from flask_sessionsql.interfaces import RequestSource, _write_deferred
+from flask_sessionsql.interfaces import RequestSource, _deferred
 from flask_sessionsql.saving.planning import Keep, Plan
 
 READS: list[Callable[[], object]] = [
@@ -147,5 +147,5 @@ def test_a_deferred_conflict_is_told_of_and_raised() -> None:
     source = RequestSource(interface, app, request)
     for _ in range(2):
         with pytest.raises(SessionConflictError):
-            _write_deferred(records, source, "ann", Keep(None, {}))
+            _deferred(records, source, "ann", Keep(None, {}))()
     assert [SessionRefused(None, "ann", "conflict")] == told

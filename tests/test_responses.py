@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import traceback
+
 import pytest
 from flask import Response, session
 
+from flask_sessionsql.responses import after_context
 from tests.conftest import MakeApp
 
 
@@ -37,3 +40,31 @@ def test_vary_names_the_cookie_once(
     response = app.test_client().get("/")
     said = ", ".join(response.headers.getlist("Vary")).lower().split(", ")
     assert sorted(said) == sorted(expected.split())
+
+
+def test_what_is_deferred_keeps_no_values_of_its_errors(
+    make_app: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the error that is raised nor the one that is logged shows the variables
+    of what failed.
+    """
+    app = make_app("sqlite://")
+
+    def fail() -> None:
+        value = "hush"
+        raise RuntimeError(f"failed {len(value)}")
+
+    def frames(error: BaseException) -> list[dict[str, object]]:
+        found = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+        assert len(found) > 1
+        return found
+
+    with pytest.raises(RuntimeError) as raised, app.app_context():  # noqa: PT012
+        after_context(fail)
+        after_context(fail)
+    told = [record.exc_info for record in caplog.records if record.exc_info]
+    assert len(told) == 1
+    logged = told[0][1]
+    assert logged is not None
+    for error in (raised.value, logged):
+        assert [] == [found for found in frames(error) if "value" in found]

@@ -122,7 +122,8 @@ class MsgpackSerializer:
             return self._dump_whole(data)
         except _RefusedError as error:
             error.stands_at(key, f"[{reprlib.repr(key)}]")
-            raise _named(error) from None
+            named = _named(error)
+        raise named
 
     def _dump_whole(self, data: Mapping[Any, Any]) -> bytes:
         """The bytes for data whose keys are not all text, which cannot be split."""
@@ -130,7 +131,8 @@ class MsgpackSerializer:
         try:
             return _FORMAT + _encode(_pack_map(values, 0))
         except _RefusedError as error:
-            raise _named(error) from None
+            named = _named(error)
+        raise named
 
     def split(self, payload: bytes) -> dict[Any, Any]:
         """The data that gave ``payload``, with their values encoded, or decoded where
@@ -168,7 +170,8 @@ class MsgpackSerializer:
         try:
             return _encode_value(value)
         except _RefusedError as error:
-            raise _named(error) from None
+            named = _named(error)
+        raise named
 
     def decode(self, value: Any) -> Any:
         """One value; as it is, if it is not encoded.
@@ -223,7 +226,9 @@ class _RefusedError(Exception):
 
 
 def _named(error: _RefusedError) -> SessionValueError:
-    """The error as the application gets it."""
+    """The error as the application gets it: raised where this one, which has the value,
+    is no part of its context.
+    """
     path = "session" + "".join(reversed(error.steps))
     return SessionValueError(error.key, path, type(error.value), error.why)
 

@@ -1,0 +1,201 @@
+"""What error reporters send: the variables of every frame that an error has passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask, got_request_exception
+from flask.testing import FlaskClient
+
+from flask_sessionsql import SessionError, session
+from tests.conftest import MakeApp
+from tests.helpers import store_of
+from tests.integration.helpers import add_views, token, visit
+
+#: The application's own frames, and those of what has the request, and so its cookies.
+NOT_OURS = [__file__, "/flask/", "/werkzeug/"]
+#: A value of the session, wherever it turns up.
+SECRET = "hush-hush"
+
+pytestmark = pytest.mark.parametrize("answered", [False, True])
+
+
+@pytest.fixture
+def reports() -> list[str]:
+    """What was sent."""
+    return []
+
+
+@pytest.fixture
+def app(
+    make_app: MakeApp, empty_database_uri: str, answered: bool, reports: list[str]
+) -> Flask:
+    """An application whose errors are reported: where it makes a page for them, or
+    where Flask does.
+    """
+    app = add_views(make_app(empty_database_uri, SESSION_MAX_BYTES=2_000))
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    if answered:
+
+        @app.errorhandler(SessionError)
+        @app.errorhandler(KeyError)
+        def page(error: Exception) -> tuple[str, int]:
+            reports.append(sent_of(error))
+            return "Sorry!", 500
+
+    return app
+
+
+def errors_of(error: BaseException) -> Iterator[BaseException]:
+    """It and those that it came from."""
+    left, seen = [error], set()
+    while left:
+        each = left.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            left += [x for x in (each.__cause__, each.__context__) if x is not None]
+
+
+def sent_of(error: BaseException) -> str:
+    """What a reporter sends of an error: the frames that are not the application's own,
+    and the errors themselves.
+    """
+    sent = []
+    for each in errors_of(error):
+        sent += [repr(each), str(each), repr(vars(each))]
+        trace: TracebackType | None = each.__traceback__
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            if not any(part in code.co_filename for part in NOT_OURS):
+                sent.append(f"{code.co_qualname}: {trace.tb_frame.f_locals!r}")
+            trace = trace.tb_next
+    return "\n".join(sent)
+
+
+def store_object() -> None:
+    session["bad"] = object()
+
+
+def store_object_deep() -> None:
+    session["basket"] = {"a": [SECRET, {"inner": [object()]}]}
+
+
+def store_object_by_number() -> None:
+    session[7] = {"a": SECRET, "b": object()}
+
+
+def store_too_much() -> None:
+    session["much"] = SECRET * 1_000
+
+
+def store_user() -> None:
+    session["_user_id"] = SECRET + "x" * 300
+
+
+def ask_for_what_is_not_there() -> None:
+    dict(session)  # it is all decoded
+    session["basket"].append(SECRET)
+    session["missing"]
+
+
+def take_out_what_is_not_there() -> None:
+    session["basket"].append(SECRET)
+    del session["missing"]
+
+
+def pop_what_is_not_there() -> None:
+    session["basket"].append(SECRET)
+    session.pop("missing")
+
+
+def fill() -> str:
+    session.update(basket=[SECRET], name=SECRET)
+    return "ok"
+
+
+FAULTS = {
+    "an object": store_object,
+    "an object, deep": store_object_deep,
+    "an object by number": store_object_by_number,
+    "too much": store_too_much,
+    "a user": store_user,
+    "a missing key": ask_for_what_is_not_there,
+    "deleting a missing key": take_out_what_is_not_there,
+    "popping a missing key": pop_what_is_not_there,
+}
+
+
+@contextmanager
+def reporting(app: Flask, reports: list[str], held: str) -> Iterator[None]:
+    """Whatever is reported holds neither the token nor a value."""
+
+    def receive(sender: Flask, exception: BaseException, **_: object) -> None:
+        reports.append(sent_of(exception))
+
+    with got_request_exception.connected_to(receive, app):
+        yield
+    assert reports
+    lines = "\n".join(reports).splitlines()
+    assert [line[:60] for line in lines if SECRET in line or held in line] == []
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_errors_about_values_hold_none(
+    app: Flask, client: FlaskClient, fault: str, reports: list[str]
+) -> None:
+    """Something that cannot be stored, or is not there: the report has neither what the
+    session held before nor what it was to hold, nor the token.
+    """
+    visit(client, fill)
+    held = token(client)
+
+    with reporting(app, reports, held):
+        assert visit(client, lambda: str(FAULTS[fault]())).status_code == 500
+
+
+def put() -> None:
+    session["more"] = SECRET
+
+
+WRITES: dict[str, Callable[[], object]] = {
+    "item": put,
+    "update": lambda: session.update(more=SECRET),
+    "update pairs": lambda: session.update([("more", SECRET)]),
+    "setdefault": lambda: session.setdefault("more", SECRET),
+    "ior": lambda: session.__ior__({"more": SECRET}),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("when", ["read", "write"])
+def test_errors_of_the_database_hold_no_values(
+    app: Flask, client: FlaskClient, when: str, write: str, reports: list[str]
+) -> None:
+    """Somebody has renamed a column: the statement's parameters, and with what they
+    were made, stay out of the report.
+    """
+    visit(client, fill)
+    held, store = token(client), store_of(app)
+
+    def rename() -> None:
+        with store.engine.connect() as connection:
+            connection.execute(
+                sa.text(f"ALTER TABLE {store.table.name} RENAME COLUMN data TO gone")
+            )
+
+    def view() -> str:
+        if when == "write":
+            session.get("basket")
+            rename()
+        WRITES[write]()
+        return "ok"
+
+    if when == "read":
+        rename()
+    with reporting(app, reports, held):
+        visit(client, view)
