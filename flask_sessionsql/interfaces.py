@@ -321,11 +321,10 @@ class RequestSource:
     def can_tell(self) -> bool:
         """Whether the response carries the cookie to the browser: not that to an event
         of Flask-SocketIO's, which goes nowhere, and whose request has a ``namespace``;
-        and none after a WebSocket was opened.
+        and not that of a request that opens a WebSocket (RFC 6455, section 4.1).
         """
         is_event = "namespace" in vars(self._request)
-        upgrade = str(self._request.environ.get("HTTP_UPGRADE", ""))
-        return not is_event and upgrade.lower() != "websocket"
+        return not (is_event or "HTTP_SEC_WEBSOCKET_KEY" in self._request.environ)
 
     def read(self) -> dict[Any, Any]:
         token = self._request.cookies.get(self._interface.config.cookie_name)

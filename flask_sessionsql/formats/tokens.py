@@ -2,8 +2,7 @@
 
 A token opens by being random: ``SESSION_ID_LENGTH`` bytes of it are. The database never
 holds it, only ``HMAC-SHA-256(SECRET_KEY, token)``, so that a copy of the table logs
-nobody in
-(OWASP ASVS 5.0, 7.2.3 and 11.5.1; Session Management Cheat Sheet, "Session ID
+nobody in (OWASP ASVS 5.0, 7.2.3 and 11.5.1; Session Management Cheat Sheet, "Session ID
 Content"). Looking a row up by a keyed hash also leaves an attacker nothing to
 measure: the comparison's timing speaks of the hash, which cannot be steered
 (CVE-2019-16782).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -32,12 +33,12 @@ def reports() -> list[str]:
 
 @pytest.fixture
 def app(
-    make_app: MakeApp, empty_database_uri: str, answered: bool, reports: list[str]
+    make_app: MakeApp, shared_database_uri: str, answered: bool, reports: list[str]
 ) -> Flask:
     """An application whose errors are reported: where it makes a page for them, or
     where Flask does.
     """
-    app = add_views(make_app(empty_database_uri, SESSION_MAX_BYTES=2_000))
+    app = add_views(make_app(shared_database_uri, SESSION_MAX_BYTES=2_000))
     app.config["PROPAGATE_EXCEPTIONS"] = False
     if answered:
 
@@ -182,10 +183,11 @@ def test_errors_of_the_database_hold_no_values(
     visit(client, fill)
     held, store = token(client), store_of(app)
 
-    def rename() -> None:
+    def rename(name: str = "data", other: str = "gone") -> None:
+        table = store.table.name
         with store.engine.connect() as connection:
             connection.execute(
-                sa.text(f"ALTER TABLE {store.table.name} RENAME COLUMN data TO gone")
+                sa.text(f"ALTER TABLE {table} RENAME COLUMN {name} TO {other}")
             )
 
     def view() -> str:
@@ -197,5 +199,37 @@ def test_errors_of_the_database_hold_no_values(
 
     if when == "read":
         rename()
-    with reporting(app, reports, held):
+    try:
+        with reporting(app, reports, held):
+            visit(client, view)
+    finally:
+        rename("gone", "data")  # other tests have the same table
+
+
+def test_the_application_s_own_frames_stay(
+    app: Flask, client: FlaskClient, reports: list[str]
+) -> None:
+    """An error that the application was handling, and its variables, are whole."""
+    visit(client, fill)
+    kept: list[BaseException] = []
+
+    def fail() -> None:
+        mine = "my variable"
+        raise ValueError(len(mine))
+
+    def view() -> str:
+        try:
+            fail()
+        except ValueError as error:
+            kept.append(error)
+            wrong: Any = 5
+            session.update(wrong)
+        return "ok"
+
+    with reporting(app, reports, token(client)):
         visit(client, view)
+    [error] = kept
+    assert error.__traceback__ is not None
+    below = error.__traceback__.tb_next
+    assert below is not None
+    assert below.tb_frame.f_locals["mine"] == "my variable"

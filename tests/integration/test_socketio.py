@@ -276,7 +276,7 @@ def test_a_websocket_is_told_nothing(app: Flask, client: FlaskClient) -> None:
     client.get("/set/basket/tea")
     old = token(client)
     tab = same_browser(client)
-    tab.get("/set/_user_id/ann", headers={"Upgrade": "websocket"})
+    tab.get("/set/_user_id/ann", headers={"Sec-WebSocket-Key": "eA=="})
     assert token(client) == old
     assert client.get("/all").json == {"basket": "tea", "_user_id": "ann"}
     assert token(client) != old

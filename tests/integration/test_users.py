@@ -400,7 +400,8 @@ def test_a_logout_with_a_token_that_is_made_up_ends_nothing(
     """Of the line of a session, but with another seal, or with no marks at all."""
     client.get("/set/_user_id/ann")
     (tab,) = tabs_of(client, "regenerate")
-    for made_up in (token(tab)[:-1] + "-", "x" * 43, "x" * 22):
+    other = "A" if token(tab)[-1] != "A" else "B"
+    for made_up in (token(tab)[:-1] + other, "x" * 43, "x" * 22):
         assert cookie(browser_with(app, made_up).get("/clear")) is None
     assert client.get("/get/_user_id").text == "'ann'"
     tab.get("/clear")
