@@ -56,6 +56,8 @@ MOVES_KEY = "_sessionsql_moves"
 #: A hundred years of 366 days, in seconds: beyond any cookie's life (browsers keep none
 #: longer than 400 days), and far from the last year that a cookie's date can name.
 LONGEST_LIFETIME = 366 * 100 * 24 * 3600
+#: Seconds that a thread waits for another one that reads the session.
+_PATIENCE = 60.0
 #: Further away than any calendar goes is as good as its last year.
 _FURTHEST = datetime(9999, 1, 1, tzinfo=UTC)
 #: What cannot change once it is handed out, nor anything in it.
@@ -256,7 +258,17 @@ class ServerSideSession(SessionMixin):
     def _mapping(self) -> dict[Any, Any]:
         if self._data is not None:
             return self._data
-        with self._lock:
+        # Not for ever: where a thread formats a log record with what the session holds,
+        # it has the log handler's lock, which the one that reads may wait for.
+        if not self._lock.acquire(timeout=_PATIENCE):
+            raise TimeoutError(
+                "Another thread of this request has been reading the session for"
+                f" {_PATIENCE:g} seconds, and may wait for this one. Touch the session"
+                " before you start the threads."
+            )
+        try:
+            if self._failure is not None:
+                raise self._failure  # which the one that has read it has met
             if self._data is not None:
                 return self._data
             if self._reading:
@@ -272,6 +284,8 @@ class ServerSideSession(SessionMixin):
                 raise
             finally:
                 self._reading = False
+        finally:
+            self._lock.release()
 
     # Values are decoded when they are asked for. One that cannot change stays encoded
     # all the same: whoever saves the session sees that it is as it was.
