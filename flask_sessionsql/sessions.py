@@ -294,14 +294,16 @@ class ServerSideSession(SessionMixin):
         """What a key stands for."""
         value = data[key]
         if type(value) is Encoded:
-            value = self._decode(data, key)
+            value = self._decode(key)
         if type(value) not in _IMMUTABLE:
             self._can_differ = True
         return value
 
-    def _decode(self, data: dict[Any, Any], key: Any) -> Any:
+    def _decode(self, key: Any) -> Any:
         """What a key stands for that was not decoded yet: for all threads the same."""
         with self._lock:
+            # Another thread may have met a value that cannot be decoded meanwhile.
+            data = self._mapping()
             value = data[key]
             if type(value) is Encoded:
                 try:

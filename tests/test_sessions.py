@@ -641,6 +641,21 @@ def test_threads_decode_a_value_once(get: Operation) -> None:
     assert [0, 1, 2, 3] == sorted(session["basket"])
 
 
+def test_threads_meet_one_damaged_value() -> None:
+    """It is told of once; to all of them the session is an empty one."""
+
+    class Damaged(Split):
+        def decode(self, encoded: Encoded) -> Any:
+            time.sleep(0.1)
+            self.decoded.append(encoded)
+            raise LookupError
+
+    source = Damaged({"basket": []})
+    session = ServerSideSession(source)
+    assert [None] * 4 == four_at_once(lambda number: session.get("basket"))
+    assert 1 == len(source.decoded)
+
+
 def test_a_value_that_is_set_while_it_is_decoded_stays() -> None:
     """The thread that decodes does not put the old value back."""
 
