@@ -145,7 +145,6 @@ from .config import SessionConfig
 from .exceptions import (
     NullSessionError,
     SessionConflictError,
-    SessionError,
     SessionLimitError,
     SessionStoreBusyError,
     SessionStoreUnavailableError,
@@ -317,7 +316,7 @@ class RequestSource:
         """``SECRET_KEY`` and its fallbacks."""
         return secret_keys(self._app)
 
-    @property
+    @cached_property
     def can_tell(self) -> bool:
         """Whether the response carries the cookie to the browser: not that to an event
         of Flask-SocketIO's, which goes nowhere, and whose request has a ``namespace``;
@@ -371,12 +370,12 @@ class RequestSource:
         :raises SessionTooLargeError: it is over ``SESSION_MAX_BYTES``.
         """
         use = Use(
-            _now(),
-            self.secrets,
-            self._client,
-            self.has_ended,
-            session.counts_as_use,
-            self.can_tell,
+            now=_now(),
+            secrets=self.secrets,
+            client=self._client,
+            has_ended=self.has_ended,
+            counts=session.counts_as_use,
+            can_tell=self.can_tell,
         )
         return self._interface.records.planner.plan(
             use,
@@ -401,7 +400,7 @@ class RequestSource:
                 record = self._interface.records.foresee(plan).record or record
         return as_time(record.row.expires_at)
 
-    def tell_refused(self, user: object, error: SessionError) -> None:
+    def tell_refused(self, user: object, error: Exception) -> None:
         """Tell of an error, once: the page for it is saved, too.
 
         :param user: who is, or would be, logged in.
@@ -468,7 +467,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
 
     A cookie that opens nothing is looked up before a session begins: SELECT, INSERT for
     a login, and SELECT, SELECT, INSERT otherwise, since one more look tells whether its
-    token was the one before a change just now.
+    token is an earlier one of a session that is in use.
 
     With ``SECRET_KEY_FALLBACKS``, a token that the current key does not find costs one
     more SELECT for each of them, and a last one under the current key. Where several
@@ -590,9 +589,9 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             return
         user_key = self.config.user_key
         try:
-            logs_out = session._cleared or session._missed(user_key)
-            if logs_out and source.stale is not None:
-                self._forget(app, source, source.stale, session._cleared)
+            stale, cleared = source.stale, session._cleared
+            if stale is not None and (cleared or session._missed(user_key)):
+                self._forget(app, source, stale, cleared)
             if source.record is None and not session:
                 return
             plan = source.plan(session)
@@ -606,11 +605,9 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 after_context(_deferred(self.records, source, user, plan))
                 del user
                 outcome = self.records.foresee(plan)
-        except tuple(_REFUSED) as error:
-            source.tell_refused(session.get(user_key), error)
-            empty_frames(error)
-            raise
         except Exception as error:
+            if type(error) in _REFUSED:
+                source.tell_refused(session.get(user_key), error)
             empty_frames(error)
             raise
         self._settle(app, session, source, outcome)
@@ -717,7 +714,7 @@ def _deferred(
 
 
 #: Why a session is refused, by the error that says so.
-_REFUSED: dict[type[SessionError], RefusedReason] = {
+_REFUSED: dict[type[Exception], RefusedReason] = {
     SessionValueError: "value",
     SessionTooLargeError: "size",
     SessionLimitError: "limit",

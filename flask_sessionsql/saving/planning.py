@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 from ..config import SessionConfig
 from ..exceptions import SessionTooLargeError, SessionValueError
@@ -311,12 +311,16 @@ class Planner:
             row = row._replace(user_id=user_id)
             target = self._written(use, record, record.token, row, data)
             return Update(record, target, data, Change(record, data, use))
-        counts = use.counts and self._config.refresh_each_request
-        if not (counts and self._is_due(row, data, use)):
+        if not (use.counts and self._config.refresh_each_request):
+            return Keep(record, data)
+        end, used = self._moved_end(row, data, use), row.last_used_at
+        # An end that is set does not move, and the last use goes on all the same.
+        lags = used is not None and use.now - used >= max(1, self._idle(data)[1])
+        if end <= row.expires_at and not lags:
             return Keep(record, data)
         address, user_agent = use.client()
         row = row._replace(
-            expires_at=max(row.expires_at, self._moved_end(row, data, use)),
+            expires_at=max(row.expires_at, end),
             last_used_at=use.now,
             address=address,
             user_agent=user_agent,
@@ -500,24 +504,23 @@ class Planner:
 
     def _ends_at(self, created_at: int, data: Mapping[Any, Any], now: int) -> int:
         """When a session used ``now`` ends if it is not used again."""
-        end = now + self._idle(data)
+        end = now + self._idle(data)[0]
         if self._config.absolute_lifetime is not None:
             end = min(end, created_at + self._config.absolute_lifetime)
         if EXPIRY_KEY in data:
             end = min(end, data[EXPIRY_KEY])
         return end
 
-    def _idle(self, data: Mapping[Any, Any]) -> int:
-        """How long after its last use the session ends, in seconds."""
-        return cast(int, data.get(LIFETIME_KEY, self._config.lifetime))
-
-    def _interval(self, data: Mapping[Any, Any]) -> int:
-        """How far its end may lag behind, in seconds: of a lifetime of its own no more
-        than of the setting's.
+    def _idle(self, data: Mapping[Any, Any]) -> tuple[int, int]:
+        """How long after its last use the session ends, and how far that end may lag
+        behind, both in seconds. That of a lifetime of its own lags by a hundredth at
+        most.
         """
-        interval = self._config.refresh_interval
-        own = LIFETIME_KEY in data
-        return min(interval, self._idle(data) // 100) if own else interval
+        config = self._config
+        if LIFETIME_KEY not in data:
+            return config.lifetime, config.refresh_interval
+        own: int = data[LIFETIME_KEY]
+        return own, min(config.refresh_interval, own // 100)
 
     def _moved_end(self, row: StoredSession, data: Mapping[Any, Any], use: Use) -> int:
         """As :meth:`_ends_at`; the end that ``row`` has if that is near enough, so that
@@ -526,17 +529,9 @@ class Planner:
         now = _latest(row, use)
         end = self._ends_at(row.created_at, data, now)
         # What the application has set, and the absolute lifetime, hold to the second.
-        is_idle_end = end == now + self._idle(data)
-        near_enough = is_idle_end and 0 <= end - row.expires_at < self._interval(data)
+        idle, interval = self._idle(data)
+        near_enough = end == now + idle and 0 <= end - row.expires_at < interval
         return row.expires_at if near_enough else end
-
-    def _is_due(self, row: StoredSession, data: Mapping[Any, Any], use: Use) -> bool:
-        """Whether the row's end or last use lag behind further than they may."""
-        if self._moved_end(row, data, use) > row.expires_at:
-            return True
-        # An end that is set does not move, and the last use goes on all the same.
-        used = row.last_used_at
-        return used is not None and use.now - used >= max(1, self._interval(data))
 
     # What the data say.
 
