@@ -8,9 +8,7 @@ the session are named where that helps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from reprlib import repr  # noqa: A004 -- a key can be long itself
-from types import TracebackType
 from typing import Any
 
 from werkzeug.exceptions import Forbidden, ServiceUnavailable
@@ -29,32 +27,6 @@ __all__ = [
     "SessionValueError",
     "UnreadableSessionError",
 ]
-
-
-def empty_frames(error: BaseException) -> None:
-    """Empty the frames of this package that an error has passed, and those below them;
-    and likewise of the errors that it came from. They hold values of the session, which
-    error reporters would send. The lines stay, and so do the application's own frames.
-    """
-    left, seen = [error], set[int]()
-    while left:
-        each = left.pop()
-        seen.add(id(each))
-        _empty(each.__traceback__)
-        reasons = (each.__cause__, each.__context__)
-        left += [reason for reason in reasons if reason and id(reason) not in seen]
-
-
-def _empty(trace: TracebackType | None) -> None:
-    below = False
-    while trace is not None:
-        module: str = trace.tb_frame.f_globals.get("__name__", "")
-        # SQLAlchemy's come first where it has caught what the driver raised.
-        below |= module.partition(".")[0] in (__package__, "sqlalchemy")
-        if below:
-            with suppress(RuntimeError):  # it goes on
-                trace.tb_frame.clear()
-        trace = trace.tb_next
 
 
 class SessionError(Exception):

@@ -151,9 +151,9 @@ from .exceptions import (
     SessionTooLargeError,
     SessionValueError,
     UnreadableSessionError,
-    empty_frames,
 )
 from .formats.tokens import is_token
+from .frames import empty_frames
 from .responses import after_context, answer, vary_by_cookie
 from .saving.planning import Client, Keep, Plan, SessionRecord, Stale, Use
 from .saving.records import Outcome, SessionRecords

@@ -14,7 +14,7 @@ from flask import Flask, Response, appcontext_tearing_down
 from flask.globals import app_ctx
 from werkzeug.exceptions import HTTPException
 
-from .exceptions import empty_frames
+from .frames import empty_frames
 from .signals import anybody_listens
 
 __all__ = ["after_context", "answer", "vary_by_cookie"]

@@ -15,7 +15,6 @@ import math
 import threading
 import time
 from collections.abc import (
-    Callable,
     ItemsView,
     Iterable,
     Iterator,
@@ -25,14 +24,11 @@ from collections.abc import (
 )
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from functools import wraps
 from typing import (
     Any,
     NamedTuple,
     NoReturn,
-    ParamSpec,
     Protocol,
-    TypeVar,
     cast,
 )
 from uuid import UUID
@@ -41,7 +37,7 @@ from flask import session as _session
 from flask.sessions import SessionMixin
 from markupsafe import Markup
 
-from .exceptions import empty_frames
+from .frames import empty_frames, unseen
 
 __all__ = ["Encoded", "ServerSideSession", "SessionFacts", "SessionSource", "session"]
 
@@ -75,23 +71,25 @@ _METHODS = {
 HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY, MOVES_KEY)
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
+class _Turn:
+    """One thread at a time: the others wait, and not for ever. A thread that formats a
+    log record with what the session holds has the log handler's lock, which the one
+    that reads may wait for.
+    """
 
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
 
-def _unseen(method: Callable[P, R]) -> Callable[P, R]:
-    """``method``, whose errors show error reporters none of its arguments."""
+    def __enter__(self) -> None:
+        if not self._lock.acquire(timeout=_PATIENCE):
+            raise TimeoutError(
+                "Another thread of this request has been reading the session for"
+                f" {_PATIENCE:g} seconds, and may wait for this one. Touch the session"
+                " before you start the threads."
+            )
 
-    @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(*args, **kwargs)
-        except Exception as error:
-            del args, kwargs
-            empty_frames(error)
-            raise
-
-    return call
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 class Encoded:
@@ -204,7 +202,7 @@ class ServerSideSession(SessionMixin):
         self._source = source
         # Threads of one request may share it (flask.copy_current_request_context). One
         # of them reads it, and decodes a value, while the others wait.
-        self._lock = threading.RLock()
+        self._turn = _Turn()
         self._default_permanent = permanent
 
     # The state that the one who saves it needs.
@@ -258,15 +256,7 @@ class ServerSideSession(SessionMixin):
     def _mapping(self) -> dict[Any, Any]:
         if self._data is not None:
             return self._data
-        # Not for ever: where a thread formats a log record with what the session holds,
-        # it has the log handler's lock, which the one that reads may wait for.
-        if not self._lock.acquire(timeout=_PATIENCE):
-            raise TimeoutError(
-                "Another thread of this request has been reading the session for"
-                f" {_PATIENCE:g} seconds, and may wait for this one. Touch the session"
-                " before you start the threads."
-            )
-        try:
+        with self._turn:
             if self._failure is not None:
                 raise self._failure  # which the one that has read it has met
             if self._data is not None:
@@ -284,8 +274,6 @@ class ServerSideSession(SessionMixin):
                 raise
             finally:
                 self._reading = False
-        finally:
-            self._lock.release()
 
     # Values are decoded when they are asked for. One that cannot change stays encoded
     # all the same: whoever saves the session sees that it is as it was.
@@ -301,7 +289,7 @@ class ServerSideSession(SessionMixin):
 
     def _decode(self, key: Any) -> Any:
         """What a key stands for that was not decoded yet: for all threads the same."""
-        with self._lock:
+        with self._turn:
             # Another thread may have met a value that cannot be decoded meanwhile.
             data = self._mapping()
             value = data[key]
@@ -317,7 +305,7 @@ class ServerSideSession(SessionMixin):
 
     def _values(self) -> dict[Any, Any]:
         """The mapping, all of it decoded."""
-        with self._lock:
+        with self._turn:
             data = self._to_change()
             try:
                 for key, value in data.items():
@@ -462,7 +450,7 @@ class ServerSideSession(SessionMixin):
             # From here on: the frames below hold the session.
             raise error.with_traceback(None)  # noqa: B904 - it is the same one
 
-    @_unseen
+    @unseen
     def __setitem__(self, key: Any, value: Any) -> None:
         if key == PERMANENT_KEY:
             self.permanent = value
@@ -472,11 +460,11 @@ class ServerSideSession(SessionMixin):
                 f" session.{_METHODS[key]}, or take another key."
             )
         else:
-            with self._lock:
+            with self._turn:
                 self._to_change()[key] = value
 
     def __delitem__(self, key: Any) -> None:
-        with self._lock:
+        with self._turn:
             del self._to_change()[key]
 
     def __iter__(self) -> Iterator[Any]:
@@ -508,7 +496,7 @@ class ServerSideSession(SessionMixin):
             return NotImplemented
         return {**other, **self._values()}
 
-    @_unseen
+    @unseen
     def __ior__(
         self, other: Mapping[Any, Any] | Iterable[tuple[Any, Any]]
     ) -> ServerSideSession:
@@ -535,39 +523,39 @@ class ServerSideSession(SessionMixin):
         """As :meth:`dict.items`."""
         return self._values().items()
 
-    @_unseen
+    @unseen
     def update(self, /, *args: Any, **kwargs: Any) -> None:
         """As :meth:`dict.update`."""
         new = args[0] if len(args) == 1 and not kwargs else None
         if type(new) is dict and new.keys().isdisjoint(HIDDEN_KEYS):
-            with self._lock:
+            with self._turn:
                 self._to_change().update(new)  # at once, and not key by key
         else:
             super().update(*args, **kwargs)
 
     def pop(self, key: Any, *default: Any, **named: Any) -> Any:
         """As ``dict.pop()``."""
-        with self._lock:
+        with self._turn:
             if key not in self._mapping():
                 self._popped |= {key}
             return super().pop(key, *default, **named)
 
-    @_unseen
+    @unseen
     def setdefault(self, key: Any, default: Any = None) -> Any:
         """As ``dict.setdefault()``."""
-        with self._lock:
+        with self._turn:
             return super().setdefault(key, default)
 
     def popitem(self) -> tuple[Any, Any]:
         """As :meth:`dict.popitem`: the last item."""
-        with self._lock:
+        with self._turn:
             return self._values().popitem()
 
     def clear(self) -> None:
         """As :meth:`dict.clear`. The session ends here: what is written to it
         afterwards is a new session, with a new token.
         """
-        with self._lock:
+        with self._turn:
             self._to_change().clear()
             self._permanent = self._limit = self._lifetime = None
             self._cleared = True

@@ -691,7 +691,14 @@ def test_threads_meet_one_failure() -> None:
     assert session.get("a") is None
 
 
-def test_no_thread_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "use",
+    [lambda s: s.get("a"), lambda s: put(s, "a", 2), lambda s: s.setdefault("b", 3)],
+    ids=["read", "write", "setdefault"],
+)
+def test_no_thread_waits_for_ever(
+    use: Operation, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As where one that reads waits for a lock that the other one has."""
     monkeypatch.setattr(sessions, "_PATIENCE", 0.05)
     begins, has_given_up = threading.Event(), threading.Event()
@@ -705,7 +712,7 @@ def test_no_thread_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     def other() -> object:
         assert begins.wait(30)
         try:
-            return session.get("a")
+            return use(session)
         finally:
             has_given_up.set()
 
@@ -713,7 +720,7 @@ def test_no_thread_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     found = at_once([lambda: session["a"], other])
     assert 1 == found[0]
     assert isinstance(found[1], TimeoutError)
-    assert 1 == session["a"]
+    assert {"a": 1} == session._stored_form()
 
 
 # State.

@@ -63,8 +63,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 #: mean a fault, and must not become an endless loop.
 MAX_TRIES = 1000
 
-#: Seconds after a change of token for which a request with the one before is taken for
-#: one that was under way.
+#: Seconds after the last use of a session within which a request that comes with an
+#: earlier token is taken for one that was under way when the token changed.
 GRACE = 10
 
 _INTEGER = frozenset({int})
@@ -107,6 +107,8 @@ class SessionRecords:
             seals=bool(config.encrypt), required=config.encrypt == "required"
         )
         self.tell = tell
+        #: The keys that each request asks for.
+        self._asked_for = {config.user_key, *HIDDEN_KEYS}
         #: What carries out each plan; ``None`` from it means that the row is not as it
         #: was loaded any more.
         self._steps: dict[type, Callable[[Any, bool], Outcome | None]] = {
@@ -187,15 +189,13 @@ class SessionRecords:
         :raises UnreadableSessionError: it is no session's.
         """
         data = self._serializer.split(row.data)
-        for key in (self._config.user_key, *HIDDEN_KEYS):
-            if key in data:
-                data[key] = self._serializer.decode(data[key])
-        for key, most in _SET_TIMES.items():
-            seconds = data.get(key, 0)
-            if not isinstance(seconds, int):
+        for key in data.keys() & self._asked_for:
+            data[key] = value = self._serializer.decode(data[key])
+            if (most := _SET_TIMES.get(key)) is None:
+                continue
+            if not isinstance(value, int):
                 raise UnreadableSessionError("A time set for the session is no number.")
-            if seconds > most:
-                data[key] = most
+            data[key] = min(value, most)
         return data
 
     def decode(self, value: Any) -> Any:
