@@ -105,6 +105,18 @@ def same_browser(client: FlaskClient, app: Flask | None = None) -> FlaskClient:
     return browser_with(app or client.application, token(client))
 
 
+def arrives(client: FlaskClient, response: TestResponse) -> TestResponse:
+    """An answer to another tab of the browser: its cookie is the browser's, too."""
+    sent = cookie(response)
+    if sent is not None:
+        value = sent.partition("=")[2].partition(";")[0]
+        if value:
+            client.set_cookie("session", value)
+        else:
+            client.delete_cookie("session")
+    return response
+
+
 def during(
     client: FlaskClient, view: Callable[[], Any], between: Callable[[], Any]
 ) -> Any:
