@@ -217,7 +217,9 @@ class Browsers(RuleBasedStateMachine):
         ]
         for number in moved:  # an end holds
             del self.live[number]
-        is_login = user is not None and (request.cleared or user != before)
+        # The same user after session.clear() may be a change of token made by hand, and
+        # must not bring back what was ended.
+        is_login = user not in (None, before)
         if is_login or (moved and mine):  # a login is no accident
             self._begin_session(request.browser, mine)
         elif moved:
