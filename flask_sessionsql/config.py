@@ -31,7 +31,13 @@ from sqlalchemy import exc as sa_exc
 from .exceptions import SessionConfigError, SessionConfigWarning
 from .sessions import LONGEST_LIFETIME
 
-__all__ = ["DEFAULT_DATABASE_URI", "SETTINGS", "SQL_TYPES", "SessionConfig"]
+__all__ = [
+    "DEFAULT_DATABASE_URI",
+    "SETTINGS",
+    "SQL_TYPES",
+    "SessionConfig",
+    "check_driver",
+]
 
 #: The values of ``SESSION_TYPE`` that store sessions in SQL.
 SQL_TYPES = ("flask-sqlalchemy", "sqlalchemy")
@@ -42,6 +48,15 @@ POLICIES = ("end-oldest", "refuse")
 #: Where the sessions are if neither an address nor a ``SQLAlchemy`` object is
 #: given: a file in the application's instance folder.
 DEFAULT_DATABASE_URI = "sqlite:///sessions.db"
+
+#: The databases and their drivers that sessions were tried with, as SQLAlchemy names
+#: them: see :doc:`/servers`.
+DRIVERS = {
+    "sqlite": ("pysqlite", "pysqlcipher"),
+    "postgresql": ("psycopg", "psycopg2", "pg8000"),
+    "mysql": ("pymysql", "mysqldb", "mariadbconnector"),
+}
+DRIVERS["mariadb"] = DRIVERS["mysql"]
 
 #: What settings are about. The page has a section for each.
 Group = Literal["kind", "cookie", "lifetime", "users", "row", "database", "secrets"]
@@ -470,6 +485,7 @@ class SessionConfig:
         result = cls(**{name: each.read(config) for name, each in settings.items()})
         _check_interval(config, result)
         _check_together(result)
+        _check_bind(config, result)
         return result
 
 
@@ -677,7 +693,9 @@ def _uri(given: Any) -> str | sa.URL:
     )
     try:
         url = sa.make_url(given)
-        url.get_dialect().import_dbapi()
+        dialect = url.get_dialect()
+        if _is_tried(dialect):  # of another, more is said where it is to be used
+            dialect.import_dbapi()
     except sa_exc.NoSuchModuleError:
         raise _ExpectedError(
             f"{expected}; SQLAlchemy knows no {url.drivername!r}"
@@ -699,6 +717,54 @@ def _echo(given: Any) -> bool | str:
 
 
 # Values that only make sense together.
+
+
+def check_driver(url: sa.URL, bind_key: str | None) -> None:
+    """Refuse what was never tried, and what waits in a way that Flask does not.
+
+    :param url: the address of the database.
+    :param bind_key: the bind whose it is.
+    :raises SessionConfigError: it is such a one.
+    """
+    dialect = url.get_dialect()
+    if _is_tried(dialect):
+        return
+    key = "SQLALCHEMY_DATABASE_URI"
+    if bind_key is not None:
+        key = f"SQLALCHEMY_BINDS[{bind_key!r}]"
+    tried = [f"'{dialect.name}+{driver}'" for driver in DRIVERS.get(dialect.name, ())]
+    expected = f"expected one of the drivers {', '.join(tried)}"
+    advice = "Begin the address with one of those."
+    if not tried:
+        expected = "expected a database of SQLite, PostgreSQL, MariaDB or MySQL"
+        advice = (
+            "Keep the sessions in a database of their own: add it to SQLALCHEMY_BINDS,"
+            " and name it in SESSION_SQLALCHEMY_BIND_KEY."
+        )
+    kind = "the asynchronous " if dialect.is_async else ""
+    given = f"given is {kind}{url.drivername!r}, with which sessions do not work"
+    raise SessionConfigError(key, f"{expected}; {given}. {advice}")
+
+
+def _is_tried(dialect: type[sa.Dialect] | sa.Dialect) -> bool:
+    tried = DRIVERS.get(dialect.name, ())
+    return dialect.driver in tried and not dialect.is_async
+
+
+def _check_bind(config: Mapping[str, Any], result: SessionConfig) -> None:
+    """What can be said of the database before it is used."""
+    if result.session_type not in SQL_TYPES:
+        return
+    given: Any = result.database_uri
+    if result.bind_key is not None:
+        given = (config.get("SQLALCHEMY_BINDS") or {}).get(result.bind_key)
+        given = given.get("url") if isinstance(given, Mapping) else given
+    try:
+        url = sa.make_url(given)
+        url.get_dialect()
+    except (sa_exc.ArgumentError, ValueError):
+        return  # it is no address, which Flask-SQLAlchemy says
+    check_driver(url, result.bind_key)
 
 
 def _check_interval(config: Mapping[str, Any], result: SessionConfig) -> None:
