@@ -188,6 +188,16 @@ class Session:
             lambda sessions, wait: sessions.revoke_all(wait=wait), lambda own: True
         )
 
+    def dispose(self) -> None:
+        """Close the connections of the current application's sessions, such as before
+        a test drops its database. The next use makes new ones. Sessions in memory
+        (``sqlite://``) end with theirs.
+
+        It is called by itself where the application disposes of the engine whose
+        database the sessions are in, as by ``db.engine.dispose()``.
+        """
+        _interface().records.store.dispose()
+
 
 def _interface() -> FlaskSQLAlchemySessionInterface:
     """The interface of the current application.

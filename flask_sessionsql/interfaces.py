@@ -154,7 +154,12 @@ from .exceptions import (
 )
 from .formats.tokens import is_token
 from .frames import empty_frames
-from .responses import after_context, answer, vary_by_cookie
+from .responses import (
+    after_context,
+    answer,
+    context_outlives_request,
+    vary_by_cookie,
+)
 from .saving.planning import Client, Keep, Plan, SessionRecord, Stale, Use
 from .saving.records import Outcome, SessionRecords
 from .sessions import Encoded, ServerSideSession, SessionFacts
@@ -602,6 +607,8 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             except SessionStoreBusyError:
                 # The lock is probably this request's own, and gone with its context.
                 user = session.get(user_key)
+                if context_outlives_request():
+                    logger.warning(_PUT_OFF)
                 after_context(_deferred(self.records, source, user, plan))
                 del user
                 outcome = self.records.foresee(plan)
@@ -678,6 +685,17 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             "samesite": self.get_cookie_samesite(app),
             "partitioned": self.get_cookie_partitioned(app),
         }
+
+
+#: What is told at once where nobody would look for it: in tests, as a rule.
+_PUT_OFF = (
+    "The SQLite file is locked, probably by a transaction of this application context"
+    " that has written and is not committed. The session is stored when the context"
+    " ends, which is not with this request: somebody else has pushed it, such as a"
+    " test. Until then no request finds what this one has put into the session. Commit"
+    " or roll back before the request, or keep the sessions of the tests in a database"
+    " of their own: see the page 'Tests' of the documentation."
+)
 
 
 def _now() -> int:

@@ -7,17 +7,23 @@ from __future__ import annotations
 import logging
 import re
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 from flask import Flask, Response, appcontext_tearing_down
-from flask.globals import app_ctx
+from flask.globals import app_ctx, request_ctx
 from werkzeug.exceptions import HTTPException
 
 from .frames import empty_frames
 from .signals import anybody_listens
 
-__all__ = ["after_context", "answer", "vary_by_cookie"]
+__all__ = [
+    "after_context",
+    "answer",
+    "context_outlives_request",
+    "vary_by_cookie",
+]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -67,6 +73,15 @@ def answer(app: Flask, response: Response, error: HTTPException) -> None:
 _DEFERRED: weakref.WeakKeyDictionary[object, list[Callable[[], object]]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+def context_outlives_request() -> bool:
+    """Whether somebody else has pushed the application context of this request, so that
+    it does not end with it. From Flask 3.2 on, each request has one of its own.
+    """
+    context = request_ctx._get_current_object()  # type: ignore[attr-defined]
+    pushed: Sequence[Any] = getattr(context, "_cv_tokens", ())
+    return bool(pushed) and pushed[0][1] is None
 
 
 def after_context(write: Callable[[], object]) -> None:

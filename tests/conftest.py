@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,42 @@ def empty_database_uri(
 ) -> str:
     """As ``shared_database_uri``, for tests that need the table to be missing."""
     return make_empty_database(request.param)
+
+
+#: What the sessions are tried with: SQLAlchemy's names of a server's drivers, and the
+#: modules that they are.
+DRIVERS = {
+    "postgresql+psycopg": "psycopg",
+    "postgresql+psycopg2": "psycopg2",
+    "postgresql+pg8000": "pg8000",
+    "mysql+pymysql": "pymysql",
+    "mysql+mysqldb": "MySQLdb",
+    "mariadb+mariadbconnector": "mariadb",
+}
+
+
+def _of_driver(name: str) -> Any:
+    backend = "postgresql" if name.startswith("postgresql") else "mariadb"
+    return pytest.param((backend, name), id=name, marks=getattr(pytest.mark, backend))
+
+
+@pytest.fixture(params=map(_of_driver, DRIVERS))
+def driver_uri(
+    request: pytest.FixtureRequest, make_empty_database: MakeDatabase
+) -> str:
+    """The address of an empty database, by each driver that is installed."""
+    backend, name = request.param
+    if importlib.util.find_spec(DRIVERS[name]) is None:
+        message = f"{DRIVERS[name]} is not installed. 'nox -s drivers' installs it."
+        if os.environ.get("SESSIONSQL_REQUIRE_DRIVERS"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with warnings.catch_warnings():
+        # mariadb's sources have escapes that newer Pythons warn of.
+        warnings.simplefilter("ignore", SyntaxWarning)
+        importlib.import_module(DRIVERS[name])
+    url = sa.make_url(make_empty_database(backend))
+    return url.set(drivername=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from ..exceptions import (
     SessionLimitError,
     SessionStoreBusyError,
     SessionStoreUnavailableError,
+    SessionValueError,
     UnreadableSessionError,
 )
 from ..formats.encryption import Encryption
@@ -36,6 +37,7 @@ from ..signals import (
     SessionUnreadable,
     Tell,
 )
+from ..storage.errors import TextNotStorableError
 from ..storage.limits import UserLimit
 from ..storage.store import MovedSession, SessionStore, StoredSession
 from ..storage.tables import LAST_SECOND
@@ -231,7 +233,24 @@ class SessionRecords:
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         :raises SessionLimitError: its user may have no more sessions.
         :raises SessionConflictError: others changed it each time.
+        :raises SessionValueError: the database cannot keep the user's name.
         """
+        try:
+            return self._execute(plan, wait)
+        except TextNotStorableError:
+            # The only text in a row that the application gives.
+            key = self._config.user_key
+            raise SessionValueError(
+                key,
+                f"session[{key!r}]",
+                str,
+                "the text has characters that the database, or the connection to it,"
+                " cannot keep. Let both have all characters: on MariaDB and MySQL by"
+                " '?charset=utf8mb4' in the address, on PostgreSQL by a database in"
+                " UTF8. Or keep the user's number in the session.",
+            ) from None
+
+    def _execute(self, plan: Plan, wait: bool) -> Outcome:
         for _ in range(MAX_TRIES):
             outcome = self._steps[type(plan)](plan, wait)
             if outcome is not None:

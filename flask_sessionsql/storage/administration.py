@@ -8,21 +8,24 @@ them is under :ref:`lists-and-ends`.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
 from ..config import SessionConfig
 from ..signals import SessionEnded, Tell
 from .database import SessionDatabase, delete_rows, transaction
+from .errors import TextNotStorableError
 from .limits import of_user
 from .store import StoredSession
 from .tables import as_time
 
 __all__ = ["ANYBODY", "SessionAdministration", "SessionInfo", "SessionStats"]
+
+T = TypeVar("T")
 
 #: Where no user is asked for. ``None`` is what an application has of a user who is not
 #: logged in, and must not end somebody else's session.
@@ -30,6 +33,10 @@ ANYBODY: object = object()
 
 #: Seconds by which the clocks of two hosts may differ.
 CLOCKS_DIFFER = 300
+
+#: How often the table is looked through for sessions to end. More are found each time
+#: only where somebody begins them as fast.
+MAX_LOOKS = 100
 
 #: Rows that one statement ends, where all sessions are ended.
 BATCH = 500
@@ -132,9 +139,8 @@ class SessionAdministration:
             .order_by(order)
             .limit(limit)
         )
-        found = self._database.run(
-            lambda connection: connection.execute(statement).all()
-        )
+        none: Sequence[Any] = []
+        found = self._ask(lambda connection: connection.execute(statement).all(), none)
         for row in found:
             yield SessionInfo(
                 row.handle,
@@ -160,8 +166,8 @@ class SessionAdministration:
         statement = sa.select(
             *(data if name == "data" else columns[name] for name in names)
         ).where(where, self._live())
-        found = self._database.run(
-            lambda connection: connection.execute(statement).first()
+        found = self._ask(
+            lambda connection: connection.execute(statement).first(), None
         )
         return None if found is None else StoredSession(*found)
 
@@ -267,12 +273,13 @@ class SessionAdministration:
             nothing, which the first one never is: a row that moves to a new token
             meanwhile can pass behind the back of InnoDB's scan.
         """
-        total, done = 0, 0
-        while True:
+        total = 0
+        for done in range(looks or MAX_LOOKS):
             ended = self._sweep(where, wait)
-            total, done = total + ended, done + 1
-            if done == looks or (looks is None and done > 1 and not ended):
-                return total
+            total += ended
+            if looks is None and done and not ended:
+                break
+        return total
 
     def _sweep(self, where: sa.ColumnElement[bool], wait: bool) -> int:
         """Delete the rows from the lowest key to the highest. How many they were."""
@@ -312,7 +319,19 @@ class SessionAdministration:
                 delete_rows(connection, table, [row.id for row in rows])
             return tried
 
-        return self._database.run(work, wait=wait)
+        none: Sequence[Any] = []
+        return self._ask(work, none, wait=wait)
+
+    def _ask(
+        self, work: Callable[[sa.Connection], T], none: T, *, wait: bool = True
+    ) -> T:
+        """What ``work`` returns; ``none`` where it looks for a text that the database
+        cannot keep, as no session can have it.
+        """
+        try:
+            return self._database.run(work, wait=wait)
+        except TextNotStorableError:
+            return none
 
     def _missing(
         self, connection: sa.Connection, tried: Sequence[Any], found: Sequence[Any]

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from flask import Flask, appcontext_pushed, current_app, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 
-from ..config import SessionConfig
+from ..config import SessionConfig, check_driver
 from ..exceptions import SessionConfigError
+from .connections import in_transaction
 from .driver import driver_in_transaction
 from .engines import sessions_engine
 from .store import SessionStore
@@ -67,12 +68,15 @@ class SessionsBind:
             raise RuntimeError("The application of these sessions is gone.")
         appcontext_pushed.disconnect(self._on_context, app)
         source, dispose = self._source(app)
+        check_driver(source.url, config.bind_key)
         table = self._place_table(app)
         if table is None:
             table = sessions_table(sa.MetaData(), config.table, config.schema)
         engine = sessions_engine(source, alone=self._sqlalchemy(app) is None)
         dispose()
+        table = _translated(table, source)
         store = SessionStore(engine, table, create_table=config.create_table)
+        _dispose_with(source, store)
         # Not at exit: then the connections end with the process, as all others do.
         weakref.finalize(app, store.dispose).atexit = False
         return store
@@ -111,13 +115,49 @@ class SessionsBind:
 
     def _in_transaction(self) -> bool:
         """Whether the application's database session has begun a transaction of the
-        driver's in the current context.
+        driver's in the current context, or a test around it has.
         """
         app = self._app()
         db = None if app is None else self._sqlalchemy(app)
-        if db is None or not db.session.registry.has():
+        if db is None:
             return False
-        return driver_in_transaction(db.session())
+        begun = db.session.registry.has() and driver_in_transaction(db.session())
+        return begun or any(map(_is_in_transaction, db.engines.values()))
+
+
+def _is_in_transaction(engine: object) -> bool:
+    """Whether it is no engine: tests that roll back everything put a connection in the
+    place of one, on which they have a transaction.
+    """
+    return (
+        isinstance(engine, sa.Connection)
+        and not engine.closed
+        and bool(in_transaction(engine.connection.dbapi_connection))
+    )
+
+
+def _translated(table: sa.Table, source: sa.Engine) -> sa.Table:
+    """The table in the schema that the application's engine makes of it."""
+    options = source.get_execution_options()
+    schema = options.get("schema_translate_map", {}).get(table.schema, table.schema)
+    if schema == table.schema:
+        return table
+    metadata = sa.MetaData(naming_convention=table.metadata.naming_convention)
+    return sessions_table(metadata, table.name, schema)
+
+
+def _dispose_with(source: sa.Engine, store: SessionStore) -> None:
+    """Close the connections when the application closes those of its engine: it may be
+    about to drop the database.
+    """
+    reference = weakref.ref(store)
+
+    def dispose(engine: sa.Engine) -> None:
+        store = reference()
+        if store is not None:
+            store.dispose()
+
+    sa.event.listen(source, "engine_disposed", dispose)
 
 
 def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:
@@ -126,7 +166,8 @@ def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:
     current = has_app_context() and current_app._get_current_object() is app  # type: ignore[attr-defined]
     with nullcontext() if current else app.app_context():
         try:
-            return db.engines[bind_key]
+            # Tests that roll back everything put a connection in its place.
+            return db.engines[bind_key].engine
         except KeyError:
             keys = sorted(str(key) for key in db.engines)
             raise SessionConfigError(

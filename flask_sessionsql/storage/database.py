@@ -11,6 +11,10 @@ No connection is held between two calls. What a failing statement leads to:
   :exc:`~flask_sessionsql.SessionStoreUnavailableError`.
 - It was rolled back to let another one pass (a deadlock, a serialization failure):
   it is tried again.
+- The SQLite file is another one than was opened: so are the connections then, and it is
+  tried again.
+- A text has characters that the database lacks:
+  :exc:`~flask_sessionsql.storage.errors.TextNotStorableError`.
 - Anything else is a fault of this package or of the table and is raised as it
   came.
 """
@@ -34,7 +38,22 @@ from ..exceptions import (
     SessionStoreUnavailableError,
     SessionTableError,
 )
+from .connections import end_transaction, roll_back, used
 from .driver import DirectWay, Statement
+from .engines import SQLiteFile
+from .errors import (
+    OF_SOCKETS,
+    TextNotStorableError,
+    blames_schema,
+    is_busy,
+    is_lost,
+    is_not_storable,
+    is_replaced_file,
+    is_unavailable,
+    reason,
+    waited_for_lock,
+    was_rolled_back,
+)
 
 __all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "transaction"]
 
@@ -42,20 +61,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: SQLite's result codes for a lock that somebody else holds: on the file, and on a
-#: table in a shared cache.
-_SQLITE_BUSY = (5, 6)
-
-#: How the databases say that they rolled a statement back to let another pass: a
-#: serialization failure or a deadlock, on PostgreSQL, MariaDB and its clusters. Such a
-#: statement has done nothing, so trying it again is safe.
-_ROLLED_BACK = {"40001", "40P01", 1213}
+#: How often a statement is tried again that was rolled back to let another one pass.
 MAX_TURNED_DOWN = 100
-
-#: How the databases say that a table, a column or a schema is missing: SQLSTATEs of
-#: PostgreSQL, numbers of MariaDB, and SQLite's words, since it has no number for it.
-_MISSING_CODES = {"42P01", "42703", "3F000", 1146, 1054, 1049}
-_MISSING_TEXTS = ("no such table", "no such column", "has no column named")
 
 #: Seconds in which connections that were lost are met one after the other.
 _SOON = 1.0
@@ -66,15 +73,18 @@ UNKNOWN = -1
 #: Keys in one statement: SQLite before 3.32 takes 999 parameters.
 _MOST_KEYS = 500
 
-_UNAVAILABLE = (
-    sa_exc.OperationalError,
-    sa_exc.InterfaceError,
-    # A server that has become read-only, such as a replica after a fail-over.
-    sa_exc.InternalError,
-    # No connection became free within the pool's time-out.
-    sa_exc.TimeoutError,
-)
+#: Seconds that creating the table waits for another transaction.
+DDL_PATIENCE = 5
 
+
+#: What a statement raises: SQLAlchemy's errors, and what drivers let pass, such as what
+#: a socket says, and that a text has no bytes in the connection's character set.
+_DATABASE_ERRORS = (
+    sa_exc.DBAPIError,
+    sa_exc.TimeoutError,
+    UnicodeError,
+    *OF_SOCKETS,
+)
 
 #: Those of this process, for its children.
 _DATABASES: weakref.WeakSet[SessionDatabase] = weakref.WeakSet()
@@ -84,18 +94,20 @@ def _renew_locks() -> None:  # pragma: no cover -- not in this process
     """In a child process: the thread that held a lock at the fork is not in it."""
     for database in list(_DATABASES):
         database._lock = threading.Lock()
-        database._turn = _turns(database.engine.pool)
+        database._turn = _turns(database.engine)
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
     os.register_at_fork(after_in_child=_renew_locks)
 
 
-def _turns(pool: sa.Pool) -> threading.Lock | None:
+def _turns(engine: sa.Engine) -> threading.Lock | None:
     """What statements wait for: for each other, where a ``StaticPool`` gives all
-    threads one connection. Two at once on SQLite's could take each other's rows.
+    threads one connection. Two at once on SQLite's could take each other's rows. And
+    where connections share SQLite's cache, in which they do not wait for each other.
     """
-    return threading.Lock() if isinstance(pool, sa.StaticPool) else None
+    shared = isinstance(engine.pool, sa.StaticPool) or engine.url.query.get("cache")
+    return threading.Lock() if shared else None
 
 
 class SessionDatabase:
@@ -118,7 +130,8 @@ class SessionDatabase:
         self._lock = threading.Lock()
         self._abandoned: list[sa.Pool] = []
         self._direct = DirectWay(engine)
-        self._turn = _turns(engine.pool)
+        self._turn = _turns(engine)
+        self._file = SQLiteFile(engine)
         _DATABASES.add(self)
 
     @property
@@ -180,11 +193,12 @@ class SessionDatabase:
         :raises SessionStoreUnavailableError: the database cannot be used.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         :raises SessionTableError: the table is missing, or another program's.
+        :raises TextNotStorableError: a text has characters that the database lacks.
         """
         wait = wait or not self.locks_whole_database
 
         def attempt() -> T:
-            with self.engine.connect() as connection, _patience(connection, wait):
+            with used(self.engine) as connection, _patience(connection, wait):
                 return work(connection)
 
         return self._insist(attempt, wait=wait, unsure=unsure, on_lost=on_lost)
@@ -199,6 +213,8 @@ class SessionDatabase:
     ) -> T:
         """What ``attempt`` returns, which is made again where that can help."""
         self._leave_other_process()
+        if self._file.was_replaced():
+            self.engine.dispose()
         provided = False
         lost, turned_down, until = 0, 0, 0.0
         while True:
@@ -209,19 +225,25 @@ class SessionDatabase:
                     with self._turn:
                         found = attempt(*arguments)
                 return unsure if lost and unsure is not None and found == 0 else found
-            except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
-                is_lost = getattr(error, "connection_invalidated", False)
-                if is_lost and self._goes_on(lost, until):
+            except _DATABASE_ERRORS as error:
+                if is_lost(error) and self._goes_on(lost, until):
                     until = until or time.monotonic() + _SOON
                     lost += 1
                     on_lost()
-                elif not provided and _blames_schema(error):
+                elif not provided and blames_schema(error):
                     self._provide_table(error, wait)
                     provided = True
-                elif turned_down < MAX_TURNED_DOWN and _was_rolled_back(error):
+                elif turned_down < MAX_TURNED_DOWN and self._can_pass(error):
                     turned_down += 1
                 else:
                     _raise_named(error, wait)
+
+    def _can_pass(self, error: Exception) -> bool:
+        """Whether the statement has done nothing, and can succeed the next time."""
+        if is_replaced_file(error):
+            self.engine.dispose()
+            return True
+        return was_rolled_back(error)
 
     def _goes_on(self, lost: int, until: float) -> bool:
         """Whether another connection is tried after so many that were lost: once, and
@@ -297,14 +319,14 @@ class SessionDatabase:
     def _columns_there(self) -> set[str]:
         """The columns of the table in the database; empty where it is missing."""
         try:
-            with self.engine.connect() as connection:
+            with used(self.engine) as connection:
                 columns = sa.inspect(connection).get_columns(
                     self.table.name, self.table.schema
                 )
                 return {column["name"] for column in columns}
         except sa_exc.NoSuchTableError:
             return set()
-        except (sa_exc.DBAPIError, sa_exc.TimeoutError) as error:
+        except _DATABASE_ERRORS as error:
             _raise_named(error)
 
     def _create_table(self, wait: bool) -> None:
@@ -312,15 +334,28 @@ class SessionDatabase:
         name = self.table.fullname
         with self._lock:
             try:
-                with self.engine.connect() as connection, _patience(connection, wait):
+                with (
+                    used(self.engine) as connection,
+                    _patience(connection, wait),
+                    _ddl_patience(connection),
+                ):
                     self.table.create(connection, checkfirst=True)
             except sa_exc.DBAPIError as error:
-                if _sqlite_busy(error):
+                if is_busy(error):
                     _raise_named(error, wait)
+                if waited_for_lock(error):
+                    raise SessionTableError(
+                        f"The table {name!r} is missing and could not be created within"
+                        f" {DDL_PATIENCE} seconds, because another transaction holds"
+                        " it: one that has created it and is not committed, such as"
+                        " db.create_all() in a test that rolls back. Commit that, or"
+                        " create the table before, such as by 'flask sessions"
+                        " create-table'."
+                    ) from error
                 if not self._columns_there():
                     raise SessionTableError(
                         f"The table {name!r} is missing and could not be created:"
-                        f" {error.orig}. Let the database user create tables, or"
+                        f" {reason(error)}. Let the database user create tables, or"
                         " create it by a migration and set SESSION_CREATE_TABLE ="
                         " False."
                     ) from error
@@ -336,6 +371,10 @@ def transaction(connection: sa.Connection) -> Iterator[None]:
     hand. Each statement within sees what others have committed before it: what is
     read after waiting for a lock is what stands there then.
     """
+    # What a listener of the application's begins with the connection's first statement.
+    if not connection.in_transaction():
+        connection.begin()
+    end_transaction(connection)
     name = connection.dialect.name
     if name == "sqlite":
         # The write lock at once: two that read first and then want it cannot both.
@@ -350,24 +389,36 @@ def transaction(connection: sa.Connection) -> Iterator[None]:
         yield
         connection.exec_driver_sql("COMMIT")
     except BaseException:
-        _roll_back(connection)
+        roll_back(connection)
         raise
 
 
 def delete_rows(
     connection: sa.Connection, table: sa.Table, ids: Sequence[bytes]
 ) -> None:
-    """Delete the rows that have these keys, which the transaction has locked."""
-    for start in range(0, len(ids), _MOST_KEYS):
+    """Delete the rows that have these keys, which the transaction has locked.
+
+    :raises SessionTableError: not all of them are deleted, though they are there.
+    """
+    deleted = sum(
         _delete_some(connection, table, ids[start : start + _MOST_KEYS])
+        for start in range(0, len(ids), _MOST_KEYS)
+    )
+    if deleted != len(ids):
+        # What asks until nothing is left would ask for ever, and tell of each as ended.
+        raise SessionTableError(
+            f"The database was to delete {len(ids)} sessions, which are there, and says"
+            f" that it has deleted {deleted}, so nothing was deleted. Look for triggers"
+            f" or rules of the table {table.fullname!r}, or report it with the driver"
+            f" ({connection.dialect.driver}) and its version."
+        )
 
 
 def _delete_some(
     connection: sa.Connection, table: sa.Table, ids: Sequence[bytes]
-) -> None:
+) -> int:
     if connection.dialect.name not in ("mysql", "mariadb"):
-        connection.execute(sa.delete(table).where(table.c.id.in_(ids)))
-        return
+        return connection.execute(sa.delete(table).where(table.c.id.in_(ids))).rowcount
     # A table that is not large, MariaDB would read from end to end for `id IN (…)`, and
     # wait for each row that anybody has locked. So the keys come first, and lead to the
     # rows. As hexadecimal digits: beside no column, an older PyMySQL says of bytes
@@ -381,55 +432,20 @@ def _delete_some(
         f" STRAIGHT_JOIN {quoted} AS gone ON gone.id = chosen.id"
     )
     digits = [key.hex() for key in ids]
-    connection.execute(statement, dict(zip(names, digits, strict=True)))
-
-
-def _roll_back(connection: sa.Connection) -> None:
-    if connection.invalidated or connection.closed:
-        return
-    try:
-        connection.exec_driver_sql("ROLLBACK")
-    except sa_exc.DBAPIError:
-        # A pool must not hand out a connection with half a transaction on it.
-        connection.invalidate()
-
-
-def _codes(error: Exception) -> set[object]:
-    """The codes that the database gave with an error."""
-    told = getattr(error, "orig", None)
-    codes = {getattr(told, "sqlstate", None), getattr(told, "pgcode", None)}
-    arguments = getattr(told, "args", ())[:1]
-    return codes | {argument for argument in arguments if isinstance(argument, int)}
-
-
-def _blames_schema(error: Exception) -> bool:
-    """Whether the database says that a table, a column or a schema is missing."""
-    told = str(getattr(error, "orig", ""))
-    return bool(_codes(error) & _MISSING_CODES) or any(
-        text in told for text in _MISSING_TEXTS
-    )
-
-
-def _was_rolled_back(error: Exception) -> bool:
-    """Whether the database undid the statement in favour of another one."""
-    return bool(_codes(error) & _ROLLED_BACK)
-
-
-def _sqlite_busy(error: sa_exc.DBAPIError) -> bool:
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _SQLITE_BUSY
+    return connection.execute(statement, dict(zip(names, digits, strict=True))).rowcount
 
 
 def _raise_named(error: Exception, wait: bool = True) -> NoReturn:
     """Raise what an error that the database gave means to a request."""
-    reason = str(getattr(error, "orig", error))
-    if isinstance(error, sa_exc.DBAPIError) and _sqlite_busy(error) and not wait:
-        raise SessionStoreBusyError(reason) from error
-    if isinstance(error, _UNAVAILABLE) or getattr(
-        error, "connection_invalidated", False
-    ):
-        logger.error("The database of the sessions cannot be used: %s", reason)
-        raise SessionStoreUnavailableError(reason) from error
+    told = reason(error)
+    if is_not_storable(error):
+        # Not from the error, which has the text.
+        raise TextNotStorableError from None
+    if is_busy(error) and not wait:
+        raise SessionStoreBusyError(told) from error
+    if is_unavailable(error):
+        logger.error("The database of the sessions cannot be used: %s", told)
+        raise SessionStoreUnavailableError(told) from error
     raise error
 
 
@@ -447,3 +463,26 @@ def _patience(connection: sa.Connection, wait: bool) -> Iterator[None]:
     finally:
         driver.execute(f"PRAGMA busy_timeout = {int(usual)}")
         driver.close()
+
+
+@contextmanager
+def _ddl_patience(connection: sa.Connection) -> Iterator[None]:
+    """Let a statement that creates something wait for others only so long. PostgreSQL
+    would wait for ever, and MariaDB for a day.
+    """
+    name = connection.dialect.name
+    if name == "postgresql":
+        with transaction(connection):
+            # Of this transaction only, so that it works behind a pooler, too.
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{DDL_PATIENCE}s'")
+            yield
+    elif name in ("mysql", "mariadb"):
+        usual = connection.exec_driver_sql("SELECT @@lock_wait_timeout").scalar_one()
+        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {DDL_PATIENCE}")
+        try:
+            yield
+        finally:
+            back = f"SET SESSION lock_wait_timeout = {int(usual)}"
+            connection.exec_driver_sql(back)
+    else:
+        yield  # SQLite's wait is the application's, in its 'timeout'

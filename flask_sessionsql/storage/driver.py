@@ -21,7 +21,7 @@ SQLAlchemy's own way in place of a part that is missing, as in another version.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -30,7 +30,16 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import orm
 
-__all__ = ["DirectWay", "Statement", "driver_in_transaction", "keeping"]
+from .connections import in_transaction
+
+__all__ = [
+    "DirectWay",
+    "Statement",
+    "creator_of",
+    "driver_in_transaction",
+    "keeping",
+    "watch",
+]
 
 #: The drivers that are used directly: those that the tests run on. Each takes integers,
 #: text and bytes as they are, and gives them back so.
@@ -318,6 +327,16 @@ class Connections:
             self._engine.dispose()
 
 
+def _begun(connection: PlainConnection | sa.PoolProxiedConnection) -> Any:
+    """The driver's connection, if a listener for its checkout has begun a transaction
+    on it, as it may. One that is given out without telling anybody is in none.
+    """
+    if isinstance(connection, PlainConnection) or not connection.is_valid:
+        return None
+    driver = connection.dbapi_connection
+    return driver if in_transaction(driver) else None
+
+
 class DirectWay:
     """Runs statements on the driver's own connections, out of the pool of ``engine``.
 
@@ -382,6 +401,9 @@ class DirectWay:
             # All rows, so that SQLite does not keep the statement and its lock.
             rows = cursor.fetchall() if fetches else ()
             result = rows if fetches else cursor.rowcount
+            begun = _begun(connection)
+            if begun is not None:
+                begun.commit()
             size = statement.size(values, rows)
             if size <= _LARGE:
                 kept[_CURSOR] = cursor
@@ -398,6 +420,9 @@ class DirectWay:
             raise
         finally:
             if connection is not None:
+                begun = _begun(connection)
+                if begun is not None:  # and failed
+                    begun.rollback()
                 connection.close()
 
     def _let_go(
@@ -447,6 +472,32 @@ class DirectWay:
 
 
 # What others ask.
+
+
+def creator_of(pool: sa.Pool) -> object | None:
+    """What makes a pool's connections, if that is the application's own and not
+    SQLAlchemy's.
+    """
+    creator: object = getattr(pool, "_creator", None)
+    ours = getattr(creator, "__module__", "").startswith("sqlalchemy.")
+    return None if ours else creator
+
+
+def watch(pool: sa.Pool, look: Callable[[Any], object]) -> None:
+    """Look at each connection that a pool's creator makes, before the pool has it. The
+    pool would close it, were ``look`` to raise later.
+
+    :param pool: one that nobody uses yet, with a creator of the application's.
+    """
+    own: Any = pool
+    create = own._invoke_creator
+
+    def creator(connection_record: Any = None) -> Any:
+        connection = create(connection_record)
+        look(connection)
+        return connection
+
+    own._creator = creator
 
 
 def keeping(pool: sa.Pool) -> sa.Pool:

@@ -16,21 +16,27 @@ sessions' keeps them. Where a worker has more threads than the pool's size, five
 closed after it, which takes longer than the statement. There are never more than were
 in use at once, so a process with one thread has one.
 
+Where the application makes its connections by a ``creator``, as that of a pool which
+others use as well, each goes back as it came.
+
 A SQLite file that nobody else opens is put into WAL mode: see :doc:`/sqlite`.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
-from .driver import keeping
+from ..exceptions import SessionConfigError
+from .connections import ADVICE, lend, refuse_if_used
+from .driver import creator_of, keeping, watch
 
-__all__ = ["sessions_engine"]
+__all__ = ["SQLiteFile", "sessions_engine"]
 
 #: The sessions' statements are logged as ``sqlalchemy.engine.Engine.flask_sessionsql``.
 LOGGING_NAME = "flask_sessionsql"
@@ -45,7 +51,16 @@ logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_not_a_r
 
 
 def _is_memory(url: sa.URL) -> bool:
-    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+    """Whether it is a database in memory, of which each connection would have its own,
+    unless they share a cache: they do not wait for each other then.
+    """
+    if url.get_backend_name() != "sqlite":
+        return False
+    name = url.database or ":memory:"
+    # SQLite's "Uniform Resource Identifiers": such a name can say what it opens.
+    return name in {":memory:", "file::memory:"} or (
+        name.startswith("file:") and url.query.get("mode") == "memory"
+    )
 
 
 def sessions_engine(source: sa.Engine, *, alone: bool = False) -> sa.Engine:
@@ -58,6 +73,7 @@ def sessions_engine(source: sa.Engine, *, alone: bool = False) -> sa.Engine:
 
     :param source: the engine of the application's bind.
     :param alone: whether the application uses the database for its sessions only.
+    :raises SessionConfigError: the application gives everybody one connection.
     """
     options: dict[str, Any] = {
         "isolation_level": "AUTOCOMMIT",
@@ -78,12 +94,50 @@ def sessions_engine(source: sa.Engine, *, alone: bool = False) -> sa.Engine:
             **options,
         )
     pool = keeping(source.pool.recreate())
-    # A listener of the application may leave a transaction open (psycopg begins one by
-    # itself), and no connection changes to AUTOCOMMIT within one.
-    sa.event.listen(pool, "connect", lambda connection, record: connection.commit())
+    is_lent = creator_of(pool) is not None
+    if is_lent:
+        _refuse_one_connection(pool)
+        watch(pool, refuse_if_used)
+        lend(pool, lambda: engine.dialect)
+    else:
+        sa.event.listen(pool, "connect", _prepare)
+        if source.dialect.name in ("mysql", "mariadb"):
+            sa.event.listen(pool, "connect", _be_strict)
     if alone and source.dialect.name == "sqlite":
         sa.event.listen(pool, "connect", partial(_use_wal, source.dialect.loaded_dbapi))
-    return sa.create_engine(source.url, pool=pool, **options)
+    engine = sa.create_engine(source.url, pool=pool, **options)
+    return engine
+
+
+def _refuse_one_connection(pool: sa.Pool) -> None:
+    if isinstance(pool, (sa.StaticPool, sa.SingletonThreadPool, sa.AssertionPool)):
+        raise SessionConfigError(
+            "SQLALCHEMY_ENGINE_OPTIONS",
+            f"a 'creator' together with a {type(pool).__name__} gives everybody one"
+            f" connection. Expected are connections of the sessions' own. {ADVICE}",
+        )
+
+
+def _prepare(connection: Any, record: object) -> None:
+    """Let no transaction be open: no connection changes to ``AUTOCOMMIT`` within one. A
+    listener of the application may leave one (psycopg begins one by itself).
+    """
+    connection.commit()
+    # From Python 3.12 on, sqlite3 has another way of beginning them, which goes first.
+    if getattr(connection, "autocommit", None) is False and hasattr(
+        connection, "in_transaction"
+    ):
+        connection.autocommit = True
+
+
+def _be_strict(connection: Any, record: object) -> None:
+    """Let MariaDB refuse what a column cannot hold. Otherwise it may leave out what a
+    connection's character set lacks, and a user's name would be somebody else's.
+    """
+    with closing(connection.cursor()) as cursor:
+        cursor.execute(
+            "SET SESSION sql_mode = CONCAT_WS(',', @@sql_mode, 'STRICT_TRANS_TABLES')"
+        )
 
 
 def _use_wal(driver: Any, connection: Any, record: object) -> None:
@@ -96,3 +150,37 @@ def _use_wal(driver: Any, connection: Any, record: object) -> None:
         [mode] = cursor.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode == "wal":
             cursor.execute("PRAGMA synchronous = NORMAL")
+
+
+class SQLiteFile:
+    """The file behind an engine, which may be replaced by another one while connections
+    are open. They would go on reading the old one, and could not write to it.
+
+    :param engine: of SQLite or of another database, which has no such file.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._path: str | None = None
+        self._seen: tuple[int, int] | None = None
+        if engine.dialect.name == "sqlite":
+            sa.event.listen(engine, "connect", self._note)
+
+    def _note(self, connection: Any, record: object) -> None:
+        with closing(connection.cursor()) as cursor:
+            [*_, path] = cursor.execute("PRAGMA database_list").fetchone()
+        self._path = path or None  # none of a database in memory
+        self._seen = self._look()
+
+    def _look(self) -> tuple[int, int] | None:
+        if self._path is None:
+            return None
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def was_replaced(self) -> bool:
+        """Whether another file, or none, is where the last connection was made."""
+        return self._path is not None and self._look() != self._seen

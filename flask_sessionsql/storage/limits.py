@@ -24,6 +24,10 @@ __all__ = ["UserLimit", "of_user", "within_limit"]
 PATIENCE = 10
 
 
+#: How often it is looked for sessions that are too many.
+MAX_LOOKS = 100
+
+
 @dataclass
 class UserLimit:
     """How many sessions one user may have, and what becomes of those beyond it."""
@@ -72,11 +76,11 @@ def within_limit(
                 # A look that finds nothing is the last, and the first one never is: a
                 # session that moves to a new token meanwhile can pass behind the back
                 # of InnoDB's scan.
-                looks, ended = 0, [""]
-                while looks < 2 or ended:
+                for look in range(MAX_LOOKS):
                     ended = _make_room(connection, table, limit, id, user_id)
                     limit.ended += ended
-                    looks += 1
+                    if look and not ended:
+                        break
             return written
 
     return work

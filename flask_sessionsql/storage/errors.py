@@ -1,0 +1,168 @@
+"""What the error of a database means, by the rules of the driver that raised it.
+
+SQLAlchemy gives the errors of all drivers the same names, and each driver decides which
+of them an error gets: of a missing database, PyMySQL's is an ``OperationalError`` and
+mariadbconnector's a ``ProgrammingError``. What the server said is a code, which stands
+in another place with each driver: that decides, where there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import exc as sa_exc
+
+__all__ = [
+    "OF_SOCKETS",
+    "TextNotStorableError",
+    "blames_schema",
+    "codes",
+    "is_busy",
+    "is_lost",
+    "is_not_storable",
+    "is_replaced_file",
+    "is_unavailable",
+    "reason",
+    "waited_for_lock",
+    "was_rolled_back",
+]
+
+#: SQLite's result codes for a lock that somebody else holds: on the file, and on a
+#: table in a shared cache.
+_SQLITE_BUSY = (5, 6)
+
+#: SQLite's extended result code of a file that was moved, deleted or replaced:
+#: SQLITE_READONLY_DBMOVED.
+_SQLITE_MOVED = 1032
+
+#: A serialization failure or a deadlock, on PostgreSQL, MariaDB and its clusters. Such
+#: a statement has done nothing, so trying it again is safe.
+_ROLLED_BACK = {"40001", "40P01", 1213}
+
+#: A table, a column or a schema is missing: SQLSTATEs of PostgreSQL, numbers of
+#: MariaDB, and SQLite's words, since it has no number for it.
+_MISSING = {"42P01", "42703", "3F000", 1146, 1054, 1049}
+_MISSING_TEXTS = ("no such table", "no such column", "has no column named")
+
+#: A text has characters that the connection or the column lacks. On MariaDB they are
+#: met when they are stored (1366), written (1300), converted (3988 on MySQL), and
+#: compared with a column (1267).
+_NOT_STORABLE = {"22021", "22P05", 1366, 1300, 3988, 1267}
+
+#: A lock was waited for as long as was allowed.
+_LOCKED = {"55P03", 1205}
+
+#: What tells of the server or the way to it, and not of the statement. Of PostgreSQL,
+#: the classes of its SQLSTATEs (its documentation, appendix A): connection,
+#: authorization, no such database, rolled back, resources, locked, operator
+#: intervention, system, configuration, internal error; and what is read-only, such as a
+#: replica after a fail-over.
+_OF_POSTGRESQL = ("08", "28", "3D", "40", "53", "55", "57", "58", "F0", "XX", "25006")
+#: Of MariaDB, what its connector calls an error of the program: access denied, no such
+#: database. Numbers of the client itself begin with 2000.
+_OF_MARIADB = {1044, 1045, 1049, 1698, *range(2000, 3000)}
+#: Of any, where that does not say it: the drivers' own names.
+_UNAVAILABLE = (
+    sa_exc.OperationalError,
+    sa_exc.InterfaceError,
+    # A server that has become read-only, as MariaDB's drivers call it.
+    sa_exc.InternalError,
+    # No connection became free within the pool's time-out.
+    sa_exc.TimeoutError,
+)
+
+
+#: What a socket raises, and pg8000 lets pass: SQLAlchemy does not take it for a lost
+#: connection. Any other error of the system's is somebody else's.
+OF_SOCKETS = (ConnectionError, TimeoutError)
+
+
+class TextNotStorableError(Exception):
+    """A text has characters that the database, or the connection to it, lacks."""
+
+
+def codes(error: BaseException) -> set[object]:
+    """The codes that the database gave with an error: SQLSTATEs as texts, and MariaDB's
+    numbers.
+    """
+    return set(_codes(getattr(error, "orig", None)))
+
+
+def _codes(told: BaseException | None) -> Iterator[object]:
+    # psycopg and mariadbconnector, psycopg2, mariadbconnector.
+    for name in ("sqlstate", "pgcode", "errno"):
+        code = getattr(told, name, None)
+        if code is not None:
+            yield code
+    first = next(iter(getattr(told, "args", ())), None)
+    if isinstance(first, int):  # PyMySQL, mysqlclient
+        yield first
+    elif isinstance(first, dict):  # pg8000
+        yield first.get("C")
+
+
+def reason(error: BaseException) -> str:
+    """What the database or its driver said, without the statement."""
+    told = getattr(error, "orig", None) or error
+    first = next(iter(getattr(told, "args", ())), None)
+    # pg8000 gives all that the server has told, as a dictionary.
+    return str(first.get("M")) if isinstance(first, dict) else str(told)
+
+
+def blames_schema(error: Exception) -> bool:
+    """Whether the database says that a table, a column or a schema is missing."""
+    told = str(getattr(error, "orig", ""))
+    return bool(codes(error) & _MISSING) or any(text in told for text in _MISSING_TEXTS)
+
+
+def was_rolled_back(error: Exception) -> bool:
+    """Whether the database undid the statement in favour of another one."""
+    return bool(codes(error) & _ROLLED_BACK)
+
+
+def waited_for_lock(error: Exception) -> bool:
+    """Whether a lock was waited for as long as was allowed."""
+    return bool(codes(error) & _LOCKED)
+
+
+def is_not_storable(error: Exception) -> bool:
+    """Whether a text has characters that the database, or the connection, lacks."""
+    return isinstance(error, UnicodeError) or bool(codes(error) & _NOT_STORABLE)
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether a SQLite file is locked by somebody else."""
+    code = _sqlite_code(error)
+    if code is not None:
+        return code & 0xFF in _SQLITE_BUSY
+    # SQLCipher's driver has words only.
+    return not codes(error) and "is locked" in reason(error)
+
+
+def is_replaced_file(error: Exception) -> bool:
+    """Whether a SQLite file is not the one any more that was opened."""
+    return _sqlite_code(error) == _SQLITE_MOVED
+
+
+def _sqlite_code(error: Exception) -> int | None:
+    return getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the connection was lost."""
+    return isinstance(error, OF_SOCKETS) or bool(
+        getattr(error, "connection_invalidated", False)
+    )
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Whether the database cannot be reached, or does not do its work now."""
+    if is_lost(error):
+        return True
+    told = codes(error)
+    if any(isinstance(code, int) for code in told):
+        return bool(told & _OF_MARIADB) or isinstance(error, _UNAVAILABLE)
+    states = [code for code in told if isinstance(code, str)]
+    if states:
+        return any(state.startswith(_OF_POSTGRESQL) for state in states)
+    return isinstance(error, _UNAVAILABLE)
