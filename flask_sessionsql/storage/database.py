@@ -11,8 +11,12 @@ No connection is held between two calls. What a failing statement leads to:
   :exc:`~flask_sessionsql.SessionStoreUnavailableError`.
 - It was rolled back to let another one pass (a deadlock, a serialization failure):
   it is tried again.
+- The server takes no writes any more, as after a fail-over: all connections are made
+  anew, since another server may be at the address, and it is tried once more.
 - The SQLite file is another one than was opened: so are the connections then, and it is
   tried again.
+- A pooler shares connections in a way that cannot work:
+  :exc:`~flask_sessionsql.SessionConfigError`.
 - A text has characters that the database lacks:
   :exc:`~flask_sessionsql.storage.errors.TextNotStorableError`.
 - Anything else is a fault of this package or of the table and is raised as it
@@ -22,6 +26,7 @@ No connection is held between two calls. What a failing statement leads to:
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -39,13 +44,14 @@ from ..exceptions import (
     SessionTableError,
 )
 from .connections import end_transaction, roll_back, used
-from .driver import DirectWay, Statement
+from .driver import DirectWay, Statement, renew
 from .engines import SQLiteFile
 from .errors import (
     OF_SOCKETS,
     TextNotStorableError,
     blames_schema,
     is_busy,
+    is_elsewhere,
     is_lost,
     is_not_storable,
     is_replaced_file,
@@ -54,6 +60,7 @@ from .errors import (
     waited_for_lock,
     was_rolled_back,
 )
+from .poolers import raise_if_of_pooler
 
 __all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "transaction"]
 
@@ -66,6 +73,10 @@ MAX_TURNED_DOWN = 100
 
 #: Seconds in which connections that were lost are met one after the other.
 _SOON = 1.0
+
+#: Seconds from one time that all connections are made anew to the next, while a server
+#: takes no writes.
+_PAUSE = 1.0
 
 #: How many rows were written, where nobody can tell.
 UNKNOWN = -1
@@ -132,6 +143,7 @@ class SessionDatabase:
         self._direct = DirectWay(engine)
         self._turn = _turns(engine)
         self._file = SQLiteFile(engine)
+        self._looks_again = -math.inf
         _DATABASES.add(self)
 
     @property
@@ -214,8 +226,8 @@ class SessionDatabase:
         """What ``attempt`` returns, which is made again where that can help."""
         self._leave_other_process()
         if self._file.was_replaced():
-            self.engine.dispose()
-        provided = False
+            renew(self.engine)
+        provided = moved = False
         lost, turned_down, until = 0, 0, 0.0
         while True:
             try:
@@ -230,6 +242,9 @@ class SessionDatabase:
                     until = until or time.monotonic() + _SOON
                     lost += 1
                     on_lost()
+                elif is_elsewhere(error) and not moved:
+                    self._look_again()
+                    moved = True
                 elif not provided and blames_schema(error):
                     self._provide_table(error, wait)
                     provided = True
@@ -241,9 +256,20 @@ class SessionDatabase:
     def _can_pass(self, error: Exception) -> bool:
         """Whether the statement has done nothing, and can succeed the next time."""
         if is_replaced_file(error):
-            self.engine.dispose()
+            renew(self.engine)
             return True
         return was_rolled_back(error)
+
+    def _look_again(self) -> None:
+        """Let the next connection be made anew: another server may be at the address
+        by now. Where none is that takes writes, each try would cost one; so at most
+        once in a while.
+        """
+        with self._lock:
+            now = time.monotonic()
+            if now >= self._looks_again:
+                self._looks_again = now + _PAUSE
+                renew(self.engine)
 
     def _goes_on(self, lost: int, until: float) -> bool:
         """Whether another connection is tried after so many that were lost: once, and
@@ -443,6 +469,7 @@ def _raise_named(error: Exception, wait: bool = True) -> NoReturn:
         raise TextNotStorableError from None
     if is_busy(error) and not wait:
         raise SessionStoreBusyError(told) from error
+    raise_if_of_pooler(error)
     if is_unavailable(error):
         logger.error("The database of the sessions cannot be used: %s", told)
         raise SessionStoreUnavailableError(told) from error

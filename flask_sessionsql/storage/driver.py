@@ -21,6 +21,7 @@ SQLAlchemy's own way in place of a part that is missing, as in another version.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
@@ -38,6 +39,7 @@ __all__ = [
     "creator_of",
     "driver_in_transaction",
     "keeping",
+    "renew",
     "watch",
 ]
 
@@ -93,6 +95,14 @@ class _ReplacingPool(Protocol):
 
     def _invalidate(self, connection: Any, exception: Any = None, /) -> None:
         """Those that are as old as this one are closed before they are used again."""
+
+
+@runtime_checkable
+class _AgingPool(Protocol):
+    """A pool that gives out no connection from before a time."""
+
+    #: Seconds since 1970.
+    _invalidate_time: float
 
 
 @runtime_checkable
@@ -490,7 +500,9 @@ def watch(pool: sa.Pool, look: Callable[[Any], object]) -> None:
     :param pool: one that nobody uses yet, with a creator of the application's.
     """
     own: Any = pool
-    create = own._invoke_creator
+    create = getattr(own, "_invoke_creator", None)
+    if create is None:
+        return
 
     def creator(connection_record: Any = None) -> Any:
         connection = create(connection_record)
@@ -498,6 +510,18 @@ def watch(pool: sa.Pool, look: Callable[[Any], object]) -> None:
         return connection
 
     own._creator = creator
+
+
+def renew(engine: sa.Engine) -> None:
+    """Let each connection be made anew before it is used again. Those that are in use
+    are closed when they are asked for the next time, and not left to the garbage
+    collector, as by :meth:`sqlalchemy.engine.Engine.dispose`.
+    """
+    pool: object = engine.pool
+    if isinstance(pool, _AgingPool):
+        pool._invalidate_time = time.time()
+    else:
+        engine.dispose()
 
 
 def keeping(pool: sa.Pool) -> sa.Pool:

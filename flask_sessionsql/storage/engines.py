@@ -35,6 +35,7 @@ import sqlalchemy as sa
 from ..exceptions import SessionConfigError
 from .connections import ADVICE, lend, refuse_if_used
 from .driver import creator_of, keeping, watch
+from .poolers import prepare_nothing_behind_poolers
 
 __all__ = ["SQLiteFile", "sessions_engine"]
 
@@ -106,6 +107,7 @@ def sessions_engine(source: sa.Engine, *, alone: bool = False) -> sa.Engine:
     if alone and source.dialect.name == "sqlite":
         sa.event.listen(pool, "connect", partial(_use_wal, source.dialect.loaded_dbapi))
     engine = sa.create_engine(source.url, pool=pool, **options)
+    prepare_nothing_behind_poolers(engine)
     return engine
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "blames_schema",
     "codes",
     "is_busy",
+    "is_elsewhere",
     "is_lost",
     "is_not_storable",
     "is_replaced_file",
@@ -48,6 +49,12 @@ _MISSING_TEXTS = ("no such table", "no such column", "has no column named")
 #: met when they are stored (1366), written (1300), converted (3988 on MySQL), and
 #: compared with a column (1267).
 _NOT_STORABLE = {"22021", "22P05", 1366, 1300, 3988, 1267}
+
+#: The server takes no writes, or none of this node's, or is about to go: it has become
+#: read-only (PostgreSQL; MariaDB and MySQL: 1290, 1836, and 1792 of what begins its
+#: transactions so), a Galera node has left its cluster (1047), a member of a MySQL
+#: group is not its primary (3100), or the server ends (1053, 1927). Nothing was done.
+_ELSEWHERE = {"25006", 1290, 1836, 1792, 1047, 3100, 1053, 1927}
 
 #: A lock was waited for as long as was allowed.
 _LOCKED = {"55P03", 1205}
@@ -118,6 +125,13 @@ def blames_schema(error: Exception) -> bool:
 def was_rolled_back(error: Exception) -> bool:
     """Whether the database undid the statement in favour of another one."""
     return bool(codes(error) & _ROLLED_BACK)
+
+
+def is_elsewhere(error: Exception) -> bool:
+    """Whether the server says that another one has to be asked, which may be at the
+    same address by now.
+    """
+    return bool(codes(error) & _ELSEWHERE)
 
 
 def waited_for_lock(error: Exception) -> bool:

@@ -747,6 +747,9 @@ PARTS: dict[str, dict[str, object]] = {
     "_max_overflow": {"kept": 2},
     "_has_events": {"direct": False},
     "_connections": {},
+    "_creator": {},
+    "_invoke_creator": {},
+    "_invalidate_time": {},
 }
 
 
