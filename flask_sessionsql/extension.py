@@ -73,15 +73,25 @@ class Session:
     def init_app(self, app: Flask) -> None:
         """Set up an application whose configuration is complete.
 
-        The configuration is read here, once; changing it afterwards changes nothing.
+        The configuration is read and checked here; changing it afterwards changes
+        nothing, but for Flask's own settings and the secret keys: :doc:`/settings` says
+        what is read when.
 
-        :param app: the application.
+        :param app: the application: a :class:`flask.Flask`.
         :raises SessionConfigError: a value cannot work; the message says which, what
             was given and what is expected.
+        :raises TypeError: it is something else, such as an application of Quart, whose
+            requests go another way.
         :raises RuntimeError: the application has sessions of this kind already.
         """
         # Where `current_app` was given: what stands for it is another one each time.
         app = getattr(app, "_get_current_object", lambda: app)()
+        if not isinstance(app, Flask):
+            kind = f"{type(app).__module__}.{type(app).__qualname__}"
+            raise TypeError(
+                "Flask-SessionSql keeps the sessions of Flask applications. Give"
+                f" Session(app) or init_app(app) a flask.Flask; given is a {kind}."
+            )
         if _NAME in app.extensions:
             raise RuntimeError(
                 "The sessions of this application have been set up already. Call"

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from flask import Flask, current_app
+from flask import Blueprint, Flask, current_app
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_sessionsql import Session, SessionConfigError
@@ -98,3 +100,53 @@ def test_the_token_has_the_configured_length(make_app: MakeApp) -> None:
     cookie = client.get_cookie("session")
     assert cookie is not None
     assert len(cookie.value) == len(secrets.token_urlsafe(16)) + 24
+
+
+@pytest.mark.parametrize("given", ["Quart", "module", "class", "blueprint", "object"])
+def test_only_applications_of_flask_are_taken(given: str) -> None:
+    """Anything else is one error that says what was given, and is left as it was."""
+    from quart import Quart
+
+    things = {
+        "Quart": Quart("shop"),
+        "module": sys.modules[__name__],
+        "class": Flask,
+        "blueprint": Blueprint("shop", "shop"),
+        "object": {"SESSION_TYPE": "sqlalchemy"},
+    }
+    names = {
+        "Quart": "quart.app.Quart",
+        "module": "builtins.module",
+        "class": "builtins.type",
+        "blueprint": "flask.blueprints.Blueprint",
+        "object": "builtins.dict",
+    }
+    thing: Any = things[given]
+    interface = getattr(thing, "session_interface", None)
+    for set_up in (Session, Session().init_app):
+        with pytest.raises(TypeError) as caught:
+            set_up(thing)
+        assert str(caught.value).endswith(f"a flask.Flask; given is a {names[given]}.")
+    assert getattr(thing, "session_interface", None) is interface
+    assert "sessionsql" not in getattr(thing, "extensions", {})
+
+
+def test_no_application_is_no_application() -> None:
+    """Session(None) waits for one, as Session() does; init_app(None) is an error."""
+    nothing: Any = None
+    assert repr(Session(nothing)) == "<Session>"
+    with pytest.raises(TypeError, match=r"given is a builtins.NoneType\."):
+        Session().init_app(nothing)
+
+
+def test_a_subclass_of_flask_is_taken(database_uri: str) -> None:
+    """An application of a class of one's own is one of Flask."""
+
+    class Shop(Flask):
+        pass
+
+    app = Shop("shop")
+    app.config.update(configured(database_uri).config)
+    Session(app)
+    assert_sessions_work(app)
+    close(app)
