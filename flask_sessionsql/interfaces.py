@@ -277,9 +277,10 @@ class NullSessionInterface(_ConfiguredInterface):
     def make_null_session(self, app: Flask) -> NullSession:
         """The empty session, whose error says that no ``SESSION_TYPE`` is set."""
         return NullSession(
-            "The session cannot be changed, because no SESSION_TYPE is set, so there"
-            " is nowhere to store it. Set SESSION_TYPE = 'flask-sqlalchemy' in the"
-            " application's configuration before Session(app) or init_app(app)."
+            "The session is unavailable because no SESSION_TYPE is set: it can be read,"
+            " and there is nowhere to store a change. Set SESSION_TYPE ="
+            " 'flask-sqlalchemy' in the application's configuration before Session(app)"
+            " or init_app(app)."
         )
 
     def open_session(self, app: Flask, request: Request) -> None:
@@ -532,9 +533,10 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     def make_null_session(self, app: Flask) -> NullSession:
         """The empty session, whose error says that no ``SECRET_KEY`` is set."""
         return NullSession(
-            "The session cannot be changed, because no SECRET_KEY is set, and tokens"
-            " are stored as hashes under that key. Set SECRET_KEY in the application's"
-            " configuration to something random, such as the output of: python -c"
+            "The session is unavailable because no secret key was set: it can be read,"
+            " and nothing is stored, since tokens are stored as hashes under that key."
+            " Set SECRET_KEY in the application's configuration to something random,"
+            " such as the output of: python -c"
             " 'import secrets; print(secrets.token_hex())'"
         )
 

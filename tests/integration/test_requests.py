@@ -523,7 +523,7 @@ def test_without_a_secret_key_the_session_is_null(
     """Reading sees nothing; writing fails with an error that says what to set."""
     app.secret_key = None
     assert client.get("/get/key").text == "None"
-    with pytest.raises(RuntimeError, match="no SECRET_KEY is set"):
+    with pytest.raises(RuntimeError, match="unavailable because no secret key was set"):
         client.get("/set/key/value")
 
 
