@@ -13,15 +13,17 @@ the keys that are known when another one is warned of as misspelt, and the page
 from __future__ import annotations
 
 import difflib
-import math
 import re
+import reprlib
 import sys
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any, Literal, TypeVar
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from flask import Flask
@@ -29,10 +31,11 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import exc as sa_exc
 
 from .exceptions import SessionConfigError, SessionConfigWarning
-from .sessions import LONGEST_LIFETIME
+from .sessions import HIDDEN_KEYS, LONGEST_LIFETIME
 
 __all__ = [
     "DEFAULT_DATABASE_URI",
+    "FLASK_KEYS",
     "SETTINGS",
     "SQL_TYPES",
     "SessionConfig",
@@ -127,8 +130,9 @@ def flag(key: str, group: Group, default: bool) -> bool:
 class SessionConfig:
     """What the sessions of one application are set to.
 
-    The settings are read and checked once and cannot be changed afterwards. Times are
-    kept in whole seconds, and sizes in bytes.
+    The settings are read and checked once and cannot be changed afterwards; of Flask's
+    own, this is what they were when they were read, and :meth:`now` gives what they
+    have become. Times are kept in whole seconds, and sizes in bytes.
     """
 
     session_type: str = setting(
@@ -151,11 +155,11 @@ class SessionConfig:
     )
     """The name of the cookie that holds the session's token.
 
-    It consists of letters, digits and ``!#$%&'*+-.^_`|~`` (RFC 6265, section 4.1.1);
-    anything else is an error. It can begin with a prefix (RFC 6265bis, section 4.1.3):
-    ``__Secure-`` needs :setting:`SESSION_COOKIE_SECURE`, and ``__Host-`` needs that,
-    the path ``/`` and no domain. A prefix whose conditions the other settings do not
-    meet is an error: browsers would refuse the cookie.
+    It consists of letters, digits and ``!#$%&'*+-.^_`|~`` (RFC 6265, section 4.1.1), at
+    most 1024 of them; anything else is an error. It can begin with a prefix (RFC
+    6265bis, section 4.1.3): ``__Secure-`` needs :setting:`SESSION_COOKIE_SECURE`, and
+    ``__Host-`` needs that, the path ``/`` and no domain. A prefix whose conditions the
+    other settings do not meet is an error: browsers would refuse the cookie.
     """
 
     cookie_domain: str | None = setting(
@@ -165,7 +169,12 @@ class SessionConfig:
         None,
         meaning="the host that set the cookie, and no other",
     )
-    """The domain whose hosts get the cookie. ``False`` means the same as ``None``."""
+    """The domain whose hosts get the cookie. ``False`` means the same as ``None``.
+
+    It is the name of a host, such as ``example.com``; a dot before it or a port behind
+    it is left out. What no host is called, such as a name with a space or two dots in a
+    row, is an error.
+    """
 
     cookie_path: str = setting(
         "SESSION_COOKIE_PATH",
@@ -175,7 +184,12 @@ class SessionConfig:
         unset=lambda config: SETTINGS["APPLICATION_ROOT"].read(config),
         meaning=":setting:`APPLICATION_ROOT`",
     )
-    """The path under which the browser sends the cookie. It must begin with ``/``."""
+    """The path under which the browser sends the cookie. It must begin with ``/``.
+
+    A path with ``;``, ``?``, ``#``, a backslash or control characters is an error,
+    because no browser would send the cookie, and so is one of more than 1024 bytes (RFC
+    6265bis, section 5.6).
+    """
 
     cookie_httponly: bool = flag("SESSION_COOKIE_HTTPONLY", "cookie", True)
     """Whether the browser hides the cookie from scripts.
@@ -239,9 +253,10 @@ class SessionConfig:
     )
     """How long after its last use a session ends: the idle lifetime.
 
-    It holds in the row as in the cookie (OWASP ASVS 5.0, 7.3.1). A longer lifetime
-    reaches a session that is stored already at its next use, and a shorter one at its
-    next write. Zero, less, or more than a hundred years is an error.
+    It holds in the row as in the cookie (OWASP ASVS 5.0, 7.3.1), and is read when the
+    session is saved, so that it can be set in each request. A longer lifetime reaches a
+    session that is stored already at its next use, and a shorter one at its next write.
+    Zero, less, or more than a hundred years is an error.
     """
 
     absolute_lifetime: int | None = setting(
@@ -265,13 +280,11 @@ class SessionConfig:
     Turned off, only a change moves the end of the session.
     """
 
-    refresh_interval: int = setting(
+    refresh_interval: int | None = setting(
         "SESSION_REFRESH_INTERVAL",
         "lifetime",
         lambda given: _seconds(given),
-        # A quarter of an hour may lag nine seconds, a month seven hours.
-        31 * 24 * 36,
-        unset=lambda config: SETTINGS["PERMANENT_SESSION_LIFETIME"].read(config) // 100,
+        None,
         unit="seconds",
         meaning="a hundredth of :setting:`PERMANENT_SESSION_LIFETIME`",
     )
@@ -280,7 +293,8 @@ class SessionConfig:
     Use moves the end, in the row and in the cookie, at most once in this time. By
     default an idle session ends at most one hundredth early, and reading it hardly ever
     costs a write. ``0`` moves the end in every request. A value that is negative, or
-    not less than :setting:`PERMANENT_SESSION_LIFETIME`, is an error.
+    not less than :setting:`PERMANENT_SESSION_LIFETIME`, is an error. Where the lifetime
+    is set to as little as this afterwards, a hundredth of the lifetime takes its place.
     """
 
     permanent: bool = flag("SESSION_PERMANENT", "lifetime", True)
@@ -318,8 +332,8 @@ class SessionConfig:
 
     Its value is copied to the column ``user_id``, and when it changes the session moves
     to a new token (OWASP ASVS 5.0, 7.2.4). When the setting changes, a stored session's
-    ``user_id`` follows at its next use. ``'_permanent'``, where Flask keeps something
-    else, is an error.
+    ``user_id`` follows at its next use. ``'_permanent'`` and the keys that begin with
+    ``'_sessionsql_'``, where a session keeps something else, are errors.
     """
 
     max_per_user: int | None = setting(
@@ -402,17 +416,18 @@ class SessionConfig:
 
     Applications in one database that have different users need a table each: lists of
     sessions, and calls that end them, go by what the column ``user_id`` holds. An empty
-    name, or one of more than 63 characters, is an error.
+    name, one of more than 63 characters (48 bytes, if it is not ASCII), with NUL or
+    spaces at its ends, or one that begins with ``sqlite_``, is an error.
     """
 
     schema: str | None = setting(
         "SESSION_SQLALCHEMY_SCHEMA",
         "database",
-        lambda given: _text(given),
+        lambda given: _name(given, "schema"),
         None,
         meaning="the schema of the metadata or, without one, of the database",
     )
-    """The database schema of the table."""
+    """The database schema of the table. What it can be called is as for the table."""
 
     bind_key: str | None = setting(
         "SESSION_SQLALCHEMY_BIND_KEY",
@@ -423,7 +438,7 @@ class SessionConfig:
     )
     """Which of ``SQLALCHEMY_BINDS`` holds the table.
 
-    A key that is not among the binds is an error at the first use.
+    A key that is not among the binds is an error.
     """
 
     create_table: bool = flag("SESSION_CREATE_TABLE", "database", True)
@@ -481,12 +496,35 @@ class SessionConfig:
         :raises SessionConfigError: a value cannot work.
         """
         _warn_of_unknown_keys(config)
+        for key in ("SECRET_KEY", "SECRET_KEY_FALLBACKS"):  # kept by nobody
+            SETTINGS[key].read(config)
         settings = {each.name: each.metadata["setting"] for each in fields(cls)}
         result = cls(**{name: each.read(config) for name, each in settings.items()})
         _check_interval(config, result)
-        _check_together(result)
-        _check_bind(config, result)
+        if result.session_type in SQL_TYPES:
+            _check_binds(config, result)
+            _check_bind(config, result)
+        _check_prefix(result)
+        _check_samesite(result)
         return result
+
+    def now(self, config: Mapping[str, Any]) -> SessionConfig:
+        """These settings, with Flask's own as ``config`` has them by now.
+
+        :raises SessionConfigError: one of those cannot work.
+        """
+        read = {name: each.read(config) for name, each in _FLASKS.items()}
+        result = replace(self, **read)
+        _check_prefix(result)
+        return result
+
+    @property
+    def lag(self) -> int:
+        """How far the end of a session may lag behind its use, in seconds."""
+        # A quarter of an hour may lag nine seconds, a month seven hours.
+        if self.refresh_interval is None or self.refresh_interval >= self.lifetime:
+            return self.lifetime // 100
+        return self.refresh_interval
 
 
 @dataclass(frozen=True)
@@ -507,7 +545,7 @@ class OtherSettings:
     secret_key: str | bytes | None = setting(
         "SECRET_KEY",
         "secrets",
-        lambda given: given,
+        lambda given: _secret(given),
         None,
         meaning="no session can be stored",
     )
@@ -516,7 +554,8 @@ class OtherSettings:
     Take something random, such as the output of ``python -c 'import secrets;
     print(secrets.token_hex())'``. ``flask sessions check`` reports a key that has less
     than 32 bytes, or stands in documentation. A new key ends all sessions, unless the
-    old one is in :setting:`SECRET_KEY_FALLBACKS`.
+    old one is in :setting:`SECRET_KEY_FALLBACKS`. What is neither text nor bytes, or is
+    empty, is an error; no message shows a key.
 
     It is read in every request, as Flask does. Without it the session is empty, and
     writing to it raises a :exc:`~flask_sessionsql.NullSessionError`.
@@ -525,7 +564,7 @@ class OtherSettings:
     secret_key_fallbacks: list[str | bytes] | None = setting(
         "SECRET_KEY_FALLBACKS",
         "secrets",
-        lambda given: given,
+        lambda given: _secrets(given),
         None,
         takes="a list of ``str`` or ``bytes``",
         meaning="no earlier keys",
@@ -535,7 +574,8 @@ class OtherSettings:
     They are tried in their order, and a session that is found so moves to
     :setting:`SECRET_KEY` at its next write. Where several processes change to a new key
     one after the other, give it to all of them as a fallback first. The keys are read
-    in every request, as Flask does; a single key is taken for a list of one.
+    in every request, as Flask does; a single key is taken for a list of one. An empty
+    key among them, or anything else, is an error.
     """
 
 
@@ -545,6 +585,15 @@ SETTINGS: Mapping[str, Setting] = {
     for each in (*fields(SessionConfig), *fields(OtherSettings))
 }
 
+#: Those of Flask's own that are kept, by their attributes.
+_FLASKS: Mapping[str, Setting] = {
+    each.name: each.metadata["setting"]
+    for each in fields(SessionConfig)
+    if each.metadata["setting"].owner == "Flask"
+}
+#: All keys by which they are decided.
+FLASK_KEYS = (*(each.key for each in _FLASKS.values()), "APPLICATION_ROOT")
+
 
 # One check a kind of value. Each takes what was given, never None.
 
@@ -553,12 +602,32 @@ class _ExpectedError(Exception):
     """What was expected, in words."""
 
 
+#: What stands under these keys is a secret, holds one, or was taken for one.
+_SECRET = {"SECRET_KEY", "SECRET_KEY_FALLBACKS", "SESSION_ENCRYPT"}
+_SECRET |= {"SQLALCHEMY_BINDS", "SQLALCHEMY_DATABASE_URI"}
+
+
 def _wrong(key: str, given: Any, expected: str) -> SessionConfigError:
-    shown = repr(given)
-    # A database address, under whichever key, may hold a password.
-    if key == "SQLALCHEMY_DATABASE_URI" or "://" in shown:
-        shown = type(given).__name__
-    return SessionConfigError(key, f"expected {expected}; given is {shown}.")
+    what = type(given).__name__ if key in _SECRET else shown(given)
+    return SessionConfigError(key, f"expected {expected}; given is {what}.")
+
+
+def shown(given: Any) -> str:
+    """``given`` as a message can show it: its type, if there may be a password in it,
+    as in a database address, under whichever key, or in parts of one.
+    """
+    text = type(given).__name__
+    if given is None or isinstance(given, (str, bytes, int, float, timedelta)):
+        with suppress(ValueError):  # of a number that is too long to be written
+            text = _SHORT.repr(given)
+        if _HIDES_PASSWORD.search(text):
+            text = type(given).__name__
+    return text
+
+
+_HIDES_PASSWORD = re.compile("://|@|passw|pwd", re.IGNORECASE)
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 def _flag(given: Any) -> bool:
@@ -573,30 +642,68 @@ def _text(given: Any) -> str:
     return given
 
 
+def _is_utf8(text: str) -> bool:
+    """Whether UTF-8 can encode it: it has no surrogates, such as those that stand for
+    the bytes in an environment variable that are none.
+    """
+    return text == text.encode(errors="ignore").decode()
+
+
+def _can_be_sent(text: str) -> bool:
+    """Whether it can be handed to a database or a browser at all."""
+    return "\0" not in text and _is_utf8(text)
+
+
 def _user_key(given: Any) -> str:
-    # Where Flask keeps `permanent`; it does not show among a session's keys.
-    if _text(given) == "_permanent":
+    # Where a session keeps things of its own; they do not show among its keys.
+    if _text(given) in HIDDEN_KEYS:
         raise _ExpectedError("the session key that tells who is logged in")
     return str(given)
 
 
 def _domain(given: Any) -> str | None:
-    # Flask once used False for "no domain".
-    return None if given is False else _text(given)
+    if given is False:  # which Flask once used for "no domain"
+        return None
+    # As Werkzeug sends it: without a port and a dot at the beginning.
+    match = re.fullmatch(r"\.*([^:]{1,253})(:\d*)?", _text(given))
+    try:
+        sent = match[1].encode("idna").decode() if match else ""
+    except UnicodeError:  # of a part that is empty or too long
+        sent = ""
+    if re.fullmatch(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*", sent, re.A):
+        return str(given)
+    raise _ExpectedError(
+        "a domain such as 'example.com': letters, digits, '-' and '.', up to 63 of them"
+        " between two dots"
+    )
 
 
 def _path(given: Any) -> str:
     if not isinstance(given, str) or not given.startswith("/"):
         raise _ExpectedError("a path that begins with '/'")
+    # The browser compares it with the path that it has asked for, as that was sent.
+    fits = _can_be_sent(given) and not re.search(r"[\x00-\x1f\x7f;?#\\]", given)
+    if not fits or len(quote(given)) > _LONGEST_PART:
+        raise _ExpectedError(
+            f"a path that begins with '/', of at most {_LONGEST_PART} characters as it"
+            " is sent, without ';', '?', '#', a backslash and control characters"
+        )
     return given
+
+
+#: Bytes of a cookie's attribute: browsers ignore longer ones (RFC 6265bis, section
+#: 5.6). With a name as long there is room for the longest token, too.
+_LONGEST_PART = 1024
 
 
 def _cookie_name(given: Any) -> str:
     # RFC 6265, section 4.1.1: a token of HTTP.
-    if isinstance(given, str) and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", given, re.A):
-        return given
+    fits = isinstance(given, str) and len(given) <= _LONGEST_PART
+    if fits and re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", given, re.A):
+        return str(given)
     raise _ExpectedError(
-        "a cookie name: letters, digits and !#$%&'*+-.^_`|~, without spaces"
+        "a cookie name: letters, digits and !#$%&'*+-.^_`|~, without spaces, at most"
+        f" {_LONGEST_PART}"
     )
 
 
@@ -608,9 +715,10 @@ def _samesite(given: Any) -> str:
 
 def _session_type(given: Any) -> str:
     known = ("null", *SQL_TYPES)
-    if given in known:
-        return str(given)
-    close = difflib.get_close_matches(str(given), known, 1)
+    text = given if isinstance(given, str) else ""
+    if text in known:
+        return text
+    close = difflib.get_close_matches(text, known, 1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
     raise _ExpectedError(f"one of {', '.join(map(repr, known))}{meant}")
 
@@ -634,12 +742,14 @@ def _lifetime(given: Any) -> int:
 
 def _pause(given: Any) -> int:
     seconds = _seconds(given)
-    if seconds < 0:
-        raise _ExpectedError("a timedelta or whole seconds, or 0 for never")
+    if not 0 <= seconds <= LONGEST_LIFETIME:
+        raise _ExpectedError(
+            "a timedelta or whole seconds, at most 100 years, or 0 for never"
+        )
     return seconds
 
 
-def _whole(given: Any, least: int, most: float, expected: str) -> int:
+def _whole(given: Any, least: int, most: int, expected: str) -> int:
     number = isinstance(given, int) and not isinstance(given, bool)
     if not number or not least <= given <= most:
         raise _ExpectedError(expected)
@@ -647,8 +757,9 @@ def _whole(given: Any, least: int, most: float, expected: str) -> int:
 
 
 def _count(given: Any) -> int:
+    # No user has more than a table has rows.
     expected = "a whole number, 1 or more, or None for no limit"
-    return _whole(given, 1, math.inf, expected)
+    return _whole(given, 1, 2**63 - 1, expected)
 
 
 def _bytes(given: Any, least: int, most: int) -> int:
@@ -672,11 +783,49 @@ def _encrypt(given: Any) -> bool | str:
     return given  # type: ignore[no-any-return]
 
 
-def _table_name(given: Any) -> str:
-    # PostgreSQL's limit; MariaDB's is one more.
-    if not isinstance(given, str) or not 0 < len(given) <= 63:
-        raise _ExpectedError("a table name of 1 to 63 characters")
+def _name(given: Any, kind: str) -> str:
+    """The name of a table or a schema."""
+    # PostgreSQL's limit, in bytes; MariaDB's is one more character.
+    if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_NAME:
+        raise _ExpectedError(f"a {kind} name of 1 to {_LONGEST_NAME} characters")
+    # SQLAlchemy shortens the names of indexes, and takes characters for bytes.
+    sound = _can_be_sent(given) and given == given.strip()
+    if not sound or not (given.isascii() or len(given.encode()) <= _MOST_BYTES):
+        raise _ExpectedError(
+            f"a {kind} name without NUL, surrogates and spaces at its ends, of at most"
+            f" {_MOST_BYTES} bytes where it is not ASCII"
+        )
     return given
+
+
+_LONGEST_NAME = 63
+_MOST_BYTES = _LONGEST_NAME - len("ix__previous_id")
+
+
+def _table_name(given: Any) -> str:
+    if isinstance(given, str) and given.lower().startswith("sqlite_"):
+        raise _ExpectedError("a table name that SQLite does not keep for itself")
+    return _name(given, "table")
+
+
+def _secret(given: Any) -> str | bytes:
+    is_key = isinstance(given, bytes) or (isinstance(given, str) and _is_utf8(given))
+    if not is_key or not given:
+        raise _ExpectedError("a random text, which UTF-8 can encode, or random bytes")
+    return given  # type: ignore[no-any-return]
+
+
+def _secrets(given: Any) -> list[str | bytes]:
+    if isinstance(given, (str, bytes)):  # one key, where a list belongs
+        given = (given,)
+    if not isinstance(given, (list, tuple, set, frozenset)):
+        raise _ExpectedError("a list of earlier keys, each a text or bytes")
+    try:
+        return [*map(_secret, given)]
+    except _ExpectedError:
+        raise _ExpectedError(
+            "a list of earlier keys, each a text or bytes, none of them empty"
+        ) from None
 
 
 def _sqlalchemy(given: Any) -> SQLAlchemy:
@@ -693,6 +842,9 @@ def _uri(given: Any) -> str | sa.URL:
     )
     try:
         url = sa.make_url(given)
+        parts = (url.username, url.password, url.host, url.database)
+        if not all(_can_be_sent(str(part)) for part in parts):
+            raise ValueError
         dialect = url.get_dialect()
         if _is_tried(dialect):  # of another, more is said where it is to be used
             dialect.import_dbapi()
@@ -731,7 +883,7 @@ def check_driver(url: sa.URL, bind_key: str | None) -> None:
         return
     key = "SQLALCHEMY_DATABASE_URI"
     if bind_key is not None:
-        key = f"SQLALCHEMY_BINDS[{bind_key!r}]"
+        key = f"SQLALCHEMY_BINDS[{shown(bind_key)}]"
     tried = [f"'{dialect.name}+{driver}'" for driver in DRIVERS.get(dialect.name, ())]
     expected = f"expected one of the drivers {', '.join(tried)}"
     advice = "Begin the address with one of those."
@@ -753,8 +905,6 @@ def _is_tried(dialect: type[sa.Dialect] | sa.Dialect) -> bool:
 
 def _check_bind(config: Mapping[str, Any], result: SessionConfig) -> None:
     """What can be said of the database before it is used."""
-    if result.session_type not in SQL_TYPES:
-        return
     given: Any = result.database_uri
     if result.bind_key is not None:
         given = (config.get("SQLALCHEMY_BINDS") or {}).get(result.bind_key)
@@ -768,7 +918,8 @@ def _check_bind(config: Mapping[str, Any], result: SessionConfig) -> None:
 
 
 def _check_interval(config: Mapping[str, Any], result: SessionConfig) -> None:
-    if not 0 <= result.refresh_interval < result.lifetime:
+    interval = result.refresh_interval
+    if interval is not None and not 0 <= interval < result.lifetime:
         raise _wrong(
             "SESSION_REFRESH_INTERVAL",
             config["SESSION_REFRESH_INTERVAL"],
@@ -776,9 +927,40 @@ def _check_interval(config: Mapping[str, Any], result: SessionConfig) -> None:
         )
 
 
-def _check_together(config: SessionConfig) -> None:
-    """What browsers ask of a cookie (RFC 6265bis, sections 4.1.2.7 and 4.1.3)."""
-    name, secure = config.cookie_name, config.cookie_secure or config.cookie_partitioned
+def _check_binds(config: Mapping[str, Any], result: SessionConfig) -> None:
+    """What others would say of an address that cannot be read shows it."""
+    binds = config.get("SQLALCHEMY_BINDS") or {}
+    if not isinstance(binds, Mapping):
+        expected = "a dictionary of database addresses"
+        raise _wrong("SQLALCHEMY_BINDS", binds, expected)
+    for key, value in binds.items():
+        url = value.get("url", "sqlite://") if isinstance(value, Mapping) else value
+        try:
+            sa.make_url(url)
+        except (sa_exc.ArgumentError, ValueError):
+            expected = f"a database address for {shown(key)}"
+            raise _wrong("SQLALCHEMY_BINDS", url, expected) from None
+    if result.bind_key is not None and result.bind_key not in binds:
+        raise no_bind(result.bind_key, binds)
+
+
+def no_bind(key: str | None, binds: Iterable[str | None]) -> SessionConfigError:
+    """The error of a bind that is not there."""
+    known = ", ".join(sorted(map(shown, binds))) or "none"
+    return SessionConfigError(
+        "SESSION_SQLALCHEMY_BIND_KEY",
+        f"expected one of the application's binds ({known}); given is {shown(key)}. Add"
+        " it to SQLALCHEMY_BINDS.",
+    )
+
+
+def _is_secure(config: SessionConfig) -> bool:
+    return config.cookie_secure or config.cookie_partitioned
+
+
+def _check_prefix(config: SessionConfig) -> None:
+    """What browsers ask of a cookie by its name (RFC 6265bis, section 4.1.3)."""
+    name, secure = config.cookie_name, _is_secure(config)
     prefix = name.lower()  # browsers compare it without regard to case
     if prefix.startswith("__secure-") and not secure:
         raise SessionConfigError(
@@ -796,7 +978,11 @@ def _check_together(config: SessionConfig) -> None:
             " True, SESSION_COOKIE_PATH = '/' and no SESSION_COOKIE_DOMAIN, or choose"
             " another name.",
         )
-    if config.cookie_samesite == "None" and not secure:
+
+
+def _check_samesite(config: SessionConfig) -> None:
+    """As above, by RFC 6265bis, section 4.1.2.7."""
+    if config.cookie_samesite == "None" and not _is_secure(config):
         _warn(
             "SESSION_COOKIE_SAMESITE is 'None' and SESSION_COOKIE_SECURE is off:"
             " browsers refuse such a cookie. Set SESSION_COOKIE_SECURE = True."

@@ -49,8 +49,8 @@ def _restored(
 
 class SessionConfigError(SessionError, ValueError):
     """A configuration value that cannot work, raised by
-    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`; for a
-    ``SESSION_SQLALCHEMY_BIND_KEY`` that is no bind, by the first use.
+    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`, and by the use of
+    what cannot be known before, or has been set since: :doc:`/settings` says which.
     """
 
     #: The configuration key, such as ``"SESSION_ID_LENGTH"``.
@@ -175,8 +175,11 @@ class SessionStoreBusyError(SessionStoreUnavailableError):
 
 class SessionTableError(SessionError, RuntimeError):
     """The table of the sessions is missing, could not be created, or is another
-    program's table of the same name.
+    program's table of the same name; or its schema is missing.
     """
+
+    #: The setting that says where the table is, as far as the error is about it.
+    key: str = "SESSION_SQLALCHEMY_TABLE"
 
 
 class SessionConflictError(SessionError, RuntimeError):

@@ -119,7 +119,8 @@ Basically you only need to configure ``SESSION_TYPE``.
 
     All non-null sessions in Flask-SessionSql are permanent.
 
-What each of them takes, and what a wrong value gets, is on the page
+What each of them takes, what a wrong value gets, and when it is read (Flask's
+own are read when they are used, as Flask does), is on the page
 :doc:`/settings`.
 
 .. _SQLAlchemy doc: https://docs.sqlalchemy.org/en/20/core/engines.html
@@ -141,7 +142,7 @@ from flask import Flask, Request, Response
 from flask.sessions import NullSession as _FlaskNullSession
 from flask.sessions import SessionInterface, SessionMixin
 
-from .config import SessionConfig
+from .config import FLASK_KEYS, SETTINGS, SessionConfig
 from .exceptions import (
     NullSessionError,
     SessionConflictError,
@@ -237,35 +238,52 @@ class NullSession(_FlaskNullSession):
 
 
 class _ConfiguredInterface(SessionInterface):
-    """What both interfaces share: the cookie is as it was configured when the
-    application was made, whatever ``app.config`` says later.
+    """What both interfaces share: the cookie is as ``app.config`` has it when it is
+    used, since extensions such as Flask-Talisman set it in every request.
     """
 
     null_session_class: type[_FlaskNullSession] = NullSession
 
     def __init__(self, config: SessionConfig) -> None:
         self.config = config
+        #: What Flask's settings were when they were read last, and what that means.
+        self._read: tuple[tuple[Any, ...], SessionConfig] = (), config
+
+    def current_config(self, app: Flask) -> SessionConfig:
+        """The settings by now: those of this package as :meth:`Session.init_app()
+        <flask_sessionsql.Session.init_app>` has read them, and Flask's own as they are
+        in ``app.config``.
+
+        :raises SessionConfigError: one of Flask's has been set to something that cannot
+            work.
+        """
+        given = tuple(map(app.config.get, FLASK_KEYS))
+        seen, config = self._read
+        if given != seen:
+            config = self.config.now(app.config)
+            self._read = given, config
+        return config
 
     def get_cookie_name(self, app: Flask) -> str:
-        return self.config.cookie_name
+        return self.current_config(app).cookie_name
 
     def get_cookie_domain(self, app: Flask) -> str | None:
-        return self.config.cookie_domain
+        return self.current_config(app).cookie_domain
 
     def get_cookie_path(self, app: Flask) -> str:
-        return self.config.cookie_path
+        return self.current_config(app).cookie_path
 
     def get_cookie_httponly(self, app: Flask) -> bool:
-        return self.config.cookie_httponly
+        return self.current_config(app).cookie_httponly
 
     def get_cookie_secure(self, app: Flask) -> bool:
-        return self.config.cookie_secure
+        return self.current_config(app).cookie_secure
 
     def get_cookie_samesite(self, app: Flask) -> str | None:
-        return self.config.cookie_samesite
+        return self.current_config(app).cookie_samesite
 
     def get_cookie_partitioned(self, app: Flask) -> bool:
-        return self.config.cookie_partitioned
+        return self.current_config(app).cookie_partitioned
 
 
 class NullSessionInterface(_ConfiguredInterface):
@@ -332,7 +350,8 @@ class RequestSource:
         return not (is_event or "HTTP_SEC_WEBSOCKET_KEY" in self._request.environ)
 
     def read(self) -> dict[Any, Any]:
-        token = self._request.cookies.get(self._interface.config.cookie_name)
+        name = self._interface.get_cookie_name(self._app)
+        token = self._request.cookies.get(name)
         if token is None or not is_token(token):
             return {}
         now = _now()
@@ -382,6 +401,7 @@ class RequestSource:
             has_ended=self.has_ended,
             counts=session.counts_as_use,
             can_tell=self.can_tell,
+            config=self._interface.current_config(self._app),
         )
         return self._interface.records.planner.plan(
             use,
@@ -499,7 +519,8 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     be stored: the server closes the connection, which is a 503.
 
     Without ``SECRET_KEY``, read in every request as Flask does, the session is the
-    null one, and its error says so.
+    null one, and its error says so. The attributes of the cookie are read, and made
+    sure of, before anything is stored: no row is left by a response that then fails.
 
     If the database cannot be reached, a request that touches the session is
     answered with :exc:`503 <flask_sessionsql.SessionStoreUnavailableError>`, and
@@ -523,6 +544,8 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         self.records = records
         self.holds_lock: Callable[[], bool] = holds_lock
         self._purger = Purger(config.purge_interval)
+        #: The attributes that a cookie has been made with.
+        self._carried: dict[str, Any] = {}
 
     @cached_property
     def administration(self) -> SessionAdministration:
@@ -604,6 +627,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             plan = source.plan(session)
             if isinstance(plan, Keep):
                 return
+            attributes = self._cookie_attributes(app)
             try:
                 outcome = self.records.execute(plan, wait=not self.holds_lock())
             except SessionStoreBusyError:
@@ -619,7 +643,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 source.tell_refused(session.get(user_key), error)
             empty_frames(error)
             raise
-        self._settle(app, session, source, outcome)
+        self._settle(attributes, session, source, outcome)
 
     def _forget(
         self,
@@ -631,15 +655,15 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         """A logout with a token that opened nothing: end what cannot be read, and so
         looks like no session, or what has moved to a new token just now.
         """
-        wait = not self.holds_lock()
+        attributes, wait = self._cookie_attributes(app), not self.holds_lock()
         forget = self.records.forget
         if forget(source.secrets, stale, _now(), cleared=cleared, wait=wait):
             source.stale = None
-            source.cookie = partial(self._clear_cookie, app)
+            source.cookie = partial(_clear_cookie, attributes)
 
     def _settle(
         self,
-        app: Flask,
+        attributes: dict[str, Any],
         session: ServerSideSession,
         source: RequestSource,
         outcome: Outcome,
@@ -653,32 +677,21 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             source.cookie = None  # The browser may have a new token already.
             return
         if after is None:
-            source.cookie = partial(self._clear_cookie, app)
+            source.cookie = partial(_clear_cookie, attributes)
         elif (
             before is None
             or before.token != after.token
             or (permanent and before.row.expires_at != after.row.expires_at)
             or renewed
         ):
-            source.cookie = partial(self._set_cookie, app, after, permanent)
-
-    def _set_cookie(
-        self, app: Flask, record: SessionRecord, permanent: bool, response: Response
-    ) -> None:
-        expires = datetime.fromtimestamp(record.row.expires_at, UTC)
-        response.set_cookie(
-            value=record.token,
-            expires=expires if permanent else None,
-            **self._cookie_attributes(app),
-        )
-
-    def _clear_cookie(self, app: Flask, response: Response) -> None:
-        response.delete_cookie(**self._cookie_attributes(app))
+            source.cookie = partial(_set_cookie, attributes, after, permanent)
 
     def _cookie_attributes(self, app: Flask) -> dict[str, Any]:
-        # The same for setting and clearing: a browser keeps a cookie that is
-        # cleared with other attributes.
-        return {
+        """What the cookie is set with, and cleared: a browser keeps a cookie that is
+        cleared with other attributes. It is read before anything is stored, so that
+        nothing is if the response could not carry it.
+        """
+        attributes: dict[str, Any] = {
             "key": self.get_cookie_name(app),
             "domain": self.get_cookie_domain(app),
             "path": self.get_cookie_path(app),
@@ -687,6 +700,27 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             "samesite": self.get_cookie_samesite(app),
             "partitioned": self.get_cookie_partitioned(app),
         }
+        if attributes != self._carried:
+            # A subclass can have methods of its own, which nothing has checked.
+            Response().set_cookie(**attributes)
+            self._carried = attributes
+        return attributes
+
+
+def _set_cookie(
+    attributes: dict[str, Any],
+    record: SessionRecord,
+    permanent: bool,
+    response: Response,
+) -> None:
+    expires = datetime.fromtimestamp(record.row.expires_at, UTC)
+    response.set_cookie(
+        value=record.token, expires=expires if permanent else None, **attributes
+    )
+
+
+def _clear_cookie(attributes: dict[str, Any], response: Response) -> None:
+    response.delete_cookie(**attributes)
 
 
 #: What is told at once where nobody would look for it: in tests, as a rule.
@@ -705,11 +739,13 @@ def _now() -> int:
 
 
 def secret_keys(app: Flask) -> list[str | bytes]:
-    """The current key first; the earlier ones only find what began under them."""
-    fallbacks = app.config.get("SECRET_KEY_FALLBACKS") or ()
-    if isinstance(fallbacks, (str, bytes)):  # one key, where a list belongs
-        fallbacks = (fallbacks,)
-    return [key for key in (app.secret_key, *fallbacks) if key]
+    """The current key first; the earlier ones only find what began under them.
+
+    :raises SessionConfigError: one has been set to something that is no key.
+    """
+    current = app.secret_key and SETTINGS["SECRET_KEY"].read(app.config)
+    earlier = SETTINGS["SECRET_KEY_FALLBACKS"].read(app.config) or ()
+    return [key for key in (current, *earlier) if key]
 
 
 def _deferred(

@@ -15,6 +15,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 from flask_sessionsql import Session, SessionConfigError, SessionConfigWarning
 from flask_sessionsql.config import SETTINGS, SessionConfig
+from flask_sessionsql.sessions import HIDDEN_KEYS
 
 DAY = 24 * 3600
 
@@ -32,6 +33,10 @@ def warned(config: Mapping[str, Any]) -> list[str]:
     return [str(warning.message) for warning in caught]
 
 
+def each(*given: Any) -> tuple[Any, ...]:
+    return given
+
+
 # Good values.
 
 DEFAULTS = {
@@ -45,7 +50,7 @@ DEFAULTS = {
     "cookie_partitioned": False,
     "lifetime": 31 * DAY,
     "refresh_each_request": True,
-    "refresh_interval": 31 * DAY // 100,
+    "refresh_interval": None,
     "absolute_lifetime": None,
     "purge_interval": 600,
     "permanent": True,
@@ -91,7 +96,18 @@ GOOD: list[tuple[str, Any, str, Any]] = [
         ("SESSION_COOKIE_NAME", name, "cookie_name", name)
         for name in ("s", "my_session", "a!#$%&'*+-.^_`|~9", "__Hosted", "__Secure")
     ),
-    ("SESSION_COOKIE_DOMAIN", ".example.com", "cookie_domain", ".example.com"),
+    ("SESSION_COOKIE_NAME", "s" * 1024, "cookie_name", "s" * 1024),
+    *(
+        ("SESSION_COOKIE_DOMAIN", name, "cookie_domain", name)
+        for name in each(
+            *(".example.com", "localhost", "localhost:5000", "127.0.0.1", "a_b.test"),
+            *("b\xfccher.example", "xn--bcher-kva.example", "x" * 63 + ".example"),
+        )
+    ),
+    *(
+        ("SESSION_COOKIE_PATH", path, "cookie_path", path)
+        for path in each("/a b/caf\xe9", "/%7Eann", "/" + "x" * 1023)
+    ),
     ("SESSION_COOKIE_DOMAIN", False, "cookie_domain", None),
     ("SESSION_COOKIE_PATH", "/shop", "cookie_path", "/shop"),
     ("APPLICATION_ROOT", "/shop", "cookie_path", "/shop"),
@@ -161,6 +177,7 @@ GOOD: list[tuple[str, Any, str, Any]] = [
     ("SESSION_ENCRYPT", "required", "encrypt", "required"),
     ("SESSION_SQLALCHEMY_TABLE", "t", "table", "t"),
     ("SESSION_SQLALCHEMY_TABLE", "t" * 63, "table", "t" * 63),
+    ("SESSION_SQLALCHEMY_TABLE", "\xe4" * 24, "table", "\xe4" * 24),
     ("SESSION_SQLALCHEMY_SCHEMA", "web", "schema", "web"),
     ("SESSION_SQLALCHEMY_BIND_KEY", "users", "bind_key", "users"),
     ("SESSION_SQLALCHEMY", db, "sqlalchemy", db),
@@ -187,9 +204,8 @@ def test_a_good_value(key: str, given: Any, attribute: str, expected: Any) -> No
     found = getattr(config, attribute)
     assert expected == found
     assert type(expected) is type(found)
-    changed = {attribute, *({"refresh_interval"} if attribute == "lifetime" else ())}
     for field in dataclasses.fields(SessionConfig):
-        if field.name not in changed:
+        if field.name != attribute:
             assert DEFAULTS[field.name] == getattr(config, field.name)
 
 
@@ -241,20 +257,79 @@ def test_one_setting_can_be_read_again() -> None:
 def test_a_default_that_depends_on_others_can_be_read_again() -> None:
     """A default that other settings decide is what they say by now."""
     app = Flask("shop")
-    app.config["PERMANENT_SESSION_LIFETIME"] = 900
-    assert 9 == SETTINGS["SESSION_REFRESH_INTERVAL"].read(app.config)
     app.config["APPLICATION_ROOT"] = "/shop"
     assert "/shop" == SETTINGS["SESSION_COOKIE_PATH"].read(app.config)
 
 
-@pytest.mark.parametrize("key", ["SECRET_KEY", "SECRET_KEY_FALLBACKS"])
-def test_secret_keys_are_not_kept(key: str) -> None:
-    """The secret keys are Flask's to check, and are read in every request: they are
-    taken as they are, and stand in no SessionConfig.
-    """
-    assert SETTINGS[key].read({}) is None
-    assert 5 == SETTINGS[key].read({key: 5})
-    assert "hunter2" not in repr(read(**{key: "hunter2"}))
+def test_flasks_settings_by_now() -> None:
+    """Flask's own settings are read again, with all others as they were."""
+    source = {"SESSION_COOKIE_NAME": "before", "SESSION_ID_LENGTH": 20}
+    config = SessionConfig.from_mapping(source)
+    later = {"SESSION_COOKIE_SECURE": True, "SESSION_ID_LENGTH": 40}
+    expected = dataclasses.replace(config, cookie_name="session", cookie_secure=True)
+    assert expected == config.now(later)
+    with pytest.raises(SessionConfigError, match=r"^SESSION_COOKIE_NAME: .*'__Host-'"):
+        config.now({"SESSION_COOKIE_NAME": "__Host-s"})
+
+
+# Secret keys.
+
+
+def test_secret_keys_are_not_kept() -> None:
+    """The secret keys are read in every request, and stand in no SessionConfig."""
+    assert SETTINGS["SECRET_KEY"].read({}) is None
+    assert SETTINGS["SECRET_KEY_FALLBACKS"].read({}) is None
+    secrets = {"SECRET_KEY": "hunter2", "SECRET_KEY_FALLBACKS": ["hunter2"]}
+    assert "hunter2" not in repr(read(**secrets))
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "expected"),
+    [
+        ("SECRET_KEY", "text", "text"),
+        ("SECRET_KEY", b"\xff\0", b"\xff\0"),
+        ("SECRET_KEY_FALLBACKS", "one", ["one"]),
+        ("SECRET_KEY_FALLBACKS", b"one", [b"one"]),
+        ("SECRET_KEY_FALLBACKS", ("one", b"two"), ["one", b"two"]),
+        ("SECRET_KEY_FALLBACKS", [], []),
+        ("SECRET_KEY_FALLBACKS", {"one"}, ["one"]),
+    ],
+)
+def test_secret_keys(key: str, given: Any, expected: Any) -> None:
+    """Keys are texts or bytes; a single fallback is a list of one."""
+    read(**{key: given})
+    assert expected == SETTINGS[key].read({key: given})
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        *(
+            ("SECRET_KEY", given)
+            for given in each(
+                5, True, "", b"", ["hunter2"], bytearray(b"hunter2"), "hunter2\udc80"
+            )
+        ),
+        *(
+            ("SECRET_KEY_FALLBACKS", given)
+            for given in each(
+                5, "", True, {"hunter2": 1}, iter(["hunter2"]), ["hunter2", 5]
+            )
+        ),
+        *(
+            ("SECRET_KEY_FALLBACKS", [given])
+            for given in each("", None, "hunter2\udc80")
+        ),
+    ],
+)
+def test_a_wrong_secret_key(key: str, given: Any) -> None:
+    """What is no key is an error that names the setting, and shows none."""
+    with pytest.raises(SessionConfigError) as caught:
+        read(**{key: given})
+    assert key == caught.value.key
+    assert str(caught.value).startswith(f"{key}: expected a ")
+    assert str(caught.value).endswith(f"; given is {type(given).__name__}.")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -291,20 +366,33 @@ def test_the_path_is_the_application_s_unless_set(
 )
 def test_the_refresh_interval_is_a_hundredth(lifetime: Any, expected: int) -> None:
     """Unless it is set, the refresh interval is a hundredth of the lifetime, rounded
-    down.
+    down; of the lifetime that there is by now.
     """
-    assert expected == read(PERMANENT_SESSION_LIFETIME=lifetime).refresh_interval
+    assert expected == read(PERMANENT_SESSION_LIFETIME=lifetime).lag
+    assert expected == read().now({"PERMANENT_SESSION_LIFETIME": lifetime}).lag
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "expected"), [(DAY, 60), (61, 60), (60, 0), (2, 0)]
+)
+def test_a_refresh_interval_stays(lifetime: int, expected: int) -> None:
+    """One that is set stays, unless the lifetime is set to as little later."""
+    config = read(SESSION_REFRESH_INTERVAL=60)
+    assert 60 == config.lag
+    assert expected == config.now({"PERMANENT_SESSION_LIFETIME": lifetime}).lag
 
 
 # Wrong values.
 
 
-def each(*given: Any) -> tuple[Any, ...]:
-    return given
-
-
 NO_FLAGS: list[Any] = ["true", "false", "", 0, 1, [], "yes"]
 NO_TEXTS: list[Any] = ["", b"x", 5, True, ["x"], {}]
+NAMES = [("SESSION_SQLALCHEMY_TABLE", "table"), ("SESSION_SQLALCHEMY_SCHEMA", "schema")]
+
+#: What stands under these is never shown.
+SECRET = {"SQLALCHEMY_DATABASE_URI", "SESSION_ENCRYPT"}
+#: Of anything else, the type is: a password may stand in it.
+PLAIN = (str, bytes, int, float, timedelta)
 
 #: The key, what is given, and a part of what is expected.
 WRONG: list[tuple[str, Any, str]] = [
@@ -317,12 +405,29 @@ WRONG: list[tuple[str, Any, str]] = [
     *(
         ("SESSION_COOKIE_NAME", given, "a cookie name: letters, digits and")
         for given in each(
-            "", "a b", "a=b", "a;b", "a,b", "a\n", "ä", '"a"', "a\0", 5, b"s"
+            *("", "a b", "a=b", "a;b", "a,b", "a\n", "ä", '"a"', "a\0", 5, b"s"),
+            "s" * 1025,
         )
     ),
     *(
         ("SESSION_COOKIE_DOMAIN", given, "a text that is not empty")
         for given in each("", b"x", 5, True, ["x"])
+    ),
+    *(
+        ("SESSION_COOKIE_DOMAIN", given, "a domain such as 'example.com'")
+        for given in each(
+            *("a..b", "a b", "a;b", "a,b", "a/b", "a\nb", "a.test\n", ".", "..", "a."),
+            *("*.a.test", ":5000", "a:b", "[::1]", "x" * 64, ".".join(["x" * 62] * 5)),
+            *("ü" * 63, "a。.b", "\u06dd", "xn--\xe9", "a\0b", "a\udc80"),
+        )
+    ),
+    *(
+        (key, given, "without ';', '?', '#', a backslash and control characters")
+        for key in ("SESSION_COOKIE_PATH", "APPLICATION_ROOT")
+        for given in each(
+            *("/a;b", "/a\nb", "/a\0", "/?a", "/#a", "/a\\b", "/a\udc80", "/a\x7f"),
+            *("/" + "x" * 1024, "/" + "ä" * 200),
+        )
     ),
     *(
         (key, given, "a path that begins with '/'")
@@ -374,11 +479,13 @@ WRONG: list[tuple[str, Any, str]] = [
     ),
     *(
         ("SESSION_PURGE_INTERVAL", given, "a timedelta or whole seconds")
-        for given in each("60", "", 1.5, True, False, [], -1, timedelta(-1))
+        for given in each(
+            "60", "", 1.5, True, False, [], -1, timedelta(-1), 10**10, timedelta.max
+        )
     ),
     *(
         ("SESSION_MAX_PER_USER", given, "a whole number, 1 or more, or None for no")
-        for given in each(0, -1, 1.0, "1", True, False, [], "")
+        for given in each(0, -1, 1.0, "1", True, False, [], "", 2**63)
     ),
     *(
         ("SESSION_MAX_PER_USER_POLICY", given, "one of 'end-oldest', 'refuse'")
@@ -397,14 +504,26 @@ WRONG: list[tuple[str, Any, str]] = [
         for given in (15, 257, 0, -32, 32.0, "32", True, [32])
     ),
     *(("SESSION_USER_KEY", given, "a text that is not empty") for given in NO_TEXTS),
-    ("SESSION_USER_KEY", "_permanent", "the session key that tells who is logged in"),
     *(
-        ("SESSION_SQLALCHEMY_TABLE", given, "a table name of 1 to 63 characters")
+        ("SESSION_USER_KEY", given, "the session key that tells who is logged in")
+        for given in HIDDEN_KEYS
+    ),
+    *(
+        (key, given, f"a {kind} name of 1 to 63 characters")
+        for key, kind in NAMES
         for given in each("", "t" * 64, 5, b"t", True, ["t"])
     ),
     *(
-        (key, given, "a text that is not empty")
-        for key in ("SESSION_SQLALCHEMY_SCHEMA", "SESSION_SQLALCHEMY_BIND_KEY")
+        (key, given, f"a {kind} name without NUL, surrogates and spaces at its ends")
+        for key, kind in NAMES
+        for given in each("t\0", "t\udc80", " t", "t ", "t\n", "ä" * 25)
+    ),
+    *(
+        ("SESSION_SQLALCHEMY_TABLE", given, "that SQLite does not keep for itself")
+        for given in each("sqlite_sessions", "SQLite_x")
+    ),
+    *(
+        ("SESSION_SQLALCHEMY_BIND_KEY", given, "a text that is not empty")
         for given in NO_TEXTS
     ),
     *(
@@ -418,10 +537,19 @@ WRONG: list[tuple[str, Any, str]] = [
     *(
         ("SQLALCHEMY_DATABASE_URI", given, "a database address such as 'sqlite:///app")
         for given in each(
-            "", "app.db", "/tmp/app.db", 5, b"sqlite://", True, ["sqlite://"]
+            *("", "app.db", "/tmp/app.db", 5, b"sqlite://", True, ["sqlite://"]),
+            *("sqlite:///a\0.db", "sqlite:///a\udc80.db"),
+            sa.URL.create("postgresql+psycopg", "ann", "hunter\0", "localhost"),
+            {"drivername": "postgresql+psycopg", "password": "hunter2"},
         )
     ),
 ]
+
+
+def cut(given: Any) -> str:
+    """How a value is shown: not the whole of one that is long."""
+    whole = repr(given)
+    return whole if len(whole) <= 80 else f"{whole[:38]}...{whole[-39:]}"
 
 
 @pytest.mark.parametrize(("key", "given", "expected"), WRONG)
@@ -432,7 +560,8 @@ def test_a_wrong_value(key: str, given: Any, expected: str) -> None:
     with pytest.raises(SessionConfigError) as caught:
         read(**{key: given})
     message = str(caught.value)
-    shown = type(given).__name__ if key == "SQLALCHEMY_DATABASE_URI" else repr(given)
+    is_plain = isinstance(given, PLAIN) and key not in SECRET
+    shown = cut(given) if is_plain else type(given).__name__
     assert isinstance(caught.value, ValueError)
     assert key == caught.value.key
     assert message.startswith(f"{key}: expected ")
@@ -560,7 +689,6 @@ def test_a_wrong_address(name: str) -> None:
 ADDRESS = "postgresql://ann:hunter2@localhost/app"
 #: The keys under which any text is taken.
 TEXTS = {
-    "SESSION_COOKIE_DOMAIN",
     "SESSION_SQLALCHEMY_BIND_KEY",
     "SESSION_SQLALCHEMY_SCHEMA",
     "SESSION_SQLALCHEMY_TABLE",
@@ -573,8 +701,12 @@ TEXTS = {
     [
         (key, given)
         for key in sorted({key for key, *_ in GOOD} - {"SQLALCHEMY_DATABASE_URI"})
-        for given in each(ADDRESS, [ADDRESS], {"users": ADDRESS}, sa.make_url(ADDRESS))
-        if key not in TEXTS or given != ADDRESS
+        for given in each(
+            *(ADDRESS, [ADDRESS], {"users": ADDRESS}, sa.make_url(ADDRESS)),
+            {"user": "ann", "secret": "hunter2", "host": "localhost"},
+            *("ann:hunter2@localhost", "host=localhost password=hunter2"),
+        )
+        if key not in TEXTS or not isinstance(given, str)
     ],
 )
 def test_no_error_shows_a_password(key: str, given: Any) -> None:
@@ -584,6 +716,55 @@ def test_no_error_shows_a_password(key: str, given: Any) -> None:
     assert key == caught.value.key
     assert "hunter2" not in str(caught.value)
     assert str(caught.value).endswith(f"; given is {type(given).__name__}.")
+
+
+@pytest.mark.parametrize(
+    ("binds", "key", "kind"),
+    [
+        ([ADDRESS], "SQLALCHEMY_BINDS", "list"),
+        (ADDRESS, "SQLALCHEMY_BINDS", "str"),
+        ({"web": [ADDRESS]}, "SQLALCHEMY_BINDS", "list"),
+        ({"web": {"url": {"password": "hunter2"}}}, "SQLALCHEMY_BINDS", "dict"),
+        ({"web": "postgresql://ann:hun@ter2:hunter2/app"}, "SQLALCHEMY_BINDS", "str"),
+        ({ADDRESS: "sqlite://"}, "SESSION_SQLALCHEMY_BIND_KEY", "'web'"),
+        ({}, "SESSION_SQLALCHEMY_BIND_KEY", "'web'"),
+        (None, "SESSION_SQLALCHEMY_BIND_KEY", "'web'"),
+    ],
+)
+def test_no_error_shows_a_password_of_a_bind(binds: Any, key: str, kind: str) -> None:
+    """An address among the binds that is none is an error that does not show it, and
+    so is a bind that is not there.
+    """
+    config = {"SESSION_SQLALCHEMY_BIND_KEY": "web", "SQLALCHEMY_BINDS": binds}
+    with pytest.raises(SessionConfigError) as caught:
+        read(SESSION_TYPE="sqlalchemy", **config)
+    assert key == caught.value.key
+    assert f"given is {kind}." in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+    assert SessionConfig(bind_key="web") == read(**config)
+
+
+def test_an_address_for_a_bind_key_is_not_shown() -> None:
+    """SESSION_SQLALCHEMY_BIND_KEY takes a name, and somebody may give an address."""
+    for given in (ADDRESS, "ann:hunter2@localhost/app", "password=hunter2"):
+        with pytest.raises(SessionConfigError) as caught:
+            read(SESSION_TYPE="sqlalchemy", SESSION_SQLALCHEMY_BIND_KEY=given)
+        assert "SESSION_SQLALCHEMY_BIND_KEY" == caught.value.key
+        assert "(none); given is str." in str(caught.value)
+
+
+def test_binds_that_are_fine() -> None:
+    """Whatever Flask-SQLAlchemy takes for a bind is taken."""
+    url = sa.make_url("sqlite://")
+    binds = {"a": url, "b": {"url": url}, "c": {"echo": True}, "d": "sqlite://"}
+    config = {"SESSION_SQLALCHEMY_BIND_KEY": "c", "SQLALCHEMY_BINDS": binds}
+    assert "c" == read(SESSION_TYPE="sqlalchemy", **config).bind_key
+
+
+def test_a_number_that_is_too_long_to_be_written() -> None:
+    """It is an error like any other."""
+    with pytest.raises(SessionConfigError, match=r"^SESSION_MAX_BYTES: .* is int\.$"):
+        read(SESSION_MAX_BYTES=10**5000)
 
 
 # Values that only make sense together.

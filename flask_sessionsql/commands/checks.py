@@ -57,15 +57,31 @@ def check_all(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> list[Fi
     A database that cannot be reached is an error in the list, and is not raised. No
     finding holds a secret or a stored value.
     """
-    config = interface.config
-    found = [finding for check in _SETTING_CHECKS for finding in check(app, config)]
-    found += _check_database(app, interface)
+    found = [*_check_settings(app, interface), *_check_database(app, interface)]
     return sorted(found, key=lambda finding: finding.level != "error")
 
 
 # The settings.
 
 #: Secrets that documentation gives as examples: this package's quickstart and Flask's.
+
+def _check_settings(
+    app: Flask, interface: FlaskSQLAlchemySessionInterface
+) -> Iterator[Finding]:
+    try:
+        config = interface.current_config(app)
+        for check in _SETTING_CHECKS:
+            yield from check(app, config)
+    except exceptions.SessionConfigError as error:  # set since, to anything
+        yield _wrong(error)
+
+
+def _wrong(
+    error: exceptions.SessionConfigError | exceptions.SessionTableError,
+) -> Finding:
+    return _error(error.key, str(error), "Correct the setting.")
+
+
 _PUBLISHED = {
     "\xfb\x12\xdf\xa1@i\xd6>V\xc0\xbb\x8fp\x16#Z\x0b\x81\xeb\x16",
     '_5#y2L"F4Q8z\n\xec]/',
@@ -148,8 +164,7 @@ def _check_database(
         database = interface.records.store.database
         return database.run(lambda connection: _check_table(connection, database))
     except (exceptions.SessionConfigError, exceptions.SessionTableError) as error:
-        subject = getattr(error, "key", "SESSION_SQLALCHEMY_TABLE")
-        return [_error(subject, str(error), "Correct the setting.")]
+        return [_wrong(error)]
     except (exceptions.SessionStoreUnavailableError, sa_exc.SQLAlchemyError) as error:
         reason = getattr(error, "reason", getattr(error, "orig", error))
         problem = f"It cannot be used, so the table was not looked at: {reason}"

@@ -103,6 +103,8 @@ class Use:
     counts: bool = True
     #: Whether the browser can be told of a new token: a response carries the cookie.
     can_tell: bool = True
+    #: What the settings are by now, where Flask's own may have changed since.
+    config: SessionConfig | None = None
 
 
 @dataclass(slots=True, repr=False)
@@ -311,11 +313,12 @@ class Planner:
             row = row._replace(user_id=user_id)
             target = self._written(use, record, record.token, row, data)
             return Update(record, target, data, Change(record, data, use))
-        if not (use.counts and self._config.refresh_each_request):
+        config = use.config or self._config
+        if not (use.counts and config.refresh_each_request):
             return Keep(record, data)
         end, used = self._moved_end(row, data, use), row.last_used_at
         # An end that is set does not move, and the last use goes on all the same.
-        lags = used is not None and use.now - used >= max(1, self._idle(data)[1])
+        lags = used is not None and use.now - used >= max(1, self._idle(use, data)[1])
         if end <= row.expires_at and not lags:
             return Keep(record, data)
         address, user_agent = use.client()
@@ -416,7 +419,7 @@ class Planner:
             data=payload,
             version=1,
             created_at=use.now,
-            expires_at=self._ends_at(use.now, data, use.now),
+            expires_at=self._ends_at(use.now, data, use, use.now),
             last_used_at=use.now,
             address=address,
             user_agent=user_agent,
@@ -502,34 +505,36 @@ class Planner:
 
     # When a session ends.
 
-    def _ends_at(self, created_at: int, data: Mapping[Any, Any], now: int) -> int:
+    def _ends_at(
+        self, created_at: int, data: Mapping[Any, Any], use: Use, now: int
+    ) -> int:
         """When a session used ``now`` ends if it is not used again."""
-        end = now + self._idle(data)[0]
+        end = now + self._idle(use, data)[0]
         if self._config.absolute_lifetime is not None:
             end = min(end, created_at + self._config.absolute_lifetime)
         if EXPIRY_KEY in data:
             end = min(end, data[EXPIRY_KEY])
         return end
 
-    def _idle(self, data: Mapping[Any, Any]) -> tuple[int, int]:
+    def _idle(self, use: Use, data: Mapping[Any, Any]) -> tuple[int, int]:
         """How long after its last use the session ends, and how far that end may lag
         behind, both in seconds. That of a lifetime of its own lags by a hundredth at
         most.
         """
-        config = self._config
+        config = use.config or self._config
         if LIFETIME_KEY not in data:
-            return config.lifetime, config.refresh_interval
+            return config.lifetime, config.lag
         own: int = data[LIFETIME_KEY]
-        return own, min(config.refresh_interval, own // 100)
+        return own, min(config.lag, own // 100)
 
     def _moved_end(self, row: StoredSession, data: Mapping[Any, Any], use: Use) -> int:
         """As :meth:`_ends_at`; the end that ``row`` has if that is near enough, so that
         neither the row nor the cookie is written for it in every request.
         """
         now = _latest(row, use)
-        end = self._ends_at(row.created_at, data, now)
+        end = self._ends_at(row.created_at, data, use, now)
         # What the application has set, and the absolute lifetime, hold to the second.
-        idle, interval = self._idle(data)
+        idle, interval = self._idle(use, data)
         near_enough = end == now + idle and 0 <= end - row.expires_at < interval
         return row.expires_at if near_enough else end
 

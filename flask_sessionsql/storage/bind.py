@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from flask import Flask, appcontext_pushed, current_app, has_app_context
 from flask_sqlalchemy import SQLAlchemy
 
-from ..config import SessionConfig, check_driver
+from ..config import SessionConfig, check_driver, no_bind
 from ..exceptions import SessionConfigError
 from .connections import in_transaction
 from .driver import driver_in_transaction
@@ -166,12 +166,11 @@ def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:
     current = has_app_context() and current_app._get_current_object() is app  # type: ignore[attr-defined]
     with nullcontext() if current else app.app_context():
         try:
+            engines = db.engines
+        except RuntimeError as error:  # which says what to do
+            raise SessionConfigError("SESSION_SQLALCHEMY", str(error)) from error
+        try:
             # Tests that roll back everything put a connection in its place.
-            return db.engines[bind_key].engine
+            return engines[bind_key].engine
         except KeyError:
-            keys = sorted(str(key) for key in db.engines)
-            raise SessionConfigError(
-                "SESSION_SQLALCHEMY_BIND_KEY",
-                f"expected one of the application's binds ({', '.join(keys)}); given"
-                f" is {bind_key!r}. Add it to SQLALCHEMY_BINDS.",
-            ) from None
+            raise no_bind(bind_key, engines) from None

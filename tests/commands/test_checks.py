@@ -201,14 +201,17 @@ def test_a_table_that_is_missing(
 def test_a_table_in_a_schema(
     make_database: MakeDatabase, make_sound: MakeSound
 ) -> None:
-    """The table is looked at in its schema, and the SQL is for it. If the schema is
-    missing, the table is.
+    """The table is looked at in its schema, and the SQL is for it. A schema that is
+    missing is an error.
     """
     app = make_sound(make_database("postgresql"), SESSION_SQLALCHEMY_SCHEMA="web")
     [finding] = check(app)
+    assert ("error", "SESSION_SQLALCHEMY_SCHEMA") == (finding.level, finding.subject)
+    assert "There is no schema 'web'" in finding.problem
+    execute(app, "CREATE SCHEMA web")
+    [finding] = check(app)
     assert f"web.{TABLE}" == finding.subject
     assert "not there" in finding.problem
-    execute(app, "CREATE SCHEMA web")
     store_of(app).database.provide_table()
     assert [] == check(app)
     index = f"web.ix_web_{TABLE}_handle"
@@ -699,11 +702,10 @@ def test_names_of_the_applications(make_sound: MakeSound) -> None:
 @pytest.mark.parametrize(
     "address",
     [
-        "sqlite:////nowhere/at/all.db",
         "postgresql+psycopg://postgres@127.0.0.1:9/test",
         "mysql+pymysql://root:hidden@127.0.0.1:9/test",
     ],
-    ids=["sqlite", "postgresql", "mariadb"],
+    ids=["postgresql", "mariadb"],
 )
 def test_a_database_that_cannot_be_reached(address: str, make_sound: MakeSound) -> None:
     """It is a finding with the reason and without the password, and no traceback."""
@@ -723,16 +725,29 @@ def test_a_file_that_is_no_database(tmp_path: Path, make_sound: MakeSound) -> No
     assert "file is not a database" in finding.problem
 
 
-def test_a_bind_that_is_missing(make_app: MakeApp) -> None:
-    """A SESSION_SQLALCHEMY_BIND_KEY that is no bind is found before the first use."""
+def test_a_folder_that_is_missing(make_sound: MakeSound) -> None:
+    """So is the folder of a SQLite file, with the setting to correct."""
+    [finding] = check(make_sound("sqlite:////nowhere/at/all.db"))
+    assert ("error", "SQLALCHEMY_DATABASE_URI") == (finding.level, finding.subject)
+    assert "there is no folder '/nowhere/at'" in finding.problem
+
+
+def test_a_bind_that_is_missing() -> None:
+    """A SESSION_SQLALCHEMY_BIND_KEY that the SQLAlchemy object has not seen is found
+    before the first use.
+    """
     app = Flask("shop")
     app.config.update(SOUND, SQLALCHEMY_DATABASE_URI="sqlite://")
+    SQLAlchemy(app)
     app.config["SESSION_TYPE"] = "flask-sqlalchemy"
     app.config["SESSION_SQLALCHEMY_BIND_KEY"] = "web"
+    app.config["SQLALCHEMY_BINDS"] = {"web": "sqlite://"}
     flask_sessionsql.Session(app)
     [finding] = check(app)
     assert ("error", "SESSION_SQLALCHEMY_BIND_KEY") == (finding.level, finding.subject)
     assert "'web'" in finding.problem
+    with app.app_context():
+        app.extensions["sqlalchemy"].engine.dispose()
 
 
 def test_another_table_of_the_application() -> None:
@@ -862,7 +877,6 @@ def settings(make_sound: MakeSound, **options: Any) -> list[Finding]:
             "flask sessions purge",
         ),
         ({"SECRET_KEY": None}, "error", "SECRET_KEY", "secrets.token_hex()"),
-        ({"SECRET_KEY": ""}, "error", "SECRET_KEY", "secrets.token_hex()"),
         ({"SECRET_KEY": "s" * 31}, "warning", "SECRET_KEY", "secrets.token_hex()"),
         ({"SECRET_KEY": b"s" * 31}, "warning", "SECRET_KEY", "secrets.token_hex()"),
         ({"SECRET_KEY": "dev"}, "error", "SECRET_KEY", "secrets.token_hex()"),
@@ -914,6 +928,28 @@ def test_a_setting_that_is_as_good(
 ) -> None:
     """Nothing is said of what is safe already, or could not be safer."""
     assert [] == settings(make_sound, **options)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "level", "text"),
+    [
+        ("SESSION_COOKIE_HTTPONLY", False, "warning", "can read the cookie"),
+        ("SESSION_COOKIE_DOMAIN", "a..b", "error", "expected a domain"),
+        ("SECRET_KEY", "", "error", "not set"),
+        ("SECRET_KEY", 5, "error", "given is int"),
+        ("SECRET_KEY_FALLBACKS", 5, "error", "given is int"),
+    ],
+)
+def test_a_setting_of_flasks_that_was_set_later(
+    key: str, value: Any, level: str, text: str, make_sound: MakeSound
+) -> None:
+    """Flask's own settings are looked at as they are by now."""
+    app = make_sound()
+    store_of(app).database.provide_table()
+    app.config[key] = value
+    [finding] = check(app)
+    assert (level, key) == (finding.level, finding.subject)
+    assert text in finding.problem
 
 
 def test_fallbacks_without_a_secret_key(make_sound: MakeSound) -> None:

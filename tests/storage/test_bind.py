@@ -169,10 +169,32 @@ def test_a_schema(make_app: MakeApp, make_database: Callable[[str], str]) -> Non
 
 def test_an_unknown_bind_is_an_error(make_app: MakeApp) -> None:
     """The message names the binds that there are."""
-    app = make_app("sqlite://", SESSION_SQLALCHEMY_BIND_KEY="visits")
+    with pytest.raises(SessionConfigError, match=r"\('a'\); given is 'visits'"):
+        make_app(
+            "sqlite://",
+            SESSION_SQLALCHEMY_BIND_KEY="visits",
+            SQLALCHEMY_BINDS={"a": "sqlite://"},
+        )
+
+
+def test_a_bind_that_comes_too_late_is_an_error() -> None:
+    """So is one that the SQLAlchemy object has not seen, at the first use."""
+    app = configured("sqlite://", SESSION_SQLALCHEMY_BIND_KEY="visits")
+    db = SQLAlchemy(app)
+    app.config["SQLALCHEMY_BINDS"] = {"visits": "sqlite://"}
+    Session(app)
     with pytest.raises(SessionConfigError, match=r"\(None\); given is 'visits'"):
         store_of(app)
-    app.session_interface = Flask("other").session_interface
+    with app.app_context():
+        db.engine.dispose()
+
+
+def test_a_sqlalchemy_object_of_other_applications_is_an_error() -> None:
+    """The setting is named, and that its init_app was not called."""
+    app = configured("sqlite://", SESSION_SQLALCHEMY=SQLAlchemy())
+    Session(app)
+    with pytest.raises(SessionConfigError, match=r"^SESSION_SQLALCHEMY: .*'init_app'"):
+        store_of(app)
 
 
 def test_a_table_of_the_application_is_not_taken(make_app: MakeApp) -> None:
