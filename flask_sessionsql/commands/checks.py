@@ -26,6 +26,7 @@ from .. import exceptions
 from ..config import SessionConfig
 from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
 from ..storage.database import SessionDatabase
+from ..storage.places import check_schema
 from ..storage.tables import sessions_table
 
 __all__ = ["Finding", "check_all"]
@@ -63,7 +64,6 @@ def check_all(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> list[Fi
 
 # The settings.
 
-#: Secrets that documentation gives as examples: this package's quickstart and Flask's.
 
 def _check_settings(
     app: Flask, interface: FlaskSQLAlchemySessionInterface
@@ -82,6 +82,7 @@ def _wrong(
     return _error(error.key, str(error), "Correct the setting.")
 
 
+#: Secrets that documentation gives as examples: this package's quickstart and Flask's.
 _PUBLISHED = {
     "\xfb\x12\xdf\xa1@i\xd6>V\xc0\xbb\x8fp\x16#Z\x0b\x81\xeb\x16",
     '_5#y2L"F4Q8z\n\xec]/',
@@ -203,6 +204,8 @@ class _Table:
             reader.reflect_table(self.there, None, resolve_fks=False)
             # SQLite shows the indexes of constraints only if asked to.
             self.indexes = reader.get_indexes(name, schema, include_auto_indexes=True)
+        if not self.there.columns:
+            check_schema(reader, database.table)
         wanted, there = self.wanted.columns, self.there.columns
         self.missing = [c for c in wanted if c.name not in there]
         #: Whether it lacks at most what came later, and can be added.

@@ -21,6 +21,7 @@ from ..exceptions import SessionConfigError
 from .connections import in_transaction
 from .driver import driver_in_transaction
 from .engines import sessions_engine
+from .places import address_key, check_path
 from .store import SessionStore
 from .tables import sessions_table
 
@@ -40,6 +41,7 @@ class SessionsBind:
         self._options = app.config.get_namespace("SQLALCHEMY_", False, False)
         self._lock = threading.Lock()
         self._store: SessionStore | None = None
+        self._check_path(app)
         if self._place_table(app) is None:
             # The SQLAlchemy object comes after us, if ever. db.create_all() and
             # migrations need the table in its metadata, and an application context.
@@ -48,7 +50,9 @@ class SessionsBind:
     def open_store(self) -> SessionStore:
         """The rows of the sessions, the same for all threads; connects to nothing yet.
 
-        :raises SessionConfigError: ``SESSION_SQLALCHEMY_BIND_KEY`` names no bind.
+        :raises SessionConfigError: ``SESSION_SQLALCHEMY_BIND_KEY`` names no bind,
+            ``SESSION_SQLALCHEMY`` knows nothing of the application, or the instance
+            folder cannot be made.
         """
         if self._store is None:
             with self._lock:
@@ -71,7 +75,8 @@ class SessionsBind:
         check_driver(source.url, config.bind_key)
         table = self._place_table(app)
         if table is None:
-            table = sessions_table(sa.MetaData(), config.table, config.schema)
+            metadata = sa.MetaData(info={"bind_key": config.bind_key})
+            table = sessions_table(metadata, config.table, config.schema)
         engine = sessions_engine(source, alone=self._sqlalchemy(app) is None)
         dispose()
         table = _translated(table, source)
@@ -80,6 +85,16 @@ class SessionsBind:
         # Not at exit: then the connections end with the process, as all others do.
         weakref.finalize(app, store.dispose).atexit = False
         return store
+
+    def _check_path(self, app: Flask) -> None:
+        """Of a SQLite file that can be nowhere, tell at once, unless Flask-SQLAlchemy
+        has, or something else makes the connections.
+        """
+        creates = "creator" in (self._options.get("SQLALCHEMY_ENGINE_OPTIONS") or {})
+        if self._sqlalchemy(app) or creates or self._config.bind_key is not None:
+            return
+        url = sa.make_url(self._config.database_uri)
+        check_path(address_key(None), url, app.instance_path)
 
     # The SQLAlchemy object, if there is one.
 
@@ -110,7 +125,17 @@ class SessionsBind:
         stand_in.config.update(self._options)
         stand_in.config["SQLALCHEMY_DATABASE_URI"] = self._config.database_uri
         stand_in.config["SQLALCHEMY_ECHO"] = self._config.echo
-        engine = _engine(stand_in, SQLAlchemy(stand_in), self._config.bind_key)
+        try:
+            db = SQLAlchemy(stand_in)
+        except OSError as error:
+            raise SessionConfigError(
+                address_key(self._config.bind_key),
+                f"the instance folder {app.instance_path!r}, where the SQLite file"
+                f" is to be, cannot be made: {error.strerror}. Let this process make"
+                " it, or give the address of another database, such as a file with"
+                " its whole path.",
+            ) from error
+        engine = _engine(stand_in, db, self._config.bind_key)
         return engine, engine.dispose
 
     def _in_transaction(self) -> bool:

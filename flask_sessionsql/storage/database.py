@@ -60,6 +60,7 @@ from .errors import (
     waited_for_lock,
     was_rolled_back,
 )
+from .places import check_schema, explain
 from .poolers import raise_if_of_pooler
 
 __all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "transaction"]
@@ -251,6 +252,7 @@ class SessionDatabase:
                 elif turned_down < MAX_TURNED_DOWN and self._can_pass(error):
                     turned_down += 1
                 else:
+                    explain(error, self.engine, self.table)
                     _raise_named(error, wait)
 
     def _can_pass(self, error: Exception) -> bool:
@@ -346,13 +348,15 @@ class SessionDatabase:
         """The columns of the table in the database; empty where it is missing."""
         try:
             with used(self.engine) as connection:
-                columns = sa.inspect(connection).get_columns(
-                    self.table.name, self.table.schema
-                )
+                reader, table = sa.inspect(connection), self.table
+                try:
+                    columns = reader.get_columns(table.name, table.schema)
+                except sa_exc.NoSuchTableError:
+                    check_schema(reader, table)
+                    return set()
                 return {column["name"] for column in columns}
-        except sa_exc.NoSuchTableError:
-            return set()
         except _DATABASE_ERRORS as error:
+            explain(error, self.engine, self.table)
             _raise_named(error)
 
     def _create_table(self, wait: bool) -> None:

@@ -867,7 +867,7 @@ def test_no_session_type(make_app: MakeApp, arguments: tuple[str, ...]) -> None:
 )
 def test_no_database(make_app: MakeApp, arguments: tuple[str, ...]) -> None:
     """A database that cannot be reached is one line with its reason."""
-    app = make_app("sqlite:////nowhere/app.db")
+    app = make_app("sqlite:///file:/nowhere/app.db?uri=true")
 
     result = run(app, *arguments)
 
@@ -875,6 +875,15 @@ def test_no_database(make_app: MakeApp, arguments: tuple[str, ...]) -> None:
     assert result.stderr == (
         "Error: The database cannot be used: unable to open database file\n"
     )
+
+
+def test_a_folder_that_is_missing(make_app: MakeApp) -> None:
+    """So is a setting to correct."""
+    result = run(make_app("sqlite:////nowhere/app.db"), "list")
+
+    assert 1 == result.exit_code
+    assert result.stderr.startswith("Error: SQLALCHEMY_DATABASE_URI: the SQLite file")
+    assert result.stderr.count("\n") == 1
 
 
 def test_database_refuses(make_app: MakeApp) -> None:
@@ -1135,7 +1144,7 @@ def test_executable(
     running = [
         flask("--help"),
         flask("list", PYTHONIOENCODING="ascii"),
-        flask("stats", SHOP_DATABASE="sqlite:////nowhere/app.db"),
+        flask("stats", SHOP_DATABASE="sqlite:///file:/nowhere/app.db?uri=true"),
     ]
     (code, usage, _), listed, failed = map(finish, running)
 

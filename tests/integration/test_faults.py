@@ -55,7 +55,7 @@ from tests.integration.helpers import (
 UNREACHABLE = [
     "postgresql+psycopg://postgres@127.0.0.1:1/none",
     "mysql+pymysql://root@127.0.0.1:1/none",
-    "sqlite:////nowhere/at/all.db",
+    "sqlite:///file:/nowhere/at/all.db?uri=true",
 ]
 
 
