@@ -16,6 +16,7 @@ __all__ = [
     "OF_SOCKETS",
     "TextNotStorableError",
     "blames_schema",
+    "cannot_open",
     "codes",
     "is_busy",
     "is_elsewhere",
@@ -35,6 +36,9 @@ _SQLITE_BUSY = (5, 6)
 #: SQLite's extended result code of a file that was moved, deleted or replaced:
 #: SQLITE_READONLY_DBMOVED.
 _SQLITE_MOVED = 1032
+
+#: Its result code of a file that cannot be opened.
+_SQLITE_CANNOT_OPEN = 14
 
 #: A serialization failure or a deadlock, on PostgreSQL, MariaDB and its clusters. Such
 #: a statement has done nothing, so trying it again is safe.
@@ -151,6 +155,12 @@ def is_busy(error: Exception) -> bool:
         return code & 0xFF in _SQLITE_BUSY
     # SQLCipher's driver has words only.
     return not codes(error) and "is locked" in reason(error)
+
+
+def cannot_open(error: Exception) -> bool:
+    """Whether a SQLite file cannot be opened."""
+    code = _sqlite_code(error)
+    return code is not None and code & 0xFF == _SQLITE_CANNOT_OPEN
 
 
 def is_replaced_file(error: Exception) -> bool:

@@ -13,11 +13,9 @@ import os
 import sqlalchemy as sa
 
 from ..exceptions import SessionConfigError, SessionTableError
+from .errors import cannot_open, reason
 
 __all__ = ["address_key", "check_folder", "check_path", "check_schema", "explain"]
-
-#: SQLite's result code for a file that cannot be opened.
-_CANNOT_OPEN = 14
 
 
 def address_key(bind_key: str | None) -> str:
@@ -93,10 +91,8 @@ def check_schema(reader: sa.Inspector, table: sa.Table) -> None:
 
     :raises SessionTableError: it is not.
     """
-    translated = reader.bind.get_execution_options().get("schema_translate_map") or {}
-    schema = translated.get(table.schema, table.schema)
-    if schema is not None and not reader.has_schema(schema):
-        raise _no_schema(str(schema))
+    if table.schema is not None and not reader.has_schema(table.schema):
+        raise _no_schema(table.schema)
 
 
 def explain(error: Exception, engine: sa.Engine, table: sa.Table) -> None:
@@ -107,11 +103,10 @@ def explain(error: Exception, engine: sa.Engine, table: sa.Table) -> None:
     """
     if engine.dialect.name != "sqlite":
         return
-    told = getattr(error, "orig", None)
-    if getattr(told, "sqlite_errorcode", 0) & 0xFF == _CANNOT_OPEN:
+    if cannot_open(error):
         key = address_key(table.metadata.info.get("bind_key"))
         check_folder(key, engine.url, os.curdir)
-    elif table.schema is not None and "unknown database" in str(told):
+    elif table.schema is not None and "unknown database" in reason(error):
         raise _no_schema(table.schema) from error
 
 
