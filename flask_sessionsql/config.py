@@ -444,6 +444,22 @@ class SessionConfig:
     create_table: bool = flag("SESSION_CREATE_TABLE", "database", True)
     """Whether the first use creates a missing table. Turn it off if migrations do."""
 
+    database_timeout: int = setting(
+        "SESSION_DATABASE_TIMEOUT",
+        "database",
+        lambda given: _timeout(given),
+        10,
+        unit="seconds",
+    )
+    """How long a request waits for a database server that does not answer.
+
+    Then it is answered with a :exc:`503
+    <flask_sessionsql.SessionStoreUnavailableError>`. Waiting for a connection of the
+    pool, connecting and a second try are included. A command such as ``flask sessions
+    stats`` has ten times as long. Which drivers keep to it is on the page
+    :doc:`/servers`. Less than a second, or more than an hour, is an error.
+    """
+
     sqlalchemy: SQLAlchemy | None = setting(
         "SESSION_SQLALCHEMY",
         "database",
@@ -746,6 +762,13 @@ def _pause(given: Any) -> int:
         raise _ExpectedError(
             "a timedelta or whole seconds, at most 100 years, or 0 for never"
         )
+    return seconds
+
+
+def _timeout(given: Any) -> int:
+    seconds = _seconds(given)
+    if not 1 <= seconds <= 3600:
+        raise _ExpectedError("a timedelta or whole seconds, 1 to 3600")
     return seconds
 
 

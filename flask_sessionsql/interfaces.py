@@ -76,6 +76,10 @@ A list of configuration keys also understood by the extension:
                                   table.  Defaults to `None`.
 ``SESSION_CREATE_TABLE``          controls if the first use creates a
                                   missing table.  Defaults to `True`.
+``SESSION_DATABASE_TIMEOUT``      how long a request waits for a database
+                                  server that does not answer, in seconds or
+                                  as :class:`datetime.timedelta` object.
+                                  Defaults to 10.
 ``SESSION_PERMANENT``             controls if the cookie outlives the
                                   browser.  Defaults to `True`.
 ``SESSION_REFRESH_INTERVAL``      how far the end of a session may lag

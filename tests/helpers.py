@@ -155,13 +155,18 @@ def gunicorn(
 
 class Cut:
     """Stands between an application and its database server, and can lose an answer:
-    the server has run a statement, and the connection breaks before it can say so.
+    the server has run a statement, and the connection breaks before it can say so. It
+    can also fall silent, as a server that was stopped: it accepts connections and
+    statements, and keeps them to itself.
     """
 
     def __init__(self, uri: str) -> None:
         self._server = sa.make_url(uri)
         self._word: bytes | None = None
         self._after, self._late = 0, 0.0
+        self._silent_at: bytes | None = None
+        self._speaks = threading.Event()
+        self._speaks.set()
         self._threads: list[threading.Thread] = []
         self._clients: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -178,12 +183,33 @@ class Cut:
         """
         self._word, self._after, self._late = word.encode(), after, late
 
+    def fall_silent(self, at: str | None = None) -> None:
+        """Forward nothing, neither way, until :meth:`speak` is called.
+
+        :param at: begin with the next statement in which this word is.
+        """
+        if at is None:
+            self._speaks.clear()
+        else:
+            self._silent_at = at.encode()
+
+    def speak(self) -> None:
+        """Forward what was kept back, and all that comes."""
+        self._silent_at = None
+        self._speaks.set()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is forwarded."""
+        return not self._speaks.is_set()
+
     @property
     def has_cut(self) -> bool:
         """Whether the answer was lost."""
         return self._word is None
 
     def close(self) -> None:
+        self.speak()
         for each in (self._listener, *self._clients):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -210,6 +236,8 @@ class Cut:
         def answer() -> None:
             with suppress(OSError):
                 while got := server.recv(65536):
+                    # So that a test ends that is kept waiting.
+                    self._speaks.wait(15)
                     if asked.is_set():
                         self._word = None
                         break
@@ -222,6 +250,9 @@ class Cut:
             back.start()
             with suppress(OSError):
                 while sent := client.recv(65536):
+                    if self._silent_at is not None and self._silent_at in sent:
+                        self._speaks.clear()
+                    self._speaks.wait(15)
                     if self._word is not None and self._word in sent:
                         if self._after == 0:
                             asked.set()

@@ -65,6 +65,7 @@ DEFAULTS = {
     "schema": None,
     "bind_key": None,
     "create_table": True,
+    "database_timeout": 10,
     "sqlalchemy": None,
     "database_uri": "sqlite:///sessions.db",
     "echo": False,
@@ -163,6 +164,13 @@ GOOD: list[tuple[str, Any, str, Any]] = [
         for given, expected in [
             *((0, 0), (1, 1), (10**6, 10**6), (timedelta(0), 0)),
             *((timedelta(hours=1), 3600), (timedelta(microseconds=1), 1)),
+        ]
+    ),
+    *(
+        ("SESSION_DATABASE_TIMEOUT", given, "database_timeout", expected)
+        for given, expected in [
+            *((1, 1), (10, 10), (3600, 3600), (timedelta(hours=1), 3600)),
+            (timedelta(milliseconds=1), 1),
         ]
     ),
     *(("SESSION_ID_LENGTH", n, "id_length", n) for n in (16, 32, 64, 256)),
@@ -482,6 +490,10 @@ WRONG: list[tuple[str, Any, str]] = [
         for given in each(
             "60", "", 1.5, True, False, [], -1, timedelta(-1), 10**10, timedelta.max
         )
+    ),
+    *(
+        ("SESSION_DATABASE_TIMEOUT", given, "a timedelta or whole seconds")
+        for given in each("10", "", 1.5, True, False, [], 0, -1, 3601, timedelta.max)
     ),
     *(
         ("SESSION_MAX_PER_USER", given, "a whole number, 1 or more, or None for no")

@@ -26,6 +26,7 @@ from ..exceptions import (
 )
 from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
 from ..sessions import HIDDEN_KEYS
+from ..storage.deadlines import patiently
 from ..storage.purging import BATCH, PAUSE, count_expired, purge
 from ..storage.store import StoredSession
 from .checks import check_all
@@ -77,7 +78,7 @@ class _Commands(AppGroup):
     """Tells of an error in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _quiet_database(), _errors_told():
+        with _quiet_database(), _errors_told(), patiently():
             return super().invoke(ctx)
 
 

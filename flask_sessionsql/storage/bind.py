@@ -77,10 +77,11 @@ class SessionsBind:
         if table is None:
             metadata = sa.MetaData(info={"bind_key": config.bind_key})
             table = sessions_table(metadata, config.table, config.schema)
-        engine = sessions_engine(source, alone=self._sqlalchemy(app) is None)
+        timeout, alone = config.database_timeout, self._sqlalchemy(app) is None
+        engine = sessions_engine(source, alone=alone, timeout=timeout)
         dispose()
-        table = _translated(table, source)
-        store = SessionStore(engine, table, create_table=config.create_table)
+        table, create = _translated(table, source), config.create_table
+        store = SessionStore(engine, table, create_table=create, timeout=timeout)
         _dispose_with(source, store)
         # Not at exit: then the connections end with the process, as all others do.
         weakref.finalize(app, store.dispose).atexit = False

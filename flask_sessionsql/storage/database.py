@@ -1,13 +1,14 @@
 """How statements run on the table of the sessions, and what their errors mean.
 
-No connection is held between two calls. What a failing statement leads to:
+No connection is held between two calls, and a call has a deadline: see
+:mod:`~flask_sessionsql.storage.deadlines`. What a failing statement leads to:
 
 - The connection was lost: one more try at once, on a new connection. Where the pool
   gives another one that was lost, too, as when the clock was set back since, it goes on
   until all of them are replaced.
 - The table is missing: it is created, if it may be, and the statement tried
   again; :exc:`~flask_sessionsql.SessionTableError` otherwise.
-- The database cannot be reached or refuses to work:
+- The database cannot be reached, refuses to work or does not answer in time:
   :exc:`~flask_sessionsql.SessionStoreUnavailableError`.
 - It was rolled back to let another one pass (a deadlock, a serialization failure):
   it is tried again.
@@ -44,6 +45,7 @@ from ..exceptions import (
     SessionTableError,
 )
 from .connections import end_transaction, roll_back, used
+from .deadlines import Deadline, is_over
 from .driver import DirectWay, Statement, renew
 from .engines import SQLiteFile
 from .errors import (
@@ -130,14 +132,21 @@ class SessionDatabase:
     :param table: the table, as :func:`~flask_sessionsql.storage.tables.sessions_table`
         makes it.
     :param create_table: whether to create the table where it is missing.
+    :param timeout: how many seconds a call may take, where the server does not answer.
     """
 
     def __init__(
-        self, engine: sa.Engine, table: sa.Table, *, create_table: bool = True
+        self,
+        engine: sa.Engine,
+        table: sa.Table,
+        *,
+        create_table: bool = True,
+        timeout: float = 10,
     ) -> None:
         self.engine = engine
         self.table = table
         self.create_table = create_table
+        self._timeout = timeout
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._abandoned: list[sa.Pool] = []
@@ -159,7 +168,8 @@ class SessionDatabase:
         ``None`` where there is none. It raises what :meth:`run` does.
         """
         if self._direct.is_open():
-            return self._insist(self._direct.first, statement, values)
+            with Deadline(self._timeout):
+                return self._insist(self._direct.first, statement, values)
         return self.run(
             lambda connection: connection.execute(statement.clause, values).first()
         )
@@ -179,9 +189,11 @@ class SessionDatabase:
         :param on_lost: as for :meth:`run`; it may change the values.
         """
         if self._direct.is_open() and (wait or not self.locks_whole_database):
-            return self._insist(
-                self._direct.change, statement, values, unsure=UNKNOWN, on_lost=on_lost
-            )
+            run = self._direct.change
+            with Deadline(self._timeout):
+                return self._insist(
+                    run, statement, values, unsure=UNKNOWN, on_lost=on_lost
+                )
         return self.run(
             lambda connection: connection.execute(statement.clause, values).rowcount,
             wait=wait,
@@ -214,7 +226,8 @@ class SessionDatabase:
             with used(self.engine) as connection, _patience(connection, wait):
                 return work(connection)
 
-        return self._insist(attempt, wait=wait, unsure=unsure, on_lost=on_lost)
+        with Deadline(self._timeout):
+            return self._insist(attempt, wait=wait, unsure=unsure, on_lost=on_lost)
 
     def _insist(
         self,
@@ -278,6 +291,8 @@ class SessionDatabase:
         as long as there can be others that were in the pool when it happened. Where a
         server does not answer at all, each would be waited for.
         """
+        if is_over():
+            return False
         pool = self.engine.pool
         kept = pool.checkedin() if isinstance(pool, sa.QueuePool) else 0
         return not lost or (lost < kept and time.monotonic() < until)
@@ -309,11 +324,12 @@ class SessionDatabase:
         :raises SessionStoreUnavailableError: the database cannot be used.
         """
         self._leave_other_process()
-        there = self._columns_there()
-        if there:
-            self._check_columns(there, None)
-        else:
-            self._create_table(True)
+        with Deadline(self._timeout):
+            there = self._columns_there()
+            if there:
+                self._check_columns(there, None)
+            else:
+                self._create_table(True)
         return not there
 
     def _provide_table(self, error: Exception, wait: bool) -> None:
@@ -468,6 +484,8 @@ def _delete_some(
 def _raise_named(error: Exception, wait: bool = True) -> NoReturn:
     """Raise what an error that the database gave means to a request."""
     told = reason(error)
+    if is_over():
+        told += " (SESSION_DATABASE_TIMEOUT has passed)"
     if is_not_storable(error):
         # Not from the error, which has the text.
         raise TextNotStorableError from None

@@ -40,6 +40,7 @@ __all__ = [
     "driver_in_transaction",
     "keeping",
     "renew",
+    "wait_at_most",
     "watch",
 ]
 
@@ -116,6 +117,13 @@ class _LimitedPool(Protocol):
 
     _pool: object
     _max_overflow: int
+
+
+@runtime_checkable
+class _WaitingPool(Protocol):
+    """A pool that lets wait who finds all connections in use."""
+
+    _timeout: float | None
 
 
 @runtime_checkable
@@ -541,6 +549,13 @@ def keeping(pool: sa.Pool) -> sa.Pool:
     own._pool.maxsize += own._max_overflow
     own._max_overflow = 0
     return pool.recreate()
+
+
+def wait_at_most(pool: sa.Pool, seconds: float) -> None:
+    """Let nobody wait longer for a connection of this pool."""
+    own: object = pool
+    if isinstance(own, _WaitingPool):
+        own._timeout = seconds if own._timeout is None else min(own._timeout, seconds)
 
 
 def driver_in_transaction(session: orm.Session) -> bool:

@@ -33,6 +33,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..exceptions import SessionConfigError
+from . import deadlines
 from .connections import ADVICE, lend, refuse_if_used
 from .driver import creator_of, keeping, watch
 from .poolers import prepare_nothing_behind_poolers
@@ -64,7 +65,9 @@ def _is_memory(url: sa.URL) -> bool:
     )
 
 
-def sessions_engine(source: sa.Engine, *, alone: bool = False) -> sa.Engine:
+def sessions_engine(
+    source: sa.Engine, *, alone: bool = False, timeout: float = 10
+) -> sa.Engine:
     """An engine for sessions that connects to the database of ``source``.
 
     It connects to nothing yet, and neither uses nor changes a connection of
@@ -74,6 +77,7 @@ def sessions_engine(source: sa.Engine, *, alone: bool = False) -> sa.Engine:
 
     :param source: the engine of the application's bind.
     :param alone: whether the application uses the database for its sessions only.
+    :param timeout: how many seconds a call may take, where the server does not answer.
     :raises SessionConfigError: the application gives everybody one connection.
     """
     options: dict[str, Any] = {
@@ -107,6 +111,7 @@ def sessions_engine(source: sa.Engine, *, alone: bool = False) -> sa.Engine:
     if alone and source.dialect.name == "sqlite":
         sa.event.listen(pool, "connect", partial(_use_wal, source.dialect.loaded_dbapi))
     engine = sa.create_engine(source.url, pool=pool, **options)
+    deadlines.install(source, engine, timeout)
     prepare_nothing_behind_poolers(engine)
     return engine
 

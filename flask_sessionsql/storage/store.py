@@ -88,6 +88,7 @@ class SessionStore:
     :param table: the table, as :func:`~flask_sessionsql.storage.tables.sessions_table`
         makes it.
     :param create_table: whether to create the table where it is missing.
+    :param timeout: how many seconds a call may take, where the server does not answer.
 
     >>> import sqlalchemy as sa
     >>> from flask_sessionsql.storage.engines import sessions_engine
@@ -105,10 +106,15 @@ class SessionStore:
     """
 
     def __init__(
-        self, engine: sa.Engine, table: sa.Table, *, create_table: bool = True
+        self,
+        engine: sa.Engine,
+        table: sa.Table,
+        *,
+        create_table: bool = True,
+        timeout: float = 10,
     ) -> None:
         self.database: SessionDatabase = SessionDatabase(
-            engine, table, create_table=create_table
+            engine, table, create_table=create_table, timeout=timeout
         )
         self.engine = engine
         self.table = table

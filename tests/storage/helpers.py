@@ -28,7 +28,8 @@ KEPT = "kept_sessions"
 def make_store(url: str, name: str = "sessions", **options: Any) -> SessionStore:
     source = sa.create_engine(url)
     table = sessions_table(sa.MetaData(), name)
-    return SessionStore(sessions_engine(source), table, **options)
+    engine = sessions_engine(source, timeout=options.get("timeout", 10))
+    return SessionStore(engine, table, **options)
 
 
 def row_of(number: int, user_id: str | None = "ann", **values: Any) -> StoredSession:

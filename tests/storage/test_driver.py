@@ -750,6 +750,7 @@ PARTS: dict[str, dict[str, object]] = {
     "_creator": {},
     "_invoke_creator": {},
     "_invalidate_time": {},
+    "_timeout": {},
 }
 
 
