@@ -29,6 +29,11 @@ __all__ = [
 ]
 
 
+#: Seconds after which a browser may try again: a server that restarts takes some, and
+#: the clients of many must not come back at once and all the time.
+RETRY_AFTER = 10
+
+
 class SessionError(Exception):
     """The base of every error that this package raises. Each can be copied and pickled,
     so that it arrives whole where a pool of processes or an error reporter takes it.
@@ -153,7 +158,8 @@ class SessionStoreUnavailableError(SessionError, ServiceUnavailable):
 
     Raised at the first touch of :data:`flask.session` in a request, or turned
     into the response when the session could not be saved. The reason is in the
-    log and in :attr:`reason`, never in the response.
+    log and in :attr:`reason`, never in the response. The response asks to be tried
+    again after ten seconds, by ``Retry-After``: see :doc:`/servers`.
     """
 
     description: str = (
@@ -165,7 +171,7 @@ class SessionStoreUnavailableError(SessionError, ServiceUnavailable):
     reason: str
 
     def __init__(self, reason: str = "") -> None:
-        super().__init__()
+        super().__init__(retry_after=RETRY_AFTER)
         self.reason = reason
 
 
@@ -175,7 +181,8 @@ class SessionStoreBusyError(SessionStoreUnavailableError):
 
 class SessionTableError(SessionError, RuntimeError):
     """The table of the sessions is missing, could not be created, or is another
-    program's table of the same name; or its schema is missing.
+    program's table of the same name; or its schema is missing, or the database's user
+    lacks a right on it, and the message has the ``GRANT`` to give.
     """
 
     #: The setting that says where the table is, as far as the error is about it.

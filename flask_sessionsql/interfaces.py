@@ -145,6 +145,7 @@ from typing import Any, NoReturn, cast
 from flask import Flask, Request, Response
 from flask.sessions import NullSession as _FlaskNullSession
 from flask.sessions import SessionInterface, SessionMixin
+from werkzeug.exceptions import HTTPException, InternalServerError
 
 from .config import FLASK_KEYS, SETTINGS, SessionConfig
 from .exceptions import (
@@ -153,6 +154,7 @@ from .exceptions import (
     SessionLimitError,
     SessionStoreBusyError,
     SessionStoreUnavailableError,
+    SessionTableError,
     SessionTooLargeError,
     SessionValueError,
     UnreadableSessionError,
@@ -359,7 +361,10 @@ class RequestSource:
         if token is None or not is_token(token):
             return {}
         now = _now()
-        found = self._interface.records.find(self.secrets, token, now)
+        try:
+            found = self._interface.records.find(self.secrets, token, now)
+        except SessionTableError as error:
+            raise _page_for(self._app, error) or error from None
         if found is None:
             self.stale = Stale(token, self._began)
             return {}
@@ -598,10 +603,11 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             answer(app, response, error)
             # What the page's handler made of it.
             self._save(app, session, source)
-        except SessionStoreUnavailableError as error:
-            if not source.can_tell:
+        except (SessionStoreUnavailableError, SessionTableError) as error:
+            page = _page_for(app, error)
+            if page is None or not source.can_tell:
                 raise
-            answer(app, response, error)
+            answer(app, response, page)
         finally:
             # Once, and last. Where an error was met after a first save, the page for it
             # comes here, too, and has to carry the token that the session moved to.
@@ -736,6 +742,28 @@ _PUT_OFF = (
     " or roll back before the request, or keep the sessions of the tests in a database"
     " of their own: see the page 'Tests' of the documentation."
 )
+
+
+class _VisitorsTableError(SessionTableError, InternalServerError):
+    """An error of the table as a visitor gets it: a ``500`` like any other. The log has
+    it once a minute; Flask would log a traceback for each request.
+    """
+
+    def __init__(self, error: SessionTableError) -> None:
+        InternalServerError.__init__(self, original_exception=error)
+        self.args = error.args
+
+
+def _page_for(
+    app: Flask, error: SessionStoreUnavailableError | SessionTableError
+) -> HTTPException | None:
+    """The answer for an error; ``None`` where a developer or a test is to see it."""
+    if isinstance(error, HTTPException):
+        return error
+    propagates = app.config["PROPAGATE_EXCEPTIONS"]
+    if propagates is None:
+        propagates = app.testing or app.debug
+    return None if propagates else _VisitorsTableError(error)
 
 
 def _now() -> int:

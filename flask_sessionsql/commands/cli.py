@@ -29,6 +29,7 @@ from ..sessions import HIDDEN_KEYS
 from ..storage.deadlines import patiently
 from ..storage.purging import BATCH, PAUSE, count_expired, purge
 from ..storage.store import StoredSession
+from ..storage.turns import insisting
 from .checks import check_all
 from .console import (
     counted,
@@ -44,6 +45,7 @@ from .console import (
     say_pairs,
     say_session,
     session_document,
+    terminal_width,
 )
 
 __all__ = ["sessions_command"]
@@ -52,6 +54,10 @@ T = TypeVar("T", bound=Callable[..., Any])
 
 #: Rows that one statement can name on every database.
 _LARGEST_BATCH = 10_000
+
+#: Seconds for which a command asks for the lock of a SQLite file, each time. Its help
+#: says so.
+TURN = 60
 
 #: ``purge``: its time was over, and some are left.
 _TIME_OVER = 3
@@ -78,7 +84,7 @@ class _Commands(AppGroup):
     """Tells of an error in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _quiet_database(), _errors_told(), patiently():
+        with _quiet_database(), _errors_told(), patiently(), insisting(TURN):
             return super().invoke(ctx)
 
 
@@ -98,7 +104,7 @@ def _errors_told() -> Iterator[None]:
 @contextmanager
 def _quiet_database() -> Iterator[None]:
     """Where nobody has set up logging, do not tell of an error twice."""
-    logger = logging.getLogger("flask_sessionsql.storage.database")
+    logger = logging.getLogger("flask_sessionsql.storage.outages")
     handler = logging.NullHandler()
     logger.addHandler(handler)
     try:
@@ -182,7 +188,8 @@ def _interface() -> FlaskSQLAlchemySessionInterface:
 def list_command(user: str | None, limit: int, as_json: bool) -> None:
     """List the live sessions, the one that ends last first; with --user, the one used
     last first. Times are in UTC. Long values are cut; 'show' and --json have them
-    whole.
+    whole. On a terminal, lines are as long as it is wide at most: what is left out for
+    that, standard error says.
     """
     administration = _interface().administration
     if user is None:
@@ -193,7 +200,7 @@ def list_command(user: str | None, limit: int, as_json: bool) -> None:
     if as_json:
         say_json({"sessions": [*map(info_document, shown)], "more": more})
     elif shown:
-        say_list(shown)
+        say_list(shown, terminal_width())
     else:
         say("There are no live sessions.", err=True)
     if more:
@@ -368,7 +375,9 @@ def purge_command(
 ) -> None:
     """Delete the rows of expired sessions, in batches. They are never served, so this
     only makes room. It may run while the application does, any number of times at once,
-    and goes on where the last run stopped. On a terminal it shows how far it is.
+    and goes on where the last run stopped. On a terminal it shows how far it is. On
+    SQLite each batch waits up to 60 seconds for its turn, also beside a program that
+    writes to the file all the time. Whatever ends it, it tells how many it has deleted.
     """
     records, now = _interface().records, int(time.time())
     database = records.store.database
@@ -383,18 +392,16 @@ def purge_command(
         max_seconds=max_seconds,
         tell=records.tell,
     )
-    total, seen, failure = 0, batch_size, None
-    with progress("Purging", lambda: count_expired(database, now)) as advance:
-        try:
+    total, seen, left, failure = 0, batch_size, None, None
+    try:
+        with progress("Purging", lambda: count_expired(database, now)) as advance:
             for done in batches:
                 total, seen = total + done.deleted, done.seen
                 advance(done.deleted)
-        except BaseException as error:  # first what was done, and then what went wrong
-            failure = error
-    left = None
-    if failure is None:
         # What a last batch did not find, other processes are deleting.
         left = count_expired(database, now) if seen == batch_size else 0
+    except BaseException as error:  # first what was done, and then what went wrong
+        failure = error
     _say_purged(total, left, as_json)
     if isinstance(failure, KeyboardInterrupt):
         ctx.exit(_INTERRUPTED)

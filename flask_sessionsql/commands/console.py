@@ -7,6 +7,7 @@ so none is printed: each stands there escaped, as in a Python string.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ __all__ = [
     "say_pairs",
     "say_session",
     "session_document",
+    "terminal_width",
 ]
 
 #: Characters of a user and of a browser that stand in a list.
@@ -191,17 +193,92 @@ _COLUMNS: dict[str, Callable[[SessionInfo], str]] = {
     "Address": lambda info: escaped(info.address or "-"),
     "Browser": lambda info: escaped(info.user_agent or "-", _BROWSER_WIDTH),
 }
+_TIMES = ("Created", "Last used", "Expires")
+#: Parts of a time such as ``2026-11-23 00:43:08Z``, and what they leave out.
+_SHORTER_TIMES = {
+    slice(None): "",
+    slice(16): "the seconds of times",
+    slice(5, 16): "the years and seconds of times",
+}
+#: What is left out where a terminal has no room for it, one after the other.
+_LEFT_OUT = ("Browser", "Created", "Size", "Address", "Expires", "Last used", "User")
+#: To how many characters the others are cut before that.
+_CUT_TO = {"User": 8, "Browser": 20}
 
 
-def say_list(infos: Sequence[SessionInfo]) -> None:
-    """Print a list of sessions."""
-    columns = dict(_COLUMNS)
+def terminal_width() -> int | None:
+    """How many columns standard output has; ``None`` where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def say_list(infos: Sequence[SessionInfo], width: int | None = None) -> None:
+    """Print a list of sessions. What it leaves out for want of room, standard error
+    says.
+
+    :param width: how long a line may be. The handle is there whatever comes of it.
+    """
+    columns = {name: [cell(info) for info in infos] for name, cell in _COLUMNS.items()}
     if not any(info.address for info in infos):
         del columns["Address"]
     if not any(info.user_agent for info in infos):
         del columns["Browser"]
-    rows = [[cell(info) for cell in columns.values()] for info in infos]
+    missing: list[str] = []
+    if width is not None:
+        columns, missing = _fitting(columns, width)
+    rows = list(zip(*columns.values(), strict=True))
     say_table([*columns], rows, right=["Size"])
+    if missing:
+        told = ", ".join(missing)
+        say(f"Left out for want of room: {told}. --json has all.", err=True)
+
+
+def _fitting(
+    columns: dict[str, list[str]], width: int
+) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns as they fit into a line, and what is left out: first the ends of
+    users and browsers, then parts of the times, and then whole columns.
+    """
+    missing: list[str] = []
+    for times, shortening in _SHORTER_TIMES.items():
+        shown = {
+            name: [cell[times] for cell in cells] if name in _TIMES else cells
+            for name, cells in columns.items()
+        }
+        missing = [shortening] if shortening else []
+        if _least(shown) <= width:
+            return _cut(shown, width), missing
+    for name in _LEFT_OUT:
+        if shown.pop(name, None) is not None:
+            missing.insert(-1, name)
+        if _least(shown) <= width:
+            break
+    if not shown.keys() & set(_TIMES):
+        missing.pop()  # there are none any more
+    return _cut(shown, width), missing
+
+
+def _cut(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
+    """With users and browsers cut as far as is needed."""
+    room = width - _least(columns)
+    for name in filter(columns.__contains__, _CUT_TO):
+        cells = columns[name]
+        least = _width(name, cells)
+        most = min(max(map(len, cells)), least + max(0, room))
+        room -= max(0, most - least)
+        columns[name] = [escaped(cell, max(most, least)) for cell in cells]
+    return columns
+
+
+def _least(columns: Mapping[str, list[str]]) -> int:
+    """How long a line is at least."""
+    widths = [_width(name, cells) for name, cells in columns.items()]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _width(name: str, cells: list[str]) -> int:
+    """How wide a column is at least."""
+    longest = max(map(len, cells))
+    return max(len(name), min(longest, _CUT_TO.get(name, longest)))
 
 
 def session_document(

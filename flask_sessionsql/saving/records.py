@@ -20,6 +20,7 @@ from ..exceptions import (
     SessionLimitError,
     SessionStoreBusyError,
     SessionStoreUnavailableError,
+    SessionTableError,
     SessionValueError,
     UnreadableSessionError,
 )
@@ -39,6 +40,7 @@ from ..signals import (
 )
 from ..storage.errors import TextNotStorableError
 from ..storage.limits import UserLimit
+from ..storage.outages import OnceAMinute
 from ..storage.store import MovedSession, SessionStore, StoredSession
 from ..storage.tables import LAST_SECOND
 from .planning import (
@@ -109,6 +111,7 @@ class SessionRecords:
             seals=bool(config.encrypt), required=config.encrypt == "required"
         )
         self.tell = tell
+        self._not_noted = OnceAMinute()
         #: The keys that each request asks for.
         self._asked_for = {config.user_key, *HIDDEN_KEYS}
         #: What carries out each plan; ``None`` from it means that the row is not as it
@@ -305,11 +308,16 @@ class SessionRecords:
             touched = self.store.touch(plan.target.row, plan.use.now, wait=wait)
         except SessionStoreBusyError:
             raise
-        except SessionStoreUnavailableError:
+        except (SessionStoreUnavailableError, SessionTableError):
             # As of a server that has become read-only. What the page has read is right,
             # and another request notes the session's use.
-            handle = plan.record.row.handle
-            logger.warning("That session %r was used could not be noted.", handle)
+            if self._not_noted.is_time():
+                handle = plan.record.row.handle
+                logger.warning(
+                    "That session %r was used could not be noted. This is said once a"
+                    " minute, whatever session it is.",
+                    handle,
+                )
             touched = False
         # If not: it is gone, or another request has moved its end as far.
         return Outcome(plan.target if touched else plan.record, plan.data)

@@ -20,6 +20,8 @@ No connection is held between two calls, and a call has a deadline: see
   :exc:`~flask_sessionsql.SessionConfigError`.
 - A text has characters that the database lacks:
   :exc:`~flask_sessionsql.storage.errors.TextNotStorableError`.
+- The database's user has not the right to do it:
+  :exc:`~flask_sessionsql.SessionTableError`.
 - Anything else is a fault of this package or of the table and is raised as it
   came.
 """
@@ -34,6 +36,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
@@ -56,14 +59,18 @@ from .errors import (
     is_elsewhere,
     is_lost,
     is_not_storable,
+    is_read_only_file,
     is_replaced_file,
     is_unavailable,
+    lacks_right,
     reason,
     waited_for_lock,
     was_rolled_back,
 )
+from .outages import Outages
 from .places import check_schema, explain
 from .poolers import raise_if_of_pooler
+from .turns import in_turn, insists
 
 __all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "transaction"]
 
@@ -108,7 +115,9 @@ def _renew_locks() -> None:  # pragma: no cover -- not in this process
     """In a child process: the thread that held a lock at the fork is not in it."""
     for database in list(_DATABASES):
         database._lock = threading.Lock()
+        database._outages = Outages()
         database._turn = _turns(database.engine)
+        database._outages = Outages()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
@@ -154,6 +163,7 @@ class SessionDatabase:
         self._turn = _turns(engine)
         self._file = SQLiteFile(engine)
         self._looks_again = -math.inf
+        self._outages = Outages()
         _DATABASES.add(self)
 
     @property
@@ -168,10 +178,12 @@ class SessionDatabase:
         ``None`` where there is none. It raises what :meth:`run` does.
         """
         if self._direct.is_open():
+            first = self._direct.first
             with Deadline(self._timeout):
-                return self._insist(self._direct.first, statement, values)
+                return self._insist(first, statement, values, name=statement)
         return self.run(
-            lambda connection: connection.execute(statement.clause, values).first()
+            lambda connection: connection.execute(statement.clause, values).first(),
+            name=statement,
         )
 
     def change(
@@ -189,13 +201,18 @@ class SessionDatabase:
         :param on_lost: as for :meth:`run`; it may change the values.
         """
         if self._direct.is_open() and (wait or not self.locks_whole_database):
-            run = self._direct.change
             with Deadline(self._timeout):
                 return self._insist(
-                    run, statement, values, unsure=UNKNOWN, on_lost=on_lost
+                    self._direct.change,
+                    statement,
+                    values,
+                    name=statement,
+                    unsure=UNKNOWN,
+                    on_lost=on_lost,
                 )
         return self.run(
             lambda connection: connection.execute(statement.clause, values).rowcount,
+            name=statement,
             wait=wait,
             unsure=UNKNOWN,
             on_lost=on_lost,
@@ -205,6 +222,7 @@ class SessionDatabase:
         self,
         work: Callable[[sa.Connection], T],
         *,
+        name: object = None,
         wait: bool = True,
         unsure: T | None = None,
         on_lost: Callable[[], object] = lambda: None,
@@ -212,6 +230,7 @@ class SessionDatabase:
         """What ``work`` returns, which is given a connection. It may be called more
         than once: one statement, or what stands in one :func:`transaction`.
 
+        :param name: what tells ``work`` from other work; by default, its own name.
         :param wait: whether to wait for a SQLite file that is locked.
         :param unsure: what is returned for 0 after the answer to a first try was lost.
         :param on_lost: called before another try after the answer to one was lost.
@@ -226,13 +245,19 @@ class SessionDatabase:
             with used(self.engine) as connection, _patience(connection, wait):
                 return work(connection)
 
+        if wait and insists():
+            attempt = partial(in_turn, attempt)
+        name = name or getattr(work, "__qualname__", work)
         with Deadline(self._timeout):
-            return self._insist(attempt, wait=wait, unsure=unsure, on_lost=on_lost)
+            return self._insist(
+                attempt, name=name, wait=wait, unsure=unsure, on_lost=on_lost
+            )
 
     def _insist(
         self,
         attempt: Callable[..., T],
         *arguments: Any,
+        name: object,
         wait: bool = True,
         unsure: T | None = None,
         on_lost: Callable[[], object] = lambda: None,
@@ -250,23 +275,64 @@ class SessionDatabase:
                 else:
                     with self._turn:
                         found = attempt(*arguments)
+                if self._outages.begun:
+                    self._outages.worked(name)
                 return unsure if lost and unsure is not None and found == 0 else found
             except _DATABASE_ERRORS as error:
-                if is_lost(error) and self._goes_on(lost, until):
-                    until = until or time.monotonic() + _SOON
-                    lost += 1
-                    on_lost()
-                elif is_elsewhere(error) and not moved:
-                    self._look_again()
-                    moved = True
-                elif not provided and blames_schema(error):
-                    self._provide_table(error, wait)
-                    provided = True
-                elif turned_down < MAX_TURNED_DOWN and self._can_pass(error):
-                    turned_down += 1
-                else:
-                    explain(error, self.engine, self.table)
-                    _raise_named(error, wait)
+                with self._outages.noted(error, name):
+                    if is_lost(error) and self._goes_on(lost, until):
+                        until = until or time.monotonic() + _SOON
+                        lost += 1
+                        on_lost()
+                    elif is_elsewhere(error) and not moved:
+                        self._look_again()
+                        moved = True
+                    elif not provided and blames_schema(error):
+                        self._provide_table(wait)
+                        provided = True
+                    elif turned_down < MAX_TURNED_DOWN and self._can_pass(error):
+                        turned_down += 1
+                    else:
+                        explain(error, self.engine, self.table)
+                        self._raise_named(error, wait)
+
+    def _raise_named(self, error: Exception, wait: bool = True) -> NoReturn:
+        """Raise what an error that the database gave means to a request."""
+        told = reason(error)
+        if is_over():
+            told += " (SESSION_DATABASE_TIMEOUT has passed)"
+        if is_not_storable(error):
+            # Not from the error, which has the text.
+            raise TextNotStorableError from None
+        if is_busy(error) and not wait:
+            raise SessionStoreBusyError(told) from error
+        raise_if_of_pooler(error)
+        if lacks_right(error):
+            raise SessionTableError(self._right_missing(told)) from None
+        if is_read_only_file(error):
+            told = f"{told}: {self.engine.url.database!r}"
+        if is_unavailable(error):
+            raise SessionStoreUnavailableError(told) from error
+        raise error
+
+    def _right_missing(self, told: str) -> str:
+        url, quoting = self.engine.url, self.engine.dialect.identifier_preparer
+        name, user = url.username or "", "the user"
+        if name and self.engine.dialect.name == "postgresql":
+            user = quoting.quote(name)
+        elif name:
+            user = f"'{name}'@'%' (or the host that SELECT CURRENT_USER() shows)"
+        return (
+            f"The database's user lacks a right on the table {self.table.fullname!r}:"
+            f" {told}. Let an administrator run GRANT SELECT, INSERT, UPDATE, DELETE ON"
+            f" {quoting.format_table(self.table)} TO {user}"
+            + (
+                f", and GRANT USAGE ON SCHEMA {quoting.quote(self.table.schema)} TO"
+                f" {user}."
+                if self.table.schema and self.engine.dialect.name == "postgresql"
+                else "."
+            )
+        )
 
     def _can_pass(self, error: Exception) -> bool:
         """Whether the statement has done nothing, and can succeed the next time."""
@@ -327,12 +393,12 @@ class SessionDatabase:
         with Deadline(self._timeout):
             there = self._columns_there()
             if there:
-                self._check_columns(there, None)
+                self._check_columns(there)
             else:
                 self._create_table(True)
         return not there
 
-    def _provide_table(self, error: Exception, wait: bool) -> None:
+    def _provide_table(self, wait: bool) -> None:
         """After a statement that failed for want of the table: let it be there.
 
         :raises SessionTableError: it cannot be, or it is another program's.
@@ -340,7 +406,7 @@ class SessionDatabase:
         there = self._columns_there()
         if there:
             # It is sound if another process has just created it.
-            self._check_columns(there, error)
+            self._check_columns(there)
         elif self.create_table:
             self._create_table(wait)
         else:
@@ -348,9 +414,9 @@ class SessionDatabase:
                 f"There is no table {self.table.fullname!r} in the database, and"
                 " SESSION_CREATE_TABLE is off. Run the migration that creates it, or"
                 " 'flask sessions create-table', or set SESSION_CREATE_TABLE = True."
-            )
+            ) from None
 
-    def _check_columns(self, there: set[str], error: Exception | None) -> None:
+    def _check_columns(self, there: set[str]) -> None:
         missing = [c.name for c in self.table.columns if c.name not in there]
         if missing:
             raise SessionTableError(
@@ -358,12 +424,13 @@ class SessionDatabase:
                 f" {', '.join(missing)}, so it is not one for sessions, or one of"
                 " another version. Set SESSION_SQLALCHEMY_TABLE to a name that is"
                 " free, or run the migration that adds them."
-            ) from error
+            ) from None
 
     def _columns_there(self) -> set[str]:
         """The columns of the table in the database; empty where it is missing."""
-        try:
-            with used(self.engine) as connection:
+
+        def look() -> set[str]:
+            with used(self.engine) as connection, _patience(connection, True):
                 reader, table = sa.inspect(connection), self.table
                 try:
                     columns = reader.get_columns(table.name, table.schema)
@@ -371,24 +438,31 @@ class SessionDatabase:
                     check_schema(reader, table)
                     return set()
                 return {column["name"] for column in columns}
+
+        try:
+            return in_turn(look)
         except _DATABASE_ERRORS as error:
             explain(error, self.engine, self.table)
-            _raise_named(error)
+            self._raise_named(error)
 
     def _create_table(self, wait: bool) -> None:
         """Create the table and its indexes, however many processes do so at once."""
         name = self.table.fullname
+
+        def create() -> None:
+            with (
+                used(self.engine) as connection,
+                _patience(connection, wait),
+                _ddl_patience(connection),
+            ):
+                self.table.create(connection, checkfirst=True)
+
         with self._lock:
             try:
-                with (
-                    used(self.engine) as connection,
-                    _patience(connection, wait),
-                    _ddl_patience(connection),
-                ):
-                    self.table.create(connection, checkfirst=True)
+                in_turn(create)
             except sa_exc.DBAPIError as error:
                 if is_busy(error):
-                    _raise_named(error, wait)
+                    self._raise_named(error, wait)
                 if waited_for_lock(error):
                     raise SessionTableError(
                         f"The table {name!r} is missing and could not be created within"
@@ -397,14 +471,14 @@ class SessionDatabase:
                         " db.create_all() in a test that rolls back. Commit that, or"
                         " create the table before, such as by 'flask sessions"
                         " create-table'."
-                    ) from error
+                    ) from None
                 if not self._columns_there():
                     raise SessionTableError(
                         f"The table {name!r} is missing and could not be created:"
                         f" {reason(error)}. Let the database user create tables, or"
                         " create it by a migration and set SESSION_CREATE_TABLE ="
                         " False."
-                    ) from error
+                    ) from None
             else:
                 logger.info("Created the table %r for sessions.", name)
 
@@ -481,27 +555,12 @@ def _delete_some(
     return connection.execute(statement, dict(zip(names, digits, strict=True))).rowcount
 
 
-def _raise_named(error: Exception, wait: bool = True) -> NoReturn:
-    """Raise what an error that the database gave means to a request."""
-    told = reason(error)
-    if is_over():
-        told += " (SESSION_DATABASE_TIMEOUT has passed)"
-    if is_not_storable(error):
-        # Not from the error, which has the text.
-        raise TextNotStorableError from None
-    if is_busy(error) and not wait:
-        raise SessionStoreBusyError(told) from error
-    raise_if_of_pooler(error)
-    if is_unavailable(error):
-        logger.error("The database of the sessions cannot be used: %s", told)
-        raise SessionStoreUnavailableError(told) from error
-    raise error
-
-
 @contextmanager
 def _patience(connection: sa.Connection, wait: bool) -> Iterator[None]:
-    """Without ``wait``, let SQLite answer at once that a file is locked."""
-    if wait:
+    """Without ``wait``, let SQLite answer at once that a file is locked; and where the
+    answer is not the last one, since it is asked all the time.
+    """
+    if connection.dialect.name != "sqlite" or (wait and not insists()):
         yield
         return
     driver = connection.connection.cursor()
@@ -534,4 +593,7 @@ def _ddl_patience(connection: sa.Connection) -> Iterator[None]:
             back = f"SET SESSION lock_wait_timeout = {int(usual)}"
             connection.exec_driver_sql(back)
     else:
-        yield  # SQLite's wait is the application's, in its 'timeout'
+        # SQLite's wait is the application's, in its 'timeout'; and all of it is created
+        # at once, or nothing.
+        with transaction(connection):
+            yield

@@ -18,12 +18,16 @@ __all__ = [
     "blames_schema",
     "cannot_open",
     "codes",
+    "concerns_statement",
     "is_busy",
     "is_elsewhere",
     "is_lost",
     "is_not_storable",
+    "is_read_only_file",
     "is_replaced_file",
     "is_unavailable",
+    "kind",
+    "lacks_right",
     "reason",
     "waited_for_lock",
     "was_rolled_back",
@@ -39,6 +43,16 @@ _SQLITE_MOVED = 1032
 
 #: Its result code of a file that cannot be opened.
 _SQLITE_CANNOT_OPEN = 14
+#: SQLite's result codes of a file that cannot be written, and of a disk that is full.
+_SQLITE_READ_ONLY, _SQLITE_FULL = 8, 13
+
+#: A right that the database's user lacks: on PostgreSQL, and on MariaDB for a table, a
+#: column, a database, a routine.
+_DENIED = {"42501", 1142, 1143, 1044, 1370}
+
+#: What stops some statements and lets others pass, such as those that read: it is
+#: read-only, full, or locked.
+_OF_SOME = {"25006", "53100", "55P03", 1290, 1792, 1836, 1021, 1114, 1205}
 
 #: A serialization failure or a deadlock, on PostgreSQL, MariaDB and its clusters. Such
 #: a statement has done nothing, so trying it again is safe.
@@ -117,7 +131,36 @@ def reason(error: BaseException) -> str:
     told = getattr(error, "orig", None) or error
     first = next(iter(getattr(told, "args", ())), None)
     # pg8000 gives all that the server has told, as a dictionary.
-    return str(first.get("M")) if isinstance(first, dict) else str(told)
+    said = str(first.get("M")) if isinstance(first, dict) else str(told)
+    return " ".join(said.split())  # it can have several lines
+
+
+def kind(error: BaseException) -> frozenset[object]:
+    """What tells an error from one of another kind: its codes, or else its name."""
+    number = _sqlite_code(error)
+    told: set[object] = codes(error) if number is None else {f"sqlite {number & 0xFF}"}
+    if not told and isinstance(error, sa_exc.TimeoutError):
+        told = {"QueuePool"}
+    return frozenset(told or {type(getattr(error, "orig", None) or error).__name__})
+
+
+def lacks_right(error: BaseException) -> bool:
+    """Whether the database's user has not the right to do it."""
+    return bool(codes(error) & _DENIED)
+
+
+def is_read_only_file(error: BaseException) -> bool:
+    """Whether a SQLite file cannot be written, as for want of a right."""
+    code = _sqlite_code(error)
+    return code is not None and code & 0xFF == _SQLITE_READ_ONLY
+
+
+def concerns_statement(error: BaseException) -> bool:
+    """Whether other statements than the one that has failed may well succeed."""
+    code = _sqlite_code(error)
+    if code is not None:
+        return code & 0xFF in (*_SQLITE_BUSY, _SQLITE_READ_ONLY, _SQLITE_FULL)
+    return bool(codes(error) & (_OF_SOME | _DENIED))
 
 
 def blames_schema(error: Exception) -> bool:
@@ -168,7 +211,7 @@ def is_replaced_file(error: Exception) -> bool:
     return _sqlite_code(error) == _SQLITE_MOVED
 
 
-def _sqlite_code(error: Exception) -> int | None:
+def _sqlite_code(error: BaseException) -> int | None:
     return getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
 
 
