@@ -176,7 +176,8 @@ def _until(end: float, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, A
     """
     ready = None
     try:
-        while ready or time.monotonic() < end - _LOOKS_UP:
+        # It may say that something is ready when it only looks up, before 3.2.11.
+        while time.monotonic() < end - _LOOKS_UP:
             ready = yield steps.send(ready)
     except StopIteration as done:
         return done.value
