@@ -160,7 +160,7 @@ class Cut:
     statements, and keeps them to itself.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, port: int = 0) -> None:
         self._server = sa.make_url(uri)
         self._word: bytes | None = None
         self._after, self._late = 0, 0.0
@@ -169,7 +169,7 @@ class Cut:
         self._speaks.set()
         self._threads: list[threading.Thread] = []
         self._clients: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         port = self._listener.getsockname()[1]
         #: The address to connect to.
         self.uri = self._server.set(host="127.0.0.1", port=port).render_as_string(False)

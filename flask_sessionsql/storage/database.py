@@ -316,22 +316,19 @@ class SessionDatabase:
         raise error
 
     def _right_missing(self, told: str) -> str:
-        url, quoting = self.engine.url, self.engine.dialect.identifier_preparer
-        name, user = url.username or "", "the user"
-        if name and self.engine.dialect.name == "postgresql":
-            user = quoting.quote(name)
-        elif name:
-            user = f"'{name}'@'%' (or the host that SELECT CURRENT_USER() shows)"
+        quoting, table = self.engine.dialect.identifier_preparer, self.table
+        user, schema = self.engine.url.username or "the user", ""
+        if self.engine.dialect.name == "postgresql":
+            user = quoting.quote(user)
+            if table.schema:
+                schema = f", and GRANT USAGE ON SCHEMA {quoting.quote(table.schema)}"
+                schema += f" TO {user}"
+        else:
+            user = f"'{user}'@'%', or the host that SELECT CURRENT_USER() shows"
         return (
-            f"The database's user lacks a right on the table {self.table.fullname!r}:"
-            f" {told}. Let an administrator run GRANT SELECT, INSERT, UPDATE, DELETE ON"
-            f" {quoting.format_table(self.table)} TO {user}"
-            + (
-                f", and GRANT USAGE ON SCHEMA {quoting.quote(self.table.schema)} TO"
-                f" {user}."
-                if self.table.schema and self.engine.dialect.name == "postgresql"
-                else "."
-            )
+            f"The database's user lacks a right on the table {table.fullname!r}:"
+            f" {told}. Let an administrator run: GRANT SELECT, INSERT, UPDATE, DELETE"
+            f" ON {quoting.format_table(table)} TO {user}{schema}."
         )
 
     def _can_pass(self, error: Exception) -> bool:

@@ -24,7 +24,7 @@ __all__ = ["in_turn", "insisting", "insists"]
 T = TypeVar("T")
 
 #: Seconds between two tries, at most.
-_REST = 0.002
+_REST = 0.001
 
 _SECONDS: ContextVar[float] = ContextVar("flask_sessionsql.turns", default=0)
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,9 +37,10 @@ from flask_sessionsql.storage.administration import SessionAdministration
 from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
 from tests.conftest import MakeApp
-from tests.helpers import store_of, told_by, wait_until
+from tests.helpers import locked_file, store_of, told_by, wait_until
 from tests.integration.helpers import add_views, token
 from tests.pages import page
+from tests.storage.test_turns import writer
 
 NOW = int(time.time())
 COMMANDS = ("check", "create-table", "list", "purge", "revoke", "show", "stats")
@@ -195,6 +200,86 @@ def test_limit(make_app: MakeApp, whose: tuple[str, ...]) -> None:
     as_json = run(app, "list", *whose, "--limit", "2", "--json")
     assert json.loads(as_json.stdout)["more"] is True
     assert as_json.stderr == two.stderr
+
+
+def shown_on_terminal(
+    flask: Callable[..., subprocess.Popen[str]], columns: int, *arguments: str
+) -> tuple[list[str], str]:
+    """What a command prints on a terminal so wide, and on standard error."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = flask(*arguments, COLUMNS="0", stdout=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # as Linux says that nobody has it open any more
+        while part := os.read(ours, 10_000):
+            shown += part
+    os.close(ours)
+    _, told = process.communicate(timeout=60)
+    assert 0 == process.returncode, told
+    return shown.decode().splitlines(), told
+
+
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+
+
+@pytest.mark.parametrize(
+    ("columns", "header", "left_out"),
+    [
+        (
+            120,
+            "Handle User Created Last used Expires Size Address Browser",
+            "the years and seconds of times",
+        ),
+        (
+            80,
+            "Handle User Last used Expires Size Address",
+            "Browser, Created, the years and seconds of times",
+        ),
+        (
+            40,
+            "Handle User Last used",
+            "Browser, Created, Size, Address, Expires, the years and seconds of times",
+        ),
+        (20, "Handle", "Browser, Created, Size, Address, Expires, Last used, User"),
+    ],
+)
+def test_list_on_a_terminal(
+    flask: Callable[..., subprocess.Popen[str]],
+    make_app: MakeApp,
+    tmp_path: Path,
+    columns: int,
+    header: str,
+    left_out: str,
+) -> None:
+    """Lines are no longer than it is wide; standard error says what is left out, and
+    the handle is whole. Long users and browsers are cut.
+    """
+    app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
+    user = "anna.maria.mayer@example.org"
+    handle = put(app, 1, user_id=user, address="192.0.2.1", user_agent=BROWSER)
+    put(app, 2)
+
+    lines, told = shown_on_terminal(flask, columns, "list")
+
+    assert header.split() == lines[0].split()
+    assert 3 == len(lines)
+    assert columns >= max(map(len, lines))
+    assert handle == lines[1].split()[0]
+    assert ("User" in header) == ("..." in lines[1])
+    assert told == f"Left out for want of room: {left_out}. --json has all.\n"
+
+
+def test_list_on_a_wide_terminal(
+    flask: Callable[..., subprocess.Popen[str]], make_app: MakeApp, tmp_path: Path
+) -> None:
+    """All is there, as where it is no terminal, with nothing to say of it."""
+    app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
+    put(app, 1, user_id="ann", address="192.0.2.1", user_agent=BROWSER)
+
+    lines, told = shown_on_terminal(flask, 200, "list")
+
+    assert (run(app, "list").stdout.splitlines(), "") == (lines, told)
 
 
 def test_list_of_nothing(make_app: MakeApp) -> None:
@@ -707,6 +792,56 @@ def test_purge_fails_on_the_way(make_app: MakeApp, tmp_path: Path) -> None:
     assert "Error: There is no table 'flask_sessionsql'" in result.stderr
 
 
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_purge_beside_a_writer_that_never_rests(
+    make_app: MakeApp, tmp_path: Path, mode: str
+) -> None:
+    """It gets its turn, however short a time the application would wait."""
+    file = tmp_path / "app.db"
+    app = make_app(f"sqlite:///{file}?timeout=0.01")
+    put_expired(app, 3)
+
+    with writer(file, mode):
+        result = run(app, "purge")
+        ended = run(app, "revoke", "--user", "bob")
+
+    assert (0, "Deleted 3 expired sessions.\n", "") == (
+        result.exit_code,
+        result.stdout,
+        result.stderr,
+    )
+    assert (0, "Ended 0 sessions.\n") == (ended.exit_code, ended.stdout)
+
+
+def test_purge_without_a_turn(
+    make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it gets none for as long as it asks, it tells what it has done until then."""
+    monkeypatch.setattr(cli, "TURN", 0.05)
+    app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
+    put_expired(app, 3)
+    with ExitStack() as stack:
+
+        def lock(sender: Flask, event: SessionEnded) -> None:
+            stack.enter_context(locked_file(app.config["SQLALCHEMY_DATABASE_URI"]))
+
+        with session_ended.connected_to(lock, app):
+            result = run(app, "purge", "--batch-size", "1")
+
+    assert (1, "Deleted 1 expired session.\n") == (result.exit_code, result.stdout)
+    assert result.stderr == ("Error: The database cannot be used: database is locked\n")
+
+
+def test_the_turn_is_documented(make_app: MakeApp) -> None:
+    """The help says how long it asks, and the documentation."""
+    told = f"up to {cli.TURN} seconds"
+
+    assert told in " ".join(
+        run(make_app("sqlite://"), "purge", "--help").stdout.split()
+    )
+    assert told in " ".join(page("commands").split())
+
+
 def test_progress_bar(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal ``purge`` shows how far it is, of all that had expired; the result
     is on standard output all the same.
@@ -1107,7 +1242,9 @@ def flask(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     (tmp_path / "shop.py").write_text(SHOP)
     database = f"sqlite:///{tmp_path / 'app.db'}"
 
-    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        *arguments: str, stdout: int = subprocess.PIPE, **environment: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "flask", "sessions", *arguments],
             cwd=tmp_path,
@@ -1117,7 +1254,7 @@ def flask(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
                 "SHOP_DATABASE": database,
                 **environment,
             },
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             # Where the tests run in the background, an interrupt may be ignored.
