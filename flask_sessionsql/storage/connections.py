@@ -21,6 +21,7 @@ from .errors import OF_SOCKETS
 
 __all__ = [
     "ADVICE",
+    "ONLY_IN_TRANSACTIONS",
     "end_transaction",
     "in_transaction",
     "lend",
@@ -35,6 +36,10 @@ ADVICE = (
     " their own, without a 'creator': add it to SQLALCHEMY_BINDS, and name it in"
     " SESSION_SQLALCHEMY_BIND_KEY."
 )
+
+#: Under which name a pooled connection keeps that a statement on it works in a
+#: transaction only: see :mod:`~flask_sessionsql.storage.poolers`.
+ONLY_IN_TRANSACTIONS = "flask_sessionsql.only_in_transactions"
 
 #: Under which name a pooled connection keeps how it came.
 _CAME = "flask_sessionsql.came"
@@ -63,6 +68,8 @@ def used(engine: sa.Engine) -> Iterator[sa.Connection]:
     """
     with engine.connect() as connection:
         try:
+            if ONLY_IN_TRANSACTIONS in connection.info:
+                connection.exec_driver_sql("BEGIN")
             yield connection
         except BaseException as error:
             # What a socket says, or that a text has no bytes, pg8000 passes on from

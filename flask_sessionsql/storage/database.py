@@ -12,8 +12,8 @@ No connection is held between two calls, and a call has a deadline: see
   :exc:`~flask_sessionsql.SessionStoreUnavailableError`.
 - It was rolled back to let another one pass (a deadlock, a serialization failure):
   it is tried again.
-- The server takes no writes any more, as after a fail-over: all connections are made
-  anew, since another server may be at the address, and it is tried once more.
+- The server takes no writes any more, and another one does, as after a fail-over: it is
+  tried again there. See :mod:`~flask_sessionsql.storage.failover`.
 - The SQLite file is another one than was opened: so are the connections then, and it is
   tried again.
 - A pooler shares connections in a way that cannot work:
@@ -29,7 +29,6 @@ No connection is held between two calls, and a call has a deadline: see
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 import time
@@ -43,6 +42,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from ..exceptions import (
+    SessionConfigError,
     SessionStoreBusyError,
     SessionStoreUnavailableError,
     SessionTableError,
@@ -67,9 +67,15 @@ from .errors import (
     waited_for_lock,
     was_rolled_back,
 )
+from .failover import Failover
 from .outages import Outages
-from .places import check_schema, explain
-from .poolers import raise_if_of_pooler
+from .places import address_key, check_schema, explain
+from .poolers import (
+    NO_TRANSACTIONS,
+    Preparing,
+    forbids_transactions,
+    is_prepared_elsewhere,
+)
 from .turns import in_turn, insists
 
 __all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "transaction"]
@@ -83,10 +89,6 @@ MAX_TURNED_DOWN = 100
 
 #: Seconds in which connections that were lost are met one after the other.
 _SOON = 1.0
-
-#: Seconds from one time that all connections are made anew to the next, while a server
-#: takes no writes.
-_PAUSE = 1.0
 
 #: How many rows were written, where nobody can tell.
 UNKNOWN = -1
@@ -116,8 +118,10 @@ def _renew_locks() -> None:  # pragma: no cover -- not in this process
     for database in list(_DATABASES):
         database._lock = threading.Lock()
         database._outages = Outages()
+        database._failover = Failover(database.engine)
         database._turn = _turns(database.engine)
         database._outages = Outages()
+        database._failover = Failover(database.engine)
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
@@ -162,7 +166,8 @@ class SessionDatabase:
         self._direct = DirectWay(engine)
         self._turn = _turns(engine)
         self._file = SQLiteFile(engine)
-        self._looks_again = -math.inf
+        self._failover = Failover(engine)
+        self._preparing = Preparing(engine)
         self._outages = Outages()
         _DATABASES.add(self)
 
@@ -266,9 +271,10 @@ class SessionDatabase:
         self._leave_other_process()
         if self._file.was_replaced():
             renew(self.engine)
-        provided = moved = False
+        provided = False
         lost, turned_down, until = 0, 0, 0.0
         while True:
+            begun = time.monotonic()
             try:
                 if self._turn is None:
                     found = attempt(*arguments)
@@ -284,13 +290,10 @@ class SessionDatabase:
                         until = until or time.monotonic() + _SOON
                         lost += 1
                         on_lost()
-                    elif is_elsewhere(error) and not moved:
-                        self._look_again()
-                        moved = True
                     elif not provided and blames_schema(error):
                         self._provide_table(wait)
                         provided = True
-                    elif turned_down < MAX_TURNED_DOWN and self._can_pass(error):
+                    elif turned_down < MAX_TURNED_DOWN and self._can_pass(error, begun):
                         turned_down += 1
                     else:
                         explain(error, self.engine, self.table)
@@ -306,7 +309,9 @@ class SessionDatabase:
             raise TextNotStorableError from None
         if is_busy(error) and not wait:
             raise SessionStoreBusyError(told) from error
-        raise_if_of_pooler(error)
+        if forbids_transactions(error):
+            key = address_key(self.table.metadata.info.get("bind_key"))
+            raise SessionConfigError(key, NO_TRANSACTIONS) from None
         if lacks_right(error):
             raise SessionTableError(self._right_missing(told)) from None
         if is_read_only_file(error):
@@ -331,23 +336,19 @@ class SessionDatabase:
             f" ON {quoting.format_table(table)} TO {user}{schema}."
         )
 
-    def _can_pass(self, error: Exception) -> bool:
-        """Whether the statement has done nothing, and can succeed the next time."""
+    def _can_pass(self, error: Exception, begun: float) -> bool:
+        """Whether the statement has done nothing, and can succeed the next time.
+
+        :param begun: when it was tried, by ``time.monotonic``.
+        """
+        if is_elsewhere(error):
+            return self._failover.has_moved(begun)
+        if is_prepared_elsewhere(error):
+            return self._preparing.stop()
         if is_replaced_file(error):
             renew(self.engine)
             return True
         return was_rolled_back(error)
-
-    def _look_again(self) -> None:
-        """Let the next connection be made anew: another server may be at the address
-        by now. Where none is that takes writes, each try would cost one; so at most
-        once in a while.
-        """
-        with self._lock:
-            now = time.monotonic()
-            if now >= self._looks_again:
-                self._looks_again = now + _PAUSE
-                renew(self.engine)
 
     def _goes_on(self, lost: int, until: float) -> bool:
         """Whether another connection is tried after so many that were lost: once, and
@@ -458,7 +459,7 @@ class SessionDatabase:
             try:
                 in_turn(create)
             except sa_exc.DBAPIError as error:
-                if is_busy(error):
+                if is_busy(error) or forbids_transactions(error):
                     self._raise_named(error, wait)
                 if waited_for_lock(error):
                     raise SessionTableError(

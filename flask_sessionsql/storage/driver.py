@@ -21,7 +21,6 @@ SQLAlchemy's own way in place of a part that is missing, as in another version.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
@@ -36,6 +35,7 @@ from .connections import in_transaction
 __all__ = [
     "DirectWay",
     "Statement",
+    "backend_pid",
     "creator_of",
     "driver_in_transaction",
     "keeping",
@@ -96,14 +96,6 @@ class _ReplacingPool(Protocol):
 
     def _invalidate(self, connection: Any, exception: Any = None, /) -> None:
         """Those that are as old as this one are closed before they are used again."""
-
-
-@runtime_checkable
-class _AgingPool(Protocol):
-    """A pool that gives out no connection from before a time."""
-
-    #: Seconds since 1970.
-    _invalidate_time: float
 
 
 @runtime_checkable
@@ -526,10 +518,21 @@ def renew(engine: sa.Engine) -> None:
     collector, as by :meth:`sqlalchemy.engine.Engine.dispose`.
     """
     pool: object = engine.pool
-    if isinstance(pool, _AgingPool):
-        pool._invalidate_time = time.time()
+    if isinstance(pool, _ReplacingPool):
+        pool._invalidate(None)
     else:
         engine.dispose()
+
+
+def backend_pid(connection: Any) -> int | None:
+    """The number of the process that a connection of PostgreSQL's was told to be with;
+    ``None`` where its driver does not say.
+    """
+    key = getattr(connection, "_backend_key_data", None)
+    if isinstance(key, bytes):  # pg8000 keeps the message: the number, and a secret
+        return int.from_bytes(key[:4], "big", signed=True)
+    told = getattr(getattr(connection, "info", None), "backend_pid", None)
+    return told if isinstance(told, int) else None
 
 
 def keeping(pool: sa.Pool) -> sa.Pool:

@@ -34,9 +34,8 @@ import sqlalchemy as sa
 
 from ..exceptions import SessionConfigError
 from . import deadlines
-from .connections import ADVICE, lend, refuse_if_used
+from .connections import ADVICE, in_transaction, lend, refuse_if_used
 from .driver import creator_of, keeping, watch
-from .poolers import prepare_nothing_behind_poolers
 
 __all__ = ["SQLiteFile", "sessions_engine"]
 
@@ -89,6 +88,10 @@ def sessions_engine(
         "echo": source.echo,
         "logging_name": LOGGING_NAME,
     }
+    if source.dialect.driver in ("psycopg", "psycopg2"):
+        # No session has one, and a look for that type takes a transaction, which a
+        # pooler may refuse.
+        options["use_native_hstore"] = False
     if _is_memory(source.url):
         return sa.create_engine(
             source.url,
@@ -112,7 +115,6 @@ def sessions_engine(
         sa.event.listen(pool, "connect", partial(_use_wal, source.dialect.loaded_dbapi))
     engine = sa.create_engine(source.url, pool=pool, **options)
     deadlines.install(source, engine, timeout)
-    prepare_nothing_behind_poolers(engine)
     return engine
 
 
@@ -129,7 +131,12 @@ def _prepare(connection: Any, record: object) -> None:
     """Let no transaction be open: no connection changes to ``AUTOCOMMIT`` within one. A
     listener of the application may leave one (psycopg begins one by itself).
     """
-    connection.commit()
+    if in_transaction(connection) is None:
+        # pg8000's own way sends it in pieces: see poolers.
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("COMMIT")
+    else:
+        connection.commit()
     # From Python 3.12 on, sqlite3 has another way of beginning them, which goes first.
     if getattr(connection, "autocommit", None) is False and hasattr(
         connection, "in_transaction"

@@ -68,11 +68,16 @@ _MISSING_TEXTS = ("no such table", "no such column", "has no column named")
 #: compared with a column (1267).
 _NOT_STORABLE = {"22021", "22P05", 1366, 1300, 3988, 1267}
 
-#: The server takes no writes, or none of this node's, or is about to go: it has become
-#: read-only (PostgreSQL; MariaDB and MySQL: 1290, 1836, and 1792 of what begins its
-#: transactions so), a Galera node has left its cluster (1047), a member of a MySQL
-#: group is not its primary (3100), or the server ends (1053, 1927). Nothing was done.
-_ELSEWHERE = {"25006", 1290, 1836, 1792, 1047, 3100, 1053, 1927}
+#: A server says that it takes no writes any more, or nothing at all, and has not run
+#: the statement. PostgreSQL: read-only; shutting down, crashed, starting up. MariaDB
+#: and MySQL: read-only as a server (1290, 1836), as InnoDB (1874), in all transactions
+#: (1792); not part of its cluster (1047, 3100); shutting down (1053); connection killed
+#: (1927); off (3032, 3168).
+_ELSEWHERE = {
+    *("25006", "57P01", "57P02", "57P03"),
+    *(1290, 1836, 1874, 1792),
+    *(1047, 3100, 1053, 1927, 3032, 3168),
+}
 
 #: A lock was waited for as long as was allowed.
 _LOCKED = {"55P03", 1205}
@@ -175,9 +180,7 @@ def was_rolled_back(error: Exception) -> bool:
 
 
 def is_elsewhere(error: Exception) -> bool:
-    """Whether the server says that another one has to be asked, which may be at the
-    same address by now.
-    """
+    """Whether the server says that it is not the one to ask, as after a fail-over."""
     return bool(codes(error) & _ELSEWHERE)
 
 
@@ -224,7 +227,7 @@ def is_lost(error: Exception) -> bool:
 
 def is_unavailable(error: Exception) -> bool:
     """Whether the database cannot be reached, or does not do its work now."""
-    if is_lost(error):
+    if is_lost(error) or is_elsewhere(error):
         return True
     told = codes(error)
     if any(isinstance(code, int) for code in told):

@@ -32,6 +32,7 @@ from flask_sessionsql.storage.driver import (
     Statement,
     driver_in_transaction,
     keeping,
+    renew,
 )
 from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.store import SessionStore, StoredSession
@@ -749,7 +750,6 @@ PARTS: dict[str, dict[str, object]] = {
     "_connections": {},
     "_creator": {},
     "_invoke_creator": {},
-    "_invalidate_time": {},
     "_timeout": {},
 }
 
@@ -834,6 +834,30 @@ def test_none_speaks_for_all_lost_connections(
     assert pool.status().startswith("Pool size: 15")
     assert store.engine.pool.status().startswith("Pool size: 15")
     store.dispose()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_connections_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: bool
+) -> None:
+    """Each that was open, once it is not in use any more; also where SQLAlchemy has no
+    way to say so of a pool.
+    """
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'app.db'}")
+    if hidden:
+        monkeypatch.delattr(sa.Pool, "_invalidate")
+    with engine.connect() as kept, engine.connect() as used:
+        old = {kept.connection.dbapi_connection, used.connection.dbapi_connection}
+        kept.close()
+        renew(engine)
+        assert used.exec_driver_sql("SELECT 1").scalar() == 1
+    with engine.connect() as one, engine.connect() as other:
+        new = {one.connection.dbapi_connection, other.connection.dbapi_connection}
+    assert old & new == set()
+    for connection in old:
+        assert connection is not None
+        connection.close()
+    engine.dispose()
 
 
 def test_listeners_that_cannot_be_asked(

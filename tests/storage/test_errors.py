@@ -21,6 +21,7 @@ QUESTIONS = (
     errors.is_busy,
     errors.is_replaced_file,
     errors.is_lost,
+    errors.is_elsewhere,
     errors.is_unavailable,
 )
 
@@ -119,7 +120,28 @@ def test_what_is_read_only(engine: sa.Engine) -> None:
     if not on_postgresql(engine):
         statement = "SET SESSION TRANSACTION READ ONLY"
     error = error_of(engine, statement, "UPDATE t SET x = 1")
-    assert meanings(error) == ["is_unavailable"]
+    assert meanings(error) == ["is_elsewhere", "is_unavailable"]
+
+
+def test_a_server_that_is_not_the_one_to_ask(engine: sa.Engine) -> None:
+    """It is read-only in another way, shuts down, or is not part of its cluster."""
+    said = [
+        f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{code}'; END $$"
+        for code in ("25006", "57P01", "57P02", "57P03")
+    ]
+    if not on_postgresql(engine):
+        said = [
+            f"SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'no'"
+            for state, code in (
+                *(("HY000", 1290), ("HY000", 1836), ("HY000", 1874), ("25006", 1792)),
+                *(("08S01", 1047), ("HY000", 3100), ("08S01", 1053)),
+                *(("HY000", 3032), ("HY000", 3168)),
+            )
+        ]
+    for statement in said:
+        expected = ["is_elsewhere", "is_unavailable"]
+        told = meanings(error_of(engine, statement))
+        assert [each for each in told if each != "is_lost"] == expected, statement
 
 
 def test_what_cannot_be_connected_to(engine: sa.Engine) -> None:
