@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
+from flask_sqlalchemy import SQLAlchemy
 
 from flask_sessionsql import (
     Session,
@@ -202,22 +203,33 @@ def test_limit(make_app: MakeApp, whose: tuple[str, ...]) -> None:
     assert as_json.stderr == two.stderr
 
 
-def shown_on_terminal(
-    flask: Callable[..., subprocess.Popen[str]], columns: int, *arguments: str
-) -> tuple[list[str], str]:
-    """What a command prints on a terminal so wide, and on standard error."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    process = flask(*arguments, COLUMNS="0", stdout=theirs)
-    os.close(theirs)
-    shown = b""
-    with suppress(OSError):  # as Linux says that nobody has it open any more
-        while part := os.read(ours, 10_000):
-            shown += part
-    os.close(ours)
-    _, told = process.communicate(timeout=60)
-    assert 0 == process.returncode, told
-    return shown.decode().splitlines(), told
+@pytest.fixture
+def on_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[list[str], str]]:
+    """Gives what a command prints on a terminal so wide, and on standard error."""
+
+    def shown(app: Flask, columns: int, *arguments: str) -> tuple[list[str], str]:
+        ours, theirs = pty.openpty()
+        size = struct.pack("HHHH", 24, columns, 0, 0)
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, size)
+        with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
+            patched.delenv("COLUMNS", raising=False)
+            patched.setattr(sys, "stdout", terminal)
+            patched.setattr(sys, "__stdout__", terminal)
+            app.cli.main(
+                ["sessions", *arguments],
+                obj=ScriptInfo(create_app=lambda: app),
+                standalone_mode=False,
+            )
+        printed = b""
+        with suppress(OSError):  # as Linux says that nobody writes to it any more
+            while part := os.read(ours, 10_000):
+                printed += part
+        os.close(ours)
+        return printed.decode().splitlines(), capsys.readouterr().err
+
+    return shown
 
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -245,9 +257,8 @@ BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.
     ],
 )
 def test_list_on_a_terminal(
-    flask: Callable[..., subprocess.Popen[str]],
     make_app: MakeApp,
-    tmp_path: Path,
+    on_terminal: Callable[..., tuple[list[str], str]],
     columns: int,
     header: str,
     left_out: str,
@@ -255,12 +266,12 @@ def test_list_on_a_terminal(
     """Lines are no longer than it is wide; standard error says what is left out, and
     the handle is whole. Long users and browsers are cut.
     """
-    app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
+    app = make_app("sqlite://")
     user = "anna.maria.mayer@example.org"
-    handle = put(app, 1, user_id=user, address="192.0.2.1", user_agent=BROWSER)
-    put(app, 2)
+    handle = put(app, 1, user_id=user, address="192.168.100.200", user_agent=BROWSER)
+    put(app, 2, data={"key": "value" * 300})
 
-    lines, told = shown_on_terminal(flask, columns, "list")
+    lines, told = on_terminal(app, columns, "list")
 
     assert header.split() == lines[0].split()
     assert 3 == len(lines)
@@ -270,16 +281,36 @@ def test_list_on_a_terminal(
     assert told == f"Left out for want of room: {left_out}. --json has all.\n"
 
 
+@pytest.mark.parametrize("client", [{}, {"address": "::1", "user_agent": "Brave one"}])
 def test_list_on_a_wide_terminal(
-    flask: Callable[..., subprocess.Popen[str]], make_app: MakeApp, tmp_path: Path
+    make_app: MakeApp,
+    on_terminal: Callable[..., tuple[list[str], str]],
+    client: dict[str, Any],
 ) -> None:
     """All is there, as where it is no terminal, with nothing to say of it."""
-    app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
-    put(app, 1, user_id="ann", address="192.0.2.1", user_agent=BROWSER)
+    app = make_app("sqlite://")
+    put(app, 1, user_id="ann", **client)
 
-    lines, told = shown_on_terminal(flask, 200, "list")
+    lines, told = on_terminal(app, 200, "list")
 
     assert (run(app, "list").stdout.splitlines(), "") == (lines, told)
+
+
+@pytest.mark.parametrize("columns", range(1, 200, 9))
+def test_list_on_any_terminal(
+    make_app: MakeApp,
+    on_terminal: Callable[..., tuple[list[str], str]],
+    columns: int,
+) -> None:
+    """It is never wider, but for the handle."""
+    app = make_app("sqlite://")
+    put(app, 1, user_id="x" * 100, address="2001:db8::" + "1" * 30, user_agent="y" * 99)
+    put(app, 2, user_id="z")
+
+    lines, _ = on_terminal(app, columns, "list")
+
+    assert max(columns, 16) >= max(map(len, lines))
+    assert ["0" * 15 + "1", "0" * 15 + "2"] == [line.split()[0] for line in lines[1:]]
 
 
 def test_list_of_nothing(make_app: MakeApp) -> None:
@@ -798,8 +829,10 @@ def test_purge_beside_a_writer_that_never_rests(
 ) -> None:
     """It gets its turn, however short a time the application would wait."""
     file = tmp_path / "app.db"
-    app = make_app(f"sqlite:///{file}?timeout=0.01")
+    # That it is the application's keeps its mode as it is.
+    app = make_app(f"sqlite:///{file}?timeout=0.01", SQLAlchemy)
     put_expired(app, 3)
+    store_of(app).dispose()
 
     with writer(file, mode):
         result = run(app, "purge")
@@ -1242,9 +1275,7 @@ def flask(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     (tmp_path / "shop.py").write_text(SHOP)
     database = f"sqlite:///{tmp_path / 'app.db'}"
 
-    def start(
-        *arguments: str, stdout: int = subprocess.PIPE, **environment: str
-    ) -> subprocess.Popen[str]:
+    def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "flask", "sessions", *arguments],
             cwd=tmp_path,
@@ -1254,7 +1285,7 @@ def flask(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
                 "SHOP_DATABASE": database,
                 **environment,
             },
-            stdout=stdout,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             # Where the tests run in the background, an interrupt may be ignored.
