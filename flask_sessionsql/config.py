@@ -608,7 +608,10 @@ _FLASKS: Mapping[str, Setting] = {
     if each.metadata["setting"].owner == "Flask"
 }
 #: All keys by which they are decided.
-FLASK_KEYS = (*(each.key for each in _FLASKS.values()), "APPLICATION_ROOT")
+FLASK_KEYS: tuple[str, ...] = (
+    *(each.key for each in _FLASKS.values()),
+    "APPLICATION_ROOT",
+)
 
 
 # One check a kind of value. Each takes what was given, never None.
