@@ -515,7 +515,7 @@ def watch(pool: sa.Pool, look: Callable[[Any], object]) -> None:
 def renew(engine: sa.Engine) -> None:
     """Let each connection be made anew before it is used again. Those that are in use
     are closed when they are asked for the next time, and not left to the garbage
-    collector, as by :meth:`sqlalchemy.engine.Engine.dispose`.
+    collector, as by ``engine.dispose()``.
     """
     pool: object = engine.pool
     if isinstance(pool, _ReplacingPool):
