@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import subprocess
 import sys
@@ -82,6 +83,31 @@ def locked_file(uri: str | sa.URL) -> Iterator[None]:
     with other.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield
+
+
+@contextmanager
+def limited_user(uri: str, rights: str | None) -> Iterator[str]:
+    """The address of a database for a user of its own meanwhile.
+
+    :param uri: the address of one who may make users.
+    :param rights: what it may do, as in ``SELECT ON sessions``; ``None`` for nothing.
+    """
+    url = sa.make_url(uri)
+    name = f"sessionsql_{secrets.token_hex(6)}"
+    is_mariadb = url.get_backend_name() == "mysql"
+    who = f"'{name}'@'127.0.0.%%'" if is_mariadb else name
+    make = f"CREATE {'USER' if is_mariadb else 'ROLE'} {who}"
+    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with admin.connect() as connection:
+        connection.exec_driver_sql(make if is_mariadb else f"{make} LOGIN")
+        try:
+            if rights is not None:
+                connection.exec_driver_sql(f"GRANT {rights} TO {who}")
+            yield url.set(username=name).render_as_string(hide_password=False)
+        finally:
+            if not is_mariadb:
+                connection.exec_driver_sql(f"DROP OWNED BY {who}")
+            connection.exec_driver_sql(f"DROP {make.split()[1]} {who}")
 
 
 @contextmanager

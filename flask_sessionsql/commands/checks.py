@@ -2,18 +2,18 @@
 
 :func:`check_all` changes nothing and reads no session. ``flask sessions check`` prints
 what it finds. To add a check, write a function that yields findings, and name it in one
-of the two lists at the end of this file.
+of the two lists at the end of this file. What concerns the server and the rights there
+is in :mod:`~flask_sessionsql.commands.server_checks`.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from flask import Flask
@@ -26,29 +26,13 @@ from .. import exceptions
 from ..config import SessionConfig
 from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
 from ..storage.database import SessionDatabase
+from ..storage.errors import blames_schema, is_lost, lacks_right, reason
 from ..storage.places import check_schema
 from ..storage.tables import sessions_table
+from .findings import Finding, error, warning
+from .server_checks import SERVER_CHECKS, Place
 
 __all__ = ["Finding", "check_all"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong, and what to do about it."""
-
-    level: Literal["error", "warning"]
-    """``"error"``: sessions do not always work, or are not safe. ``"warning"``: they
-    could be faster or safer.
-    """
-    subject: str
-    """A setting, the table, a column such as ``"sessions.data"``, or ``"database"``."""
-    problem: str
-    """What was found, and what was expected."""
-    advice: str
-    """What to do, with the setting or the SQL where there is one."""
-
-
-_error, _warning = partial(Finding, "error"), partial(Finding, "warning")
 
 
 def check_all(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> list[Finding]:
@@ -58,7 +42,12 @@ def check_all(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> list[Fi
     A database that cannot be reached is an error in the list, and is not raised. No
     finding holds a secret or a stored value.
     """
-    found = [*_check_settings(app, interface), *_check_database(app, interface)]
+    found = [
+        *_check_settings(app, interface),
+        *_check_flask_login(app, interface.config),
+        *_check_database(app, interface),
+    ]
+    found = [*dict.fromkeys(found)]  # what stops several checks is told once
     return sorted(found, key=lambda finding: finding.level != "error")
 
 
@@ -70,16 +59,17 @@ def _check_settings(
 ) -> Iterator[Finding]:
     try:
         config = interface.current_config(app)
-        for check in _SETTING_CHECKS:
-            yield from check(app, config)
-    except exceptions.SessionConfigError as error:  # set since, to anything
-        yield _wrong(error)
+    except exceptions.SessionConfigError as wrong:  # set since, to anything
+        yield _wrong(wrong)
+        config = interface.config  # so that all the rest is looked at
+    for check in _SETTING_CHECKS:
+        yield from check(app, config)
 
 
 def _wrong(
-    error: exceptions.SessionConfigError | exceptions.SessionTableError,
+    why: exceptions.SessionConfigError | exceptions.SessionTableError,
 ) -> Finding:
-    return _error(error.key, str(error), "Correct the setting.")
+    return error(why.key, str(why), "Correct the setting.")
 
 
 #: Secrets that documentation gives as examples: this package's quickstart and Flask's.
@@ -96,7 +86,7 @@ _LONG = 30 * 24 * 3600
 
 
 def _better(setting: str, value: object, problem: str, note: str = "") -> Finding:
-    return _warning(setting, problem, f"Set {setting} = {value!r}{note}.")
+    return warning(setting, problem, f"Set {setting} = {value!r}{note}.")
 
 
 def _check_secrets(app: Flask, config: SessionConfig) -> Iterator[Finding]:
@@ -107,13 +97,13 @@ def _check_secrets(app: Flask, config: SessionConfig) -> Iterator[Finding]:
         size = len(secret.encode() if isinstance(secret, str) else secret)
         text = secret if isinstance(secret, str) else secret.decode("latin-1")
         if not secret:
-            yield _error(subject, "It is not set, so no session can be stored.", advice)
+            yield error(subject, "It is not set, so no session can be stored.", advice)
         elif text in _PUBLISHED:
             problem = "It is an example from documentation: everybody knows it."
-            yield _error(subject, problem, advice)
+            yield error(subject, problem, advice)
         elif size < _SECRET_LENGTH:
             problem = f"It has {size} bytes; {_SECRET_LENGTH} random ones are safe."
-            yield _warning(subject, problem, advice)
+            yield warning(subject, problem, advice)
         subject = "SECRET_KEY_FALLBACKS"
         advice = "Remove it from the list; sessions that began under it end."
 
@@ -148,11 +138,29 @@ def _check_times(app: Flask, config: SessionConfig) -> Iterator[Finding]:
         advice = (
             "Set it, or a short PERMANENT_SESSION_LIFETIME (OWASP ASVS 5.0, 7.3.2)."
         )
-        yield _warning("SESSION_ABSOLUTE_LIFETIME", problem, advice)
+        yield warning("SESSION_ABSOLUTE_LIFETIME", problem, advice)
     if config.purge_interval == 0:
         problem = "It is 0: no process deletes sessions that have expired."
         note = ", or run 'flask sessions purge' from a timer, such as every hour"
         yield _better("SESSION_PURGE_INTERVAL", 600, problem, note)
+
+
+def _check_flask_login(app: Flask, config: SessionConfig) -> Iterator[Finding]:
+    manager = getattr(app, "login_manager", None)
+    mode = getattr(manager, "session_protection", None)
+    if manager is None or not config.permanent:
+        return
+    if app.config.get("SESSION_PROTECTION", mode) == "strong":
+        problem = (
+            "It is 'strong', which Flask-Login takes for 'basic' with permanent"
+            " sessions, as all of these are: a session that comes from another address"
+            " or browser goes on, and is only no fresh login any more."
+        )
+        advice = (
+            "Set SESSION_PROTECTION = 'basic', which says so, and let pages that matter"
+            " ask for a new login by flask_login.fresh_login_required."
+        )
+        yield warning("SESSION_PROTECTION", problem, advice)
 
 
 # The table.
@@ -163,20 +171,51 @@ def _check_database(
 ) -> list[Finding]:
     try:
         database = interface.records.store.database
-        return database.run(lambda connection: _check_table(connection, database))
-    except (exceptions.SessionConfigError, exceptions.SessionTableError) as error:
-        return [_wrong(error)]
-    except (exceptions.SessionStoreUnavailableError, sa_exc.SQLAlchemyError) as error:
-        reason = getattr(error, "reason", getattr(error, "orig", error))
-        problem = f"It cannot be used, so the table was not looked at: {reason}"
-        advice = "See that it runs where SQLALCHEMY_DATABASE_URI, or the bind, says."
-        return [_error("database", problem, advice)]
+        config = interface.config
+
+        def work(connection: sa.Connection) -> list[Finding]:
+            place = Place(app, config, connection, database)
+            found = [
+                finding
+                for check in SERVER_CHECKS[place.backend]
+                for finding in _found(partial(check, place))
+            ]
+            return [*found, *_found(partial(_check_table, connection, database))]
+
+        return database.run(work)
+    except (exceptions.SessionConfigError, exceptions.SessionTableError) as wrong:
+        return [_wrong(wrong)]
+    except (exceptions.SessionStoreUnavailableError, sa_exc.SQLAlchemyError) as why:
+        return [_unusable(getattr(why, "reason", reason(why)))]
 
 
-def _check_table(connection: sa.Connection, database: SessionDatabase) -> list[Finding]:
+def _unusable(told: str) -> Finding:
+    problem = f"It cannot be used, so the table was not looked at: {told}"
+    advice = "See that it runs where SQLALCHEMY_DATABASE_URI, or the bind, says."
+    return error("database", problem, advice)
+
+
+def _found(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """What a check finds. One that the database refuses is told, and stops no other."""
+    try:
+        yield from check()
+    except exceptions.SessionTableError as wrong:
+        yield _wrong(wrong)
+    except sa_exc.DBAPIError as why:
+        if is_lost(why):
+            raise  # and all is looked at again
+        # Those are told where rights are tried, and where the table is looked for.
+        if not (lacks_right(why) or blames_schema(why)):
+            yield _unusable(reason(why))
+
+
+def _check_table(
+    connection: sa.Connection, database: SessionDatabase
+) -> Iterator[Finding]:
     table = _Table(connection, database)
     checks = _TABLE_CHECKS if table.is_ours else [_check_journal, _check_presence]
-    return [finding for check in checks for finding in check(table)]
+    for check in checks:
+        yield from _found(partial(check, table))
 
 
 class _Table:
@@ -279,10 +318,14 @@ def _check_journal(table: _Table) -> Iterator[Finding]:
             " others waiting, and waits for the disk at each write."
         )
         both = "PRAGMA journal_mode = WAL, and PRAGMA synchronous = NORMAL"
-        yield _warning("database", problem, f"Set {both} {how}")
+        yield warning("database", problem, f"Set {both} {how}")
     elif journal == "wal" and waits > 1:
         problem = "Each write waits for the disk, which WAL mode does not need."
-        yield _warning("database", problem, f"Set PRAGMA synchronous = NORMAL {how}")
+        yield warning("database", problem, f"Set PRAGMA synchronous = NORMAL {how}")
+
+
+#: The columns of Flask-Session's table.
+_OF_FLASK_SESSION = ["id", "session_id", "data", "expiry"]
 
 
 def _check_presence(table: _Table) -> Iterator[Finding]:
@@ -293,19 +336,25 @@ def _check_presence(table: _Table) -> Iterator[Finding]:
     if not table.there.columns:
         on = "The first session creates it, if the database allows that."
         off = "No session can be stored, except with SESSION_CREATE_TABLE = True."
-        finding, then = (_warning, on) if table.creates else (_error, off)
+        finding, then = (warning, on) if table.creates else (error, off)
         advice = f"{how} 'flask sessions create-table'."
         yield finding(table.name, f"It is not there. {then}", advice)
     elif not table.is_ours:
         problem = f"{lacks} it may be another program's table."
-        advice = f"Set SESSION_SQLALCHEMY_TABLE to a free name. Or: {table.anew}"
-        yield _error(table.name, problem, advice)
+        if table.there.columns.keys() == _OF_FLASK_SESSION:
+            problem = "It is Flask-Session's table, whose rows mean something else."
+        other = f"{table.name.rpartition('.')[2]}_sql"
+        advice = (
+            f"Set SESSION_SQLALCHEMY_TABLE to a name that is free, such as {other!r}."
+            " Leave the table to its program."
+        )
+        yield error(table.name, problem, advice)
     elif table.missing:
         add = f"ALTER TABLE {table.sql_name} ADD COLUMN"
         steps = [f"{add} {table.sql(CreateColumn(c))};" for c in table.missing]
         steps += [table.replace(c.name) for c in table.missing]
         problem = f"{lacks} it is of an earlier version, and has not been migrated."
-        yield _error(
+        yield error(
             table.name, problem, " ".join(filter(None, [how, "this SQL:", *steps]))
         )
 
@@ -343,10 +392,10 @@ def _check_columns(table: _Table) -> Iterator[Finding]:
         if not (same and fits) or (must and column.nullable):
             expected = f"expected is {table.sql(CreateColumn(column))}"
             problem = f"It is {found}{must}, unfit for some sessions; {expected}."
-            yield _error(subject, problem, table.change(column) if same else table.anew)
+            yield error(subject, problem, table.change(column) if same else table.anew)
         elif not (must or column.nullable or column.primary_key):
             problem = "It allows NULL, which no session stores; expected is NOT NULL."
-            yield _warning(subject, problem, table.change(column))
+            yield warning(subject, problem, table.change(column))
 
 
 def _check_users(table: _Table) -> Iterator[Finding]:
@@ -357,7 +406,7 @@ def _check_users(table: _Table) -> Iterator[Finding]:
         users = sa.union(sa.select(column).where(sa.false()), *map(sa.select, names))
         if len(table.connection.execute(users).all()) < 2:
             problem = "Case is ignored: 'Ann' could list and end the sessions of 'ann'."
-            yield _error(f"{table.name}.user_id", problem, table.change(column))
+            yield error(f"{table.name}.user_id", problem, table.change(column))
 
 
 def _check_foreign_columns(table: _Table) -> Iterator[Finding]:
@@ -366,14 +415,14 @@ def _check_foreign_columns(table: _Table) -> Iterator[Finding]:
         if not (given or column.autoincrement is True or column.name in table.wanted.c):
             problem = "It is not ours, and has no default: no session can be stored."
             advice = "Give it a default, or let it be null."
-            yield _error(f"{table.name}.{column.name}", problem, advice)
+            yield error(f"{table.name}.{column.name}", problem, advice)
 
 
 def _check_primary_key(table: _Table) -> Iterator[Finding]:
     key = table.there.primary_key.columns.keys()
     if key != ["id"]:
         problem = f"Its primary key is {', '.join(key) or 'none'}; expected is id."
-        yield _error(table.name, problem, table.anew)
+        yield error(table.name, problem, table.anew)
 
 
 def _check_indexes(table: _Table) -> Iterator[Finding]:
@@ -385,19 +434,19 @@ def _check_indexes(table: _Table) -> Iterator[Finding]:
         subject, column = f"{table.name}.{columns[0]}", str(columns[0])
         if index["unique"] and shared.issuperset(columns):
             problem = f"{which} is unique: no two sessions can have the same value."
-            yield _error(subject, problem, table.replace(column, index))
+            yield error(subject, problem, table.replace(column, index))
         elif index["name"] in invalid:
             problem = f"{which} is invalid: CREATE INDEX CONCURRENTLY has failed."
-            yield _warning(subject, problem, table.replace(column, index))
+            yield warning(subject, problem, table.replace(column, index))
         elif columns == ["expires_at"]:
             problem = f"{which} slows each visit; the one on purge_at is enough."
-            yield _warning(subject, problem, table.replace(column, index))
+            yield warning(subject, problem, table.replace(column, index))
     for column, wanted in sorted(table.indexed.items()):
         taken = [index for index in table.indexes if index["name"] == wanted.name]
         problem = "No index of all rows begins with it: a search reads the whole table."
         if column in table.there.c and not table.serving(column):
             advice = table.replace(column, *taken)
-            yield _warning(f"{table.name}.{column}", problem, advice)
+            yield warning(f"{table.name}.{column}", problem, advice)
 
 
 def _invalid(table: _Table) -> Sequence[str]:

@@ -39,6 +39,7 @@ __all__ = [
     "creator_of",
     "driver_in_transaction",
     "keeping",
+    "most_connections",
     "renew",
     "wait_at_most",
     "watch",
@@ -559,6 +560,16 @@ def wait_at_most(pool: sa.Pool, seconds: float) -> None:
     own: object = pool
     if isinstance(own, _WaitingPool):
         own._timeout = seconds if own._timeout is None else min(own._timeout, seconds)
+
+
+def most_connections(pool: sa.Pool) -> int | None:
+    """How many connections a pool opens at most; ``None`` for no limit, or where it
+    does not say.
+    """
+    own: object = pool
+    if not isinstance(pool, sa.QueuePool) or not isinstance(own, _LimitedPool):
+        return None
+    return pool.size() + own._max_overflow if own._max_overflow >= 0 else None
 
 
 def driver_in_transaction(session: orm.Session) -> bool:

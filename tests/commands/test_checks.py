@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask import Flask
+from flask_login import LoginManager
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.schema import CreateColumn
 
@@ -127,6 +128,43 @@ def problems(findings: list[Finding]) -> dict[str, tuple[str, str]]:
 
 def backend(app: Flask) -> str:
     return store_of(app).engine.dialect.name
+
+
+# The settings.
+
+
+@pytest.mark.parametrize(
+    ("setting", "protection", "permanent", "told"),
+    [
+        ("strong", "basic", True, True),
+        (None, "strong", True, False),
+        ("basic", "strong", True, False),
+        ("strong", "basic", False, False),
+    ],
+)
+def test_strong_protection(
+    setting: str | None,
+    protection: str,
+    permanent: bool,
+    told: bool,
+    make_sound: MakeSound,
+) -> None:
+    """What Flask-Login makes of "strong" is told."""
+    app = make_sound(SESSION_PERMANENT=permanent, SESSION_PROTECTION=setting)
+    LoginManager(app).session_protection = protection
+    store_of(app).database.provide_table()
+    found = [f for f in check(app) if f.subject == "SESSION_PROTECTION"]
+    assert told == bool(found)
+    assert all(f.level == "warning" and "'basic'" in f.advice for f in found)
+
+
+def test_strong_protection_of_the_manager(make_sound: MakeSound) -> None:
+    """So it is where the manager has it, and not the configuration."""
+    app = make_sound()
+    LoginManager(app).session_protection = "strong"
+    store_of(app).database.provide_table()
+    [finding] = check(app)
+    assert ("warning", "SESSION_PROTECTION") == (finding.level, finding.subject)
 
 
 # The table.
@@ -318,16 +356,35 @@ def test_a_unique_index_on_several_columns(make_sound: MakeSound) -> None:
 
 def test_another_programs_table(make_sound: MakeSound) -> None:
     """A table without the first columns is not taken for one that is to be migrated,
-    and one finding is enough.
+    one finding is enough, and nobody is told to drop it.
     """
     app = make_sound()
     execute(app, f"CREATE TABLE {TABLE} (id INTEGER, data INTEGER)")
-    [finding] = found = check(app)
+    [finding] = check(app)
     assert "lacks the columns handle, user_id, version" in finding.problem
     assert "another program's table" in finding.problem
     assert "SESSION_SQLALCHEMY_TABLE" in finding.advice
-    follow(app, found)
-    assert [] == check(app)
+    assert "DROP" not in finding.advice
+
+
+def test_the_table_of_flask_session(
+    shared_database_uri: str, make_sound: MakeSound
+) -> None:
+    """Flask-Session's table is known as such, and is to stay."""
+    app = make_sound(shared_database_uri)
+    execute(
+        app,
+        f"CREATE TABLE {TABLE} (id INTEGER PRIMARY KEY, session_id VARCHAR(255) UNIQUE,"
+        " data TEXT, expiry TIMESTAMP NULL)",
+    )
+    [finding] = check(app)
+    assert ("error", TABLE) == (finding.level, finding.subject)
+    assert "It is Flask-Session's table" in finding.problem
+    assert (
+        f"Set SESSION_SQLALCHEMY_TABLE to a name that is free, such as '{TABLE}_sql'"
+        in (finding.advice)
+    )
+    assert "DROP" not in finding.advice
 
 
 @pytest.mark.parametrize("server", on("postgresql", "mariadb"))

@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask_login import LoginManager
+
+from flask_sessionsql.commands.checks import Finding
+from tests.commands.test_checks import SOUND, TABLE, check, execute
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import limited_user, on, store_of, wait_until
+from tests.integration.test_faults import read_only
+
+#: The sessions' table in the database of another program.
+USUAL = "SELECT, INSERT, UPDATE, DELETE"
+
+
+def sound(make_app: MakeApp, uri: str, **options: Any) -> Flask:
+    """An application with a sound table, of which nothing is to be said."""
+    app = make_app(uri, **{**SOUND, **options})
+    store_of(app).database.provide_table()
+    return app
+
+
+def told(app: Flask, subject: str) -> Finding:
+    """The one finding, which is about this."""
+    [finding] = check(app)
+    assert subject == finding.subject
+    return finding
+
+
+# The rights.
+
+
+@pytest.mark.parametrize("server", on("postgresql", "mariadb"))
+@pytest.mark.parametrize(
+    "given", ["SELECT", "SELECT, INSERT, UPDATE", "INSERT, UPDATE, DELETE"]
+)
+def test_rights_that_are_missing(
+    given: str, server: str, make_app: MakeApp, make_empty_database: MakeDatabase
+) -> None:
+    """Rights that are missing are an error, with the statement that gives them. Trying
+    changes nothing.
+    """
+    uri = make_empty_database(server)
+    owner = sound(make_app, uri)
+    execute(
+        owner,
+        f"INSERT INTO {TABLE} (id, handle, data, version, created_at, expires_at)"
+        " VALUES ('1', 'a', '', 1, 1, 1)",
+    )
+    with limited_user(uri, f"{given} ON {TABLE}") as limited:
+        app = make_app(limited, **SOUND)
+        finding = told(app, TABLE)
+        missing = [each for each in USUAL.split(", ") if each not in given]
+        assert "error" == finding.level
+        assert f"lacks {', '.join(missing)} on it: " in finding.problem
+        grants = re.findall(r"GRANT [^;]+;", finding.advice)
+        assert [True] == [f"GRANT {', '.join(missing)} ON" in each for each in grants]
+        with store_of(owner).engine.connect() as connection:
+            connection.execute(sa.text(grants[0]))
+        store_of(app).dispose()
+        assert [] == check(app)
+        store_of(app).dispose()
+    with store_of(owner).engine.connect() as connection:
+        rows = connection.execute(sa.text(f"SELECT handle, version FROM {TABLE}"))
+        assert [("a", 1)] == [tuple(row) for row in rows]
+
+
+@pytest.mark.postgresql
+def test_a_right_on_the_schema(
+    make_app: MakeApp, make_empty_database: MakeDatabase
+) -> None:
+    """So is that on the schema."""
+    uri = make_empty_database("postgresql")
+    owner = make_app(uri, **SOUND, SESSION_SQLALCHEMY_SCHEMA="web")
+    execute(owner, "CREATE SCHEMA web")
+    store_of(owner).database.provide_table()
+    with limited_user(uri, None) as limited:
+        app = make_app(limited, **SOUND, SESSION_SQLALCHEMY_SCHEMA="web")
+        found = {finding.subject: finding for finding in check(app)}
+        finding = found[f"web.{TABLE}"]
+        assert "GRANT USAGE ON SCHEMA web TO" in finding.advice
+        for statement in re.findall(r"GRANT [^;]+;", finding.advice):
+            execute(owner, statement)
+        assert [] == check(app)
+        store_of(app).dispose()
+
+
+def test_a_server_that_is_read_only(
+    shared_database_uri: str, make_app: MakeApp
+) -> None:
+    """A server, or a file, that takes no writes is an error."""
+    sound(make_app, shared_database_uri)
+    app = make_app(read_only(shared_database_uri), **SOUND)
+    found = [f for f in check(app) if f.level == "error"]
+    assert ["database"] == [finding.subject for finding in found]
+    assert "It can be read and not written: " in found[0].problem
+    assert "Connect to a server that takes writes" in found[0].advice
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """The process has no rights of its own meanwhile."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.sqlite_file
+def test_a_folder_that_is_read_only(make_app: MakeApp) -> None:
+    """So is a folder in which SQLite cannot make its files."""
+    with tempfile.TemporaryDirectory() as folder:
+        app = sound(make_app, f"sqlite:///{folder}/app.db")
+        execute(app, "PRAGMA journal_mode = DELETE")
+        store_of(app).dispose()
+        Path(folder, "app.db").chmod(0o666)
+        Path(folder).chmod(0o555)
+        with nobody():
+            found = [f for f in check(app) if f.level == "error"]
+            store_of(app).dispose()
+        Path(folder).chmod(0o700)
+    assert ["database"] == [finding.subject for finding in found]
+    assert f"Its folder {folder!r} does not let this user write" in found[0].problem
+
+
+@pytest.mark.parametrize("server", on("postgresql", "mariadb", "sqlite-file"))
+def test_a_table_that_is_locked(
+    server: str, make_app: MakeApp, make_empty_database: MakeDatabase
+) -> None:
+    """Somebody else's lock is no right that is missing, and is not waited for long."""
+    uri = make_empty_database(server)
+    app = sound(make_app, uri)
+    lock = {
+        "postgresql": ["BEGIN", f"LOCK TABLE {TABLE} IN SHARE MODE"],
+        "mariadb": ["BEGIN", f"SELECT * FROM {TABLE} FOR UPDATE"],
+        "sqlite-file": ["BEGIN IMMEDIATE"],
+    }[server]
+    other = sa.create_engine(uri, poolclass=sa.NullPool)
+    began = time.monotonic()
+    with other.connect() as connection:
+        for statement in lock:
+            connection.exec_driver_sql(statement)
+        assert [] == [f for f in check(app) if f.subject != "database"]
+    assert time.monotonic() - began < 60
+
+
+# The sessions.
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("user", "Set SESSION_USER_KEY = '_user_id'."),
+        ("_user_id", "let the login put the user there"),
+    ],
+)
+def test_nobody_is_logged_in(
+    key: str, advice: str, shared_database_uri: str, make_app: MakeApp
+) -> None:
+    """Many live sessions, and none of a user, are strange with Flask-Login."""
+    app = sound(make_app, shared_database_uri, SESSION_USER_KEY=key)
+    later = int(time.time()) + 1000
+
+    def put(number: int, user: str = "NULL", end: int = later) -> None:
+        execute(
+            app,
+            f"INSERT INTO {TABLE}"
+            " (id, handle, user_id, data, version, created_at, expires_at)"
+            f" VALUES ('{number}', '{number}', {user}, '', 1, 1, {end})",
+        )
+
+    for number in range(9):
+        put(number)
+    put(9, "'ann'", 1)
+    assert [] == check(app)
+    LoginManager(app)
+    assert [] == check(app)
+    put(10)
+    finding = told(app, "SESSION_USER_KEY")
+    assert "warning" == finding.level
+    assert f"The setting is {key!r}" in finding.problem
+    assert advice in finding.advice
+    put(11, "'ann'")
+    assert [] == check(app)
+
+
+# The server.
+
+
+@pytest.mark.mariadb
+@pytest.mark.parametrize("engine", ["MyISAM", "Aria"])
+def test_an_engine_without_transactions(
+    engine: str, make_app: MakeApp, make_empty_database: MakeDatabase
+) -> None:
+    """An engine without transactions is an error."""
+    app = sound(make_app, make_empty_database("mariadb"))
+    execute(app, f"ALTER TABLE {TABLE} ENGINE={engine}")
+    finding = told(app, TABLE)
+    assert "error" == finding.level
+    assert f"Its engine is {engine}, which has no transactions" in finding.problem
+    assert f"ALTER TABLE {TABLE} ENGINE=InnoDB;" == finding.advice
+    execute(app, finding.advice)
+    assert [] == check(app)
+
+
+@pytest.mark.parametrize("server", on("postgresql", "mariadb"))
+def test_few_connections(
+    server: str, make_app: MakeApp, make_empty_database: MakeDatabase
+) -> None:
+    """So few connections that threads wait for each other are told."""
+    uri = make_empty_database(server)
+    few = {"pool_size": 1, "max_overflow": 0}
+    finding = told(
+        sound(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=few), "SQLALCHEMY_ENGINE_OPTIONS"
+    )
+    assert "warning" == finding.level
+    assert "allow 1 in all" in finding.problem
+    for options in ({"pool_size": 1}, {"max_overflow": -1}, {"poolclass": sa.NullPool}):
+        assert [] == check(sound(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=options))
+
+
+@pytest.mark.sqlite_file
+def test_a_file_that_the_application_shares(make_app: MakeApp, tmp_path: Path) -> None:
+    """A file that the application shares with its sessions is not in WAL mode by
+    itself: told.
+    """
+    from flask_sqlalchemy import SQLAlchemy
+
+    app = sound(
+        make_app, f"sqlite:///{tmp_path / 'app.db'}", before=lambda app: SQLAlchemy(app)
+    )
+    finding = told(app, "database")
+    assert "Its journal is in mode 'delete'" in finding.problem
+    assert "PRAGMA journal_mode = WAL" in finding.advice
+
+
+# Servers of the tests' own.
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
+    if found is None:
+        message = f"No {name} is on the path. Install it, as from Debian."
+        if os.environ.get("SESSIONSQL_REQUIRE_SERVERS"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextmanager
+def started(command: list[str], port: int, user: str, folder: str) -> Iterator[None]:
+    """A server that answers on a port, and is stopped."""
+    log = Path(folder, "output")
+    owner = user if os.geteuid() == 0 else None
+    with log.open("wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output, user=owner)
+        try:
+            wait_until(lambda: answers(port) or server.poll() is not None)
+            assert server.poll() is None, log.read_text()
+            yield
+        finally:
+            server.kill()
+            server.wait(60)
+
+
+@contextmanager
+def mariadbd(*options: str) -> Iterator[str]:
+    """A server of MariaDB's with these options; gives the address of a database."""
+    install, server = program("mariadb-install-db"), program("mariadbd")
+    with tempfile.TemporaryDirectory() as folder:
+        if os.geteuid() == 0:
+            shutil.chown(folder, "mysql")
+        both = ["--no-defaults", f"--datadir={folder}/data"]
+        user = ["--user=mysql"] if os.geteuid() == 0 else []
+        subprocess.run(
+            [install, *both, *user, "--auth-root-authentication-method=normal"],
+            check=True,
+            capture_output=True,
+        )
+        port = free_port()
+        command = [server, *both, f"--port={port}", "--bind-address=127.0.0.1"]
+        command += [f"--socket={folder}/socket", f"--pid-file={folder}/pid", *options]
+        with started(command, port, "mysql", folder):
+            yield f"mysql+pymysql://root@127.0.0.1:{port}/test"
+
+
+@pytest.mark.mariadb
+def test_a_log_of_statements(make_app: MakeApp) -> None:
+    """A server that logs statements refuses ours: an error, which also says so where
+    the table cannot even be written.
+    """
+    with mariadbd("--log-bin", "--binlog-format=STATEMENT", "--server-id=1") as uri:
+        app = sound(make_app, uri)
+        finding = told(app, "database")
+        assert "error" == finding.level
+        assert "Its binlog_format is STATEMENT" in finding.problem
+        execute(app, *finding.advice.split(";")[:1])
+        store_of(app).dispose()
+        assert [] == check(app)
+        store_of(app).dispose()
+
+
+GALERA = Path("/usr/lib/galera/libgalera_smm.so")
+
+
+@pytest.mark.mariadb
+@pytest.mark.skipif(not GALERA.exists(), reason="Galera is not installed")
+def test_a_cluster(make_app: MakeApp) -> None:
+    """In a Galera cluster, sessions that do not wait for other nodes are told."""
+    own, state = free_port(), free_port()
+    options = f"base_port={own};ist.recv_addr=127.0.0.1:{state}"
+    with mariadbd(
+        "--wsrep-on=1",
+        f"--wsrep-provider={GALERA}",
+        "--wsrep-cluster-address=gcomm://",
+        f"--wsrep-provider-options={options};gmcast.listen_addr=tcp://127.0.0.1:{own}",
+        "--wsrep-node-address=127.0.0.1",
+        "--binlog-format=ROW",
+        "--wsrep-sync-wait=2",
+    ) as uri:
+        finding = told(sound(make_app, uri), "database")
+        assert "warning" == finding.level
+        assert "It is a Galera cluster of 1 nodes, and wsrep_sync_wait is 2" in (
+            finding.problem
+        )
+        command = re.findall("SET SESSION [^']+", finding.advice)[0]
+        assert "SET SESSION wsrep_sync_wait=3" == command
+        waits = {"connect_args": {"init_command": command}}
+        assert [] == check(sound(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=waits))
+
+
+@contextmanager
+def pgbouncer(uri: str) -> Iterator[str]:
+    """PgBouncer before a database; gives the address to connect to."""
+    url, port = sa.make_url(uri), free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "ini").write_text(
+            f"[databases]\n* = host={url.host} port={url.port} user={url.username}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+            "auth_type = any\npool_mode = transaction\nunix_socket_dir =\n"
+        )
+        if os.geteuid() == 0:
+            shutil.chown(folder, "postgres")
+        command = [program("pgbouncer"), f"{folder}/ini"]
+        with started(command, port, "postgres", folder):
+            yield url.set(host="127.0.0.1", port=port).render_as_string(False)
+
+
+@pytest.mark.postgresql
+def test_a_pooler(make_app: MakeApp, make_empty_database: MakeDatabase) -> None:
+    """A pooler is found, unless the application has said when to prepare statements."""
+    with pgbouncer(make_empty_database("postgresql")) as uri:
+        app = sound(make_app, uri)
+        finding = told(app, "SQLALCHEMY_ENGINE_OPTIONS")
+        assert "warning" == finding.level
+        assert "A pooler such as PgBouncer answers" in finding.problem
+        assert "{'connect_args': {'prepare_threshold': None}}" in finding.advice
+        options = {"connect_args": {"prepare_threshold": None}}
+        assert [] == check(sound(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=options))
+        store_of(app).dispose()
