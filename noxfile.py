@@ -102,6 +102,42 @@ def tests_min(session: nox.Session) -> None:
         session.run("pytest", *FEW_SERVERS)
 
 
+#: What the drivers' session runs: the life of a session, and what drivers differ in.
+OF_DRIVERS = [
+    "tests/integration/test_drivers.py",
+    "tests/storage/test_connections.py",
+    "tests/storage/test_errors.py",
+]
+LOWEST_DRIVERS = [
+    "sqlalchemy==2.0.43",
+    "psycopg[binary]==3.2.4",
+    "pymysql==1.1.1",
+    "pg8000==1.31.2",
+]
+
+
+@nox.session(python="3.12")
+@nox.parametrize("versions", ["lowest", "newest"])
+def drivers(session: nox.Session, versions: str) -> None:
+    """The life of a session on each driver of the servers, with the lowest and the
+    newest versions; the latter also on the newest PostgreSQL.
+    """
+    if shutil.which("mariadb_config") is None and not os.environ.get("CI"):
+        session.skip(
+            "Two drivers are compiled, with MariaDB's client. Install it and a C"
+            " compiler, such as Debian's libmariadb-dev and gcc."
+        )
+    install(session, "tests", "drivers")
+    if versions == "lowest":
+        session.install(*LOWEST_DRIVERS)
+    env = {"SESSIONSQL_REQUIRE_DRIVERS": "1"}
+    at_once = ["--numprocesses=4", "--dist=worksteal"]
+    session.run("pytest", *at_once, *(session.posargs or OF_DRIVERS), env=env)
+    if versions == "newest" and not session.posargs:
+        newest = ["pytest", *at_once, "-m", "postgresql", *OF_DRIVERS]
+        session.run("python", "tools/postgresql18.py", *newest, env=env)
+
+
 @nox.session(python=LATEST)
 def docs(session: nox.Session) -> None:
     """The documentation, without a warning, and what its pages must be."""
