@@ -765,6 +765,54 @@ def test_an_address_for_a_bind_key_is_not_shown() -> None:
         assert "(none); given is str." in str(caught.value)
 
 
+REFUSED = [
+    ("sqlite+aiosqlite:///x.db", "'sqlite+pysqlite'"),
+    ("postgresql+psycopg_async://a:secret@h/d", "'postgresql+psycopg'"),
+    ("postgresql+asyncpg://a:secret@h/d", "'postgresql+psycopg2'"),
+    ("postgresql+psycopg2cffi://a:secret@h/d", "'postgresql+pg8000'"),
+    ("mysql+aiomysql://a:secret@h/d", "'mysql+pymysql'"),
+    ("mysql+mysqlconnector://a:secret@h/d", "'mysql+mysqldb'"),
+    ("mariadb+asyncmy://a:secret@h/d", "'mariadb+mariadbconnector'"),
+    ("mssql+pyodbc://a:secret@h/d", "SQLite, PostgreSQL, MariaDB or MySQL"),
+    ("oracle+oracledb://a:secret@h/d", "SQLite, PostgreSQL, MariaDB or MySQL"),
+]
+
+
+@pytest.mark.parametrize(("address", "instead"), REFUSED)
+def test_a_driver_that_was_never_tried(address: str, instead: str) -> None:
+    """It is refused by name, where the sessions would use it, installed or not. The
+    error says what to take, and shows no password.
+    """
+    at_all = {"SESSION_TYPE": "sqlalchemy", "SQLALCHEMY_DATABASE_URI": address}
+    of_bind = {
+        "SESSION_TYPE": "sqlalchemy",
+        "SQLALCHEMY_BINDS": {"sessions": address, "b": {"url": address}},
+    }
+    for config, key in (
+        (at_all, "SQLALCHEMY_DATABASE_URI"),
+        ({**of_bind, "SESSION_SQLALCHEMY_BIND_KEY": "sessions"}, "SQLALCHEMY_BINDS"),
+        ({**of_bind, "SESSION_SQLALCHEMY_BIND_KEY": "b"}, "SQLALCHEMY_BINDS"),
+    ):
+        with pytest.raises(SessionConfigError) as caught:
+            SessionConfig.from_mapping(config)
+        message = str(caught.value)
+        assert message.startswith(key)
+        assert instead in message
+        assert address.partition(":")[0] in message
+        assert "secret" not in message
+
+
+def test_another_database_than_that_of_the_sessions() -> None:
+    """It may be any: the application's own can be on one where sessions are not."""
+    config = read(
+        SESSION_TYPE="sqlalchemy",
+        SQLALCHEMY_DATABASE_URI="mssql+pyodbc://a@h/d",
+        SQLALCHEMY_BINDS={"sessions": "sqlite://"},
+        SESSION_SQLALCHEMY_BIND_KEY="sessions",
+    )
+    assert config.bind_key == "sessions"
+
+
 def test_binds_that_are_fine() -> None:
     """Whatever Flask-SQLAlchemy takes for a bind is taken."""
     url = sa.make_url("sqlite://")
