@@ -559,6 +559,23 @@ def test_a_table_of_another_version_is_not_provided(store: SessionStore) -> None
         assert len(sa.inspect(connection).get_columns("sessions")) == 8
 
 
+def test_a_table_is_created_whole_or_not_at_all(database_uri: str) -> None:
+    """One without its indexes would stay so: it is there."""
+    store = make_store(database_uri)
+    names = [str(index.name) for index in store.table.indexes]
+    with store.engine.connect() as connection:
+        connection.execute(sa.text("CREATE TABLE other (x INT)"))
+        for name in names:
+            connection.execute(sa.text(f"CREATE INDEX {name} ON other (x)"))
+    if store.engine.dialect.name in ("mysql", "mariadb"):
+        store.database.provide_table()  # an index's name is its table's own
+    else:
+        with pytest.raises(SessionTableError, match="could not be created"):
+            store.database.provide_table()
+        assert "sessions" not in sa.inspect(store.engine).get_table_names()
+    store.dispose()
+
+
 def test_a_table_is_not_provided_without_a_database() -> None:
     """That is an error with its own name, as in a request."""
     store = make_store("postgresql+psycopg://postgres@127.0.0.1:1/none")
