@@ -517,3 +517,16 @@ def test_a_deadline_is_a_thread_s_own() -> None:
         assert is_over()
         assert [False] == at_once([is_over])
     assert not is_over()
+
+
+def test_no_time_is_left_to_connect(cut: Cut) -> None:
+    """As for those who have waited for the pool: they do not begin to connect."""
+    source = sa.create_engine(cut.uri)
+    engine = sessions_engine(source)
+    begun: list[object] = []
+    sa.event.listen(engine, "connect", lambda *_: begun.append(1))
+    with Deadline(0), pytest.raises(sa_exc.OperationalError, match="does not answer"):
+        engine.connect()
+    assert [] == begun
+    engine.connect().close()
+    engine.dispose()
