@@ -208,6 +208,16 @@ def benchmarks_quick(session: nox.Session) -> None:
     session.run("pytest", "tests/test_benchmarks.py")
 
 
+@nox.session(default=False, python=PYTHONS[0])
+def neighbours(session: nox.Session) -> None:
+    """The test suites of extensions that use sessions, on Flask's sessions and on ours:
+    ``-- Flask-Admin`` for one of them.
+    """
+    # On the first Python Flask-Admin's tests listen to all engines of SQLAlchemy.
+    install(session, "neighbours")
+    session.run("python", "tools/neighbours.py", *session.posargs)
+
+
 @nox.session(python=LATEST)
 def dist(session: nox.Session) -> None:
     """The wheel and the sdist: sound, and the sdist's own tests run."""
