@@ -16,6 +16,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -72,15 +73,19 @@ def pytest_configure(config: pytest.Config) -> None:
         set_up_each_application()
 
 
+#: The applications that the current test has made requests to.
+_set_up: list[str] = []
+
+
 def set_up_each_application() -> None:
     """Call ``Session(app)`` for each application before its first request."""
     make_context = Flask.request_context
 
-    def request_context(app: Flask, environ: dict[str, object]) -> RequestContext:
+    def request_context(self: Flask, environ: dict[str, Any]) -> RequestContext:
         # Some give an application an interface of their own, which stays.
-        if type(app.session_interface) is SecureCookieSessionInterface:
-            set_up(app)
-        return make_context(app, environ)
+        if type(self.session_interface) is SecureCookieSessionInterface:
+            set_up(self)
+        return make_context(self, environ)
 
     Flask.request_context = request_context  # type: ignore[method-assign]
 
@@ -93,6 +98,13 @@ def set_up(app: Flask) -> None:
     if not isinstance(app.extensions.get("sqlalchemy"), SQLAlchemy):
         app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
     Session(app)
+    _set_up.append(app.name)
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Let the report say how many applications had our sessions in a test."""
+    item.user_properties.append(("sessions", len(_set_up)))
+    _set_up.clear()
 
 
 # The command.
@@ -139,7 +151,9 @@ def run(suite: Suite, folder: Path, *options: str) -> dict[str, bool]:
         ).returncode
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise NeighbourError(Path(output.name).read_text())
-    return outcomes(report)
+    found = outcomes(report)
+    print(f"{suite.requirement}: {len(found)} tests, of which {used(report)} had ours")
+    return found
 
 
 def outcomes(report: Path) -> dict[str, bool]:
@@ -153,6 +167,15 @@ def outcomes(report: Path) -> dict[str, bool]:
             # One that passed and whose teardown failed is there twice.
             found[name] = found.get(name, True) and passed
     return found
+
+
+def used(report: Path) -> int:
+    """How many tests made requests to an application with our sessions."""
+    properties = ElementTree.parse(report).iter("property")
+    return sum(
+        found.get("name") == "sessions" and found.get("value") != "0"
+        for found in properties
+    )
 
 
 def compare(name: str, theirs: dict[str, bool], ours: dict[str, bool]) -> bool:
