@@ -54,9 +54,40 @@ SUITES = {
     "Flask-Security": Suite("flask-security==5.9.2", "tests"),
 }
 
+READS_COOKIE = (
+    "It decodes the cookie itself, in which Flask's sessions keep what they hold. Ours"
+    " has a random token. What the test then asserts is in the row."
+)
+
 #: Tests that pass on Flask's sessions and cannot on ours, as ``suite::module::test``,
-#: each with its reason.
-REVIEWED: dict[str, str] = {}
+#: without parameters, each with its reason.
+REVIEWED: dict[str, str] = {
+    f"Flask-Security::tests.{test}": READS_COOKIE
+    for test in (
+        "test_basic::test_remember_fresh",
+        "test_changeable::test_change_invalidates_session",
+        "test_csrf::test_login_csrf_json",
+        "test_oauthglue::test_simple_next",
+        "test_oauthglue::test_verify",
+        "test_oauthglue::test_verify_evil_user",
+        "test_oauthglue::test_verify_unknown_user",
+        "test_tf_plugin::test_tf_select",
+        "test_tf_plugin::test_tf_select_json",
+        "test_two_factor::test_admin_setup_reset",
+        "test_two_factor::test_csrf_2fa_login_cookie",
+        "test_two_factor::test_datastore",
+        "test_two_factor::test_evil_validate",
+        "test_two_factor::test_json",
+        "test_two_factor::test_opt_in",
+        "test_two_factor::test_opt_in_state_token",
+        "test_two_factor::test_opt_out_json",
+        "test_two_factor::test_setup_bad_phone",
+        "test_two_factor::test_totp_secret_generation",
+        "test_two_factor::test_two_factor_flag",
+        "test_unified_signin::test_csrf_2fa_us_cookie",
+        "test_webauthn::test_tf_validity_window",
+    )
+}
 
 
 # The plugin.
@@ -185,13 +216,12 @@ def compare(name: str, theirs: dict[str, bool], ours: dict[str, bool]) -> bool:
         failed = len(found) - passed
         print(f"{name} on {sessions} sessions: {passed} passed, {failed} failed")
     worse = {
-        f"{name}::{test}"
+        f"{name}::{test}".partition("[")[0]
         for test, passed in theirs.items()
         if passed and not ours.get(test, False)
     }
     reviewed = {test for test in REVIEWED if test.startswith(f"{name}::")}
-    for test in sorted(worse & reviewed):
-        print(f"  fails as it must: {test}\n    {REVIEWED[test]}")
+    print(f"{name}: {len(worse & reviewed)} that are in the list fail, as they must")
     for test in sorted(worse - reviewed):
         print(f"  fails on our sessions only: {test}")
     for test in sorted(reviewed - worse):
