@@ -104,7 +104,7 @@ def pytest_configure(config: pytest.Config) -> None:
         set_up_each_application()
 
 
-#: The applications that the current test has made requests to.
+#: The applications that have been set up in the current test.
 _set_up: list[str] = []
 
 
@@ -167,7 +167,7 @@ def run(suite: Suite, folder: Path, *options: str) -> dict[str, bool]:
     report = folder / "report.xml"
     report.unlink(missing_ok=True)
     ignored = (f"--ignore={suite.tests}/{path}" for path in suite.without)
-    arguments = (*options, "-p", "no:cacheprovider", "--quiet", "--tb=short")
+    arguments = (*options, "--quiet", "--tb=short")
     with (folder / f"output{''.join(options)}.txt").open("w") as output:
         status = subprocess.run(
             [
@@ -183,7 +183,8 @@ def run(suite: Suite, folder: Path, *options: str) -> dict[str, bool]:
     if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise NeighbourError(Path(output.name).read_text())
     found = outcomes(report)
-    print(f"{suite.requirement}: {len(found)} tests, of which {used(report)} had ours")
+    sessions = f"{used(report)} of them on our sessions"
+    print(f"{suite.requirement}: {len(found)} tests, {sessions}", flush=True)
     return found
 
 
