@@ -63,7 +63,7 @@ def _check_settings(
         yield _wrong(wrong)
         config = interface.config  # so that all the rest is looked at
     for check in _SETTING_CHECKS:
-        yield from check(app, config)
+        yield from _found(partial(check, app, config))
 
 
 def _wrong(
@@ -199,11 +199,11 @@ def _found(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     """What a check finds. One that the database refuses is told, and stops no other."""
     try:
         yield from check()
-    except exceptions.SessionTableError as wrong:
+    except (exceptions.SessionConfigError, exceptions.SessionTableError) as wrong:
         yield _wrong(wrong)
     except sa_exc.DBAPIError as why:
-        if is_lost(why):
-            raise  # and all is looked at again
+        if is_lost(why) or "unknown database" in reason(why):
+            raise  # and all is looked at again, or said better
         # Those are told where rights are tried, and where the table is looked for.
         if not (lacks_right(why) or blames_schema(why)):
             yield _unusable(reason(why))

@@ -3,27 +3,19 @@
 No connection is held between two calls, and a call has a deadline: see
 :mod:`~flask_sessionsql.storage.deadlines`. What a failing statement leads to:
 
-- The connection was lost: one more try at once, on a new connection. Where the pool
-  gives another one that was lost, too, as when the clock was set back since, it goes on
-  until all of them are replaced.
-- The table is missing: it is created, if it may be, and the statement tried
-  again; :exc:`~flask_sessionsql.SessionTableError` otherwise.
+- The connection was lost: one more try, on a new one; where the pool has others that
+  were lost, until all of them are replaced.
+- The table is missing: it is created, if it may be, and the statement tried again;
+  :exc:`~flask_sessionsql.SessionTableError` otherwise, and where a right is missing.
 - The database cannot be reached, refuses to work or does not answer in time:
   :exc:`~flask_sessionsql.SessionStoreUnavailableError`.
-- It was rolled back to let another one pass (a deadlock, a serialization failure):
-  it is tried again.
-- The server takes no writes any more, and another one does, as after a fail-over: it is
-  tried again there. See :mod:`~flask_sessionsql.storage.failover`.
-- The SQLite file is another one than was opened: so are the connections then, and it is
-  tried again.
-- A pooler shares connections in a way that cannot work:
-  :exc:`~flask_sessionsql.SessionConfigError`.
+- It has done nothing and can succeed: it is tried again. It was rolled back to let
+  another one pass, the server takes no writes any more and another one does
+  (:mod:`~flask_sessionsql.storage.failover`), or the SQLite file was replaced.
+- A pooler forbids transactions: :exc:`~flask_sessionsql.SessionConfigError`.
 - A text has characters that the database lacks:
   :exc:`~flask_sessionsql.storage.errors.TextNotStorableError`.
-- The database's user has not the right to do it:
-  :exc:`~flask_sessionsql.SessionTableError`.
-- Anything else is a fault of this package or of the table and is raised as it
-  came.
+- Anything else is a fault of this package or of the table and is raised as it came.
 """
 
 from __future__ import annotations
@@ -341,7 +333,7 @@ class SessionDatabase:
 
         :param begun: when it was tried, by ``time.monotonic``.
         """
-        if is_elsewhere(error):
+        if is_elsewhere(error) and not is_lost(error):
             return self._failover.has_moved(begun)
         if is_prepared_elsewhere(error):
             return self._preparing.stop()

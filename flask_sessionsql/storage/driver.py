@@ -518,11 +518,11 @@ def renew(engine: sa.Engine) -> None:
     are closed when they are asked for the next time, and not left to the garbage
     collector, as by ``engine.dispose()``.
     """
-    pool: object = engine.pool
-    if isinstance(pool, _ReplacingPool):
-        pool._invalidate(None)
-    else:
+    replace = getattr(engine.pool, "_invalidate", None)
+    if replace is None:
         engine.dispose()
+    else:
+        replace(None)
 
 
 def backend_pid(connection: Any) -> int | None:

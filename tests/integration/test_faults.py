@@ -401,7 +401,7 @@ def test_a_log_filter_may_look_at_the_session(
         seen.append(session.get("user"))
         return True
 
-    logger = logging.getLogger("flask_sessionsql.storage.database")
+    logger = logging.getLogger("flask_sessionsql.storage.outages")
     logger.addFilter(note_user)
     outage.begin()
     response = client.get("/get/user")

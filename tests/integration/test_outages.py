@@ -7,7 +7,7 @@ import re
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,19 +151,15 @@ def test_an_outage_after_an_outage(
     """Within a minute it is the same one, and nothing is said; later it is a new one.
     A database that fails and works by turns fills no log.
     """
-    folder, away = tmp_path / "here", tmp_path / "away"
-    folder.mkdir()
-    options = {"poolclass": sa.NullPool}
-    app = make_app(f"sqlite:///{folder}/app.db", SQLALCHEMY_ENGINE_OPTIONS=options)
+    app = make_app(f"sqlite:///{tmp_path}/app.db")
     client = somebody(in_production(app))
     assert {200} == codes_of(client, times=1)
     log.lines()
 
     def turns(count: int) -> list[str]:
         for _ in range(count):
-            folder.rename(away)
-            assert {503} == codes_of(client, times=2)
-            away.rename(folder)
+            with away(app):
+                assert {503} == codes_of(client, times=2)
             assert {200} == codes_of(client, times=2)
         return [line.partition(",")[0].partition(":")[0] for line in log.lines()]
 
@@ -178,11 +174,24 @@ def test_an_outage_after_an_outage(
     assert {200} == codes_of(client, times=2)
     assert [] == log.lines()
     assert not store_of(app).database._outages.begun
-    folder.rename(away)
-    assert {503} == codes_of(client)
+    with away(app):
+        assert {503} == codes_of(client)
     [line] = log.lines()
     assert "cannot be used" in line
     assert "still" not in line
+
+
+@contextmanager
+def away(app: Flask) -> Iterator[None]:
+    """No statement gets through meanwhile."""
+
+    def fail(*_: object) -> None:
+        raise sa.exc.OperationalError("", {}, Exception("the server is on fire"))
+
+    engine = store_of(app).engine
+    sa.event.listen(engine, "before_cursor_execute", fail)
+    yield
+    sa.event.remove(engine, "before_cursor_execute", fail)
 
 
 def rename(app: Flask, before: str, after: str) -> None:
@@ -367,7 +376,7 @@ def test_where_nothing_can_be_written_reading_ends_no_outage(
 
 def test_threads_tell_of_it_once(make_app: MakeApp, log: Log) -> None:
     """However many threads hit it at once, and see its end at once."""
-    app = in_production(make_app("sqlite:////nowhere/at/all.db"))
+    app = in_production(make_app("mysql+pymysql://root@127.0.0.1:1/none"))
 
     def visits() -> set[int]:
         return codes_of(somebody(app), times=20)

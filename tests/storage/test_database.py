@@ -619,15 +619,17 @@ def test_a_child_process_waits_for_no_thread_of_its_parent(make_database: Any) -
     assert (child, 0) == (ended, status)
 
 
+@pytest.mark.postgresql
 def test_another_process_may_create_the_table_first(
-    make_database: Any, monkeypatch: pytest.MonkeyPatch
+    make_empty_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That creating it fails then is no error: it is there."""
-    store = make_store(make_database("sqlite-file"))
+    store = make_store(make_empty_database("postgresql"))
     create = store.table.create
+    other = sa.create_engine(store.engine.url, poolclass=sa.NullPool)
 
     def come_second(connection: sa.Connection, **options: Any) -> None:
-        create(connection, **options)
+        create(other, **options)
         raise sa.exc.ProgrammingError("CREATE TABLE", {}, Exception("it is there"))
 
     monkeypatch.setattr(store.table, "create", come_second)

@@ -191,19 +191,3 @@ def test_a_schema_that_is_missing(
     assert "Error: There is no schema 'nowhere'" in result.output
     result = app.test_cli_runner().invoke(args=["sessions", "check"])
     assert "error: SESSION_SQLALCHEMY_SCHEMA" in result.output
-
-
-@pytest.mark.postgresql
-def test_a_schema_by_another_name(
-    make_app: MakeApp, make_database: Callable[[str], str]
-) -> None:
-    """A schema that the engine's options translate is looked for by its real name."""
-    app = make_app(make_database("postgresql"), SESSION_SQLALCHEMY_SCHEMA="tenant")
-    engine = store_of(app).engine.execution_options(
-        schema_translate_map={"tenant": "nowhere"}
-    )
-    store_of(app).database.engine = engine
-    with pytest.raises(SessionTableError, match="no schema 'nowhere'"):
-        store_of(app).database.provide_table()
-    names = sa.inspect(engine).get_schema_names()
-    assert "tenant" not in names
