@@ -296,6 +296,17 @@ def test_list_on_a_wide_terminal(
     assert (run(app, "list").stdout.splitlines(), "") == (lines, told)
 
 
+def test_list_leaves_out_only_what_there_is(
+    make_app: MakeApp, on_terminal: Callable[..., tuple[list[str], str]]
+) -> None:
+    """Where no browser is recorded, none is said to be missing."""
+    app = make_app("sqlite://")
+    put(app, 1, user_id="ann")
+    _, told = on_terminal(app, 40, "list")
+    assert "Created" in told
+    assert "Browser" not in told
+
+
 @pytest.mark.parametrize("columns", range(1, 200, 9))
 def test_list_on_any_terminal(
     make_app: MakeApp,

@@ -27,9 +27,10 @@ from flask_sessionsql import (
     session_refused,
 )
 from flask_sessionsql import session as typed_session
-from flask_sessionsql.exceptions import SessionStoreBusyError
+from flask_sessionsql.exceptions import SessionStoreBusyError, SessionTableError
+from flask_sessionsql.storage import limits
 from tests.conftest import MakeApp, MakeDatabase
-from tests.helpers import Clock, gunicorn, told_by
+from tests.helpers import Clock, gunicorn, on, store_of, told_by
 from tests.integration.helpers import (
     add_views,
     cookie,
@@ -693,3 +694,41 @@ def test_an_absolute_lifetime_frees_places_at_once(
     assert app.test_client().get("/set/_user_id/ann").status_code == 403
     clock.now += 1
     browser_of(app, "ann")
+
+
+IN_VAIN = {
+    "sqlite-file": "CREATE TRIGGER keep BEFORE DELETE ON flask_sessionsql"
+    " BEGIN SELECT RAISE(IGNORE); END",
+    "postgresql": "CREATE RULE keep AS ON DELETE TO flask_sessionsql"
+    " DO INSTEAD NOTHING",
+}
+
+
+@pytest.mark.parametrize("backend", on(*IN_VAIN))
+def test_a_database_that_deletes_nothing(
+    make_app: MakeApp, make_empty_database: MakeDatabase, backend: str
+) -> None:
+    """Nobody is told of an end that has not been, and nothing goes on for ever: who
+    ends sessions gets an error that says where to look.
+    """
+    app = add_views(make_app(make_empty_database(backend)))
+    browser = browser_of(app, "ann")
+    with store_of(app).engine.connect() as connection:
+        connection.exec_driver_sql(IN_VAIN[backend])
+    with told_by(session_ended, app) as told:
+        for end in (lambda: SESSIONS.revoke_user("ann"), SESSIONS.revoke_all):
+            with pytest.raises(SessionTableError, match="triggers"):
+                call(app, end)
+    assert told == []
+    assert browser.get("/get/_user_id").text == "'ann'"
+
+
+def test_a_login_looks_only_so_often(
+    make_app: MakeApp, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For sessions that are too many, however many come meanwhile."""
+    monkeypatch.setattr(limits, "MAX_LOOKS", 1)
+    app = add_views(make_app(make_database("sqlite-memory"), SESSION_MAX_PER_USER=1))
+    first, second = browser_of(app, "ann"), browser_of(app, "ann")
+    assert first.get("/get/_user_id").text == "None"
+    assert second.get("/get/_user_id").text == "'ann'"
