@@ -402,7 +402,8 @@ def purge_command(
         left = count_expired(database, now) if seen == batch_size else 0
     except BaseException as error:  # first what was done, and then what went wrong
         failure = error
-    _say_purged(total, left, as_json)
+    if total or as_json or not isinstance(failure, Exception):
+        _say_purged(total, left, as_json)
     if isinstance(failure, KeyboardInterrupt):
         ctx.exit(_INTERRUPTED)
     if failure is not None:

@@ -180,7 +180,7 @@ def _dispose_with(source: sa.Engine, store: SessionStore) -> None:
 
     def dispose(engine: sa.Engine) -> None:
         store = reference()
-        if store is not None:
+        if store is not None:  # pragma: no branch -- its application is gone
             store.dispose()
 
     sa.event.listen(source, "engine_disposed", dispose)

@@ -438,12 +438,14 @@ class SessionDatabase:
     def _create_table(self, wait: bool) -> None:
         """Create the table and its indexes, however many processes do so at once."""
         name = self.table.fullname
+        # Before the time of the whole call is over, which could not say what it was.
+        patience = min(DDL_PATIENCE, self._timeout / 2)
 
         def create() -> None:
             with (
                 used(self.engine) as connection,
                 _patience(connection, wait),
-                _ddl_patience(connection),
+                _ddl_patience(connection, patience),
             ):
                 self.table.create(connection, checkfirst=True)
 
@@ -456,7 +458,7 @@ class SessionDatabase:
                 if waited_for_lock(error):
                     raise SessionTableError(
                         f"The table {name!r} is missing and could not be created within"
-                        f" {DDL_PATIENCE} seconds, because another transaction holds"
+                        f" {patience:g} seconds, because another transaction holds"
                         " it: one that has created it and is not committed, such as"
                         " db.create_all() in a test that rolls back. Commit that, or"
                         " create the table before, such as by 'flask sessions"
@@ -564,7 +566,7 @@ def _patience(connection: sa.Connection, wait: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _ddl_patience(connection: sa.Connection) -> Iterator[None]:
+def _ddl_patience(connection: sa.Connection, seconds: float) -> Iterator[None]:
     """Let a statement that creates something wait for others only so long. PostgreSQL
     would wait for ever, and MariaDB for a day.
     """
@@ -572,11 +574,13 @@ def _ddl_patience(connection: sa.Connection) -> Iterator[None]:
     if name == "postgresql":
         with transaction(connection):
             # Of this transaction only, so that it works behind a pooler, too.
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{DDL_PATIENCE}s'")
+            bound = f"{round(seconds * 1000)}ms"
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{bound}'")
             yield
     elif name in ("mysql", "mariadb"):
         usual = connection.exec_driver_sql("SELECT @@lock_wait_timeout").scalar_one()
-        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {DDL_PATIENCE}")
+        bound = f"SET SESSION lock_wait_timeout = {max(1, round(seconds))}"
+        connection.exec_driver_sql(bound)
         try:
             yield
         finally:

@@ -372,17 +372,15 @@ def test_a_view_of_its_own_context_is_not_warned_of(
 
 @pytest.mark.postgresql
 def test_the_table_in_a_transaction_that_is_not_committed(
-    make_app: MakeApp,
-    make_empty_database: MakeDatabase,
-    monkeypatch: pytest.MonkeyPatch,
+    make_app: MakeApp, make_empty_database: MakeDatabase
 ) -> None:
     """Within db.create_all() on a connection that is to be rolled back, the first use
-    does not wait for ever: the error says what to do.
+    does not wait for ever: the error says what to do, also where a server that does not
+    answer is not waited for as long.
     """
-    monkeypatch.setattr("flask_sessionsql.storage.database.DDL_PATIENCE", 1)
     db = SQLAlchemy()
     uri = make_empty_database("postgresql")
-    app = add_views(make_app(uri, before=db.init_app))
+    app = add_views(make_app(uri, before=db.init_app, SESSION_DATABASE_TIMEOUT=2))
     with app.app_context(), db.engine.connect() as connection, connection.begin():
         db.metadata.create_all(connection)
         with pytest.raises(SessionTableError, match="another transaction") as caught:
