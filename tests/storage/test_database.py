@@ -271,6 +271,18 @@ def test_a_statement_that_was_rolled_back_is_tried_again(
         stored.load(ROW.id, now=1_500)
 
 
+@pytest.mark.sqlite_file
+def test_a_file_that_is_replaced_within_a_statement(make_database: Any) -> None:
+    """SQLite says so to who writes: the statement is tried again, in the new one."""
+    store = make_store(make_database("sqlite-file"))
+    assert store.insert(ROW)
+    moved = Exception("attempt to write a readonly database")
+    moved.sqlite_errorcode = 1032  # type: ignore[attr-defined]
+    Flaky(store, sa.exc.OperationalError("", {}, moved))
+    assert store.load(ROW.id, now=1_500) == ROW
+    store.dispose()
+
+
 def test_no_free_connection_is_a_503(make_database: Any) -> None:
     """Waiting for a connection ends with the pool's time-out, not in a hang."""
     source = sa.create_engine(
