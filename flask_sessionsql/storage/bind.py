@@ -7,6 +7,7 @@ for before. Nothing here keeps the application alive.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -18,14 +19,27 @@ from flask_sqlalchemy import SQLAlchemy
 
 from ..config import SessionConfig, check_driver, no_bind
 from ..exceptions import SessionConfigError
-from .connections import in_transaction
-from .driver import driver_in_transaction
+from .driver import driver_in_transaction, in_transaction
 from .engines import sessions_engine
 from .places import address_key, check_path
 from .store import SessionStore
 from .tables import sessions_table
 
 __all__ = ["SessionsBind"]
+
+
+#: Those of this process, for its children.
+_BINDS: weakref.WeakSet[SessionsBind] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:  # pragma: no cover -- not in this process
+    """In a child process: the thread that held a lock at the fork is not in it."""
+    for bind in list(_BINDS):
+        bind._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class SessionsBind:
@@ -40,6 +54,7 @@ class SessionsBind:
         self._config = config
         self._options = app.config.get_namespace("SQLALCHEMY_", False, False)
         self._lock = threading.Lock()
+        _BINDS.add(self)
         self._store: SessionStore | None = None
         self._check_path(app)
         if self._place_table(app) is None:
@@ -168,7 +183,8 @@ def _translated(table: sa.Table, source: sa.Engine) -> sa.Table:
     schema = options.get("schema_translate_map", {}).get(table.schema, table.schema)
     if schema == table.schema:
         return table
-    metadata = sa.MetaData(naming_convention=table.metadata.naming_convention)
+    own = table.metadata
+    metadata = sa.MetaData(naming_convention=own.naming_convention, info={**own.info})
     return sessions_table(metadata, table.name, schema)
 
 

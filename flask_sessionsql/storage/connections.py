@@ -10,20 +10,19 @@ it is looked at, and not assumed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import exc as sa_exc
 
 from ..exceptions import SessionConfigError
+from .driver import in_transaction
 from .errors import OF_SOCKETS
 
 __all__ = [
     "ADVICE",
     "ONLY_IN_TRANSACTIONS",
     "end_transaction",
-    "in_transaction",
     "lend",
     "refuse_if_used",
     "roll_back",
@@ -43,22 +42,6 @@ ONLY_IN_TRANSACTIONS = "flask_sessionsql.only_in_transactions"
 
 #: Under which name a pooled connection keeps how it came.
 _CAME = "flask_sessionsql.came"
-
-
-def in_transaction(driver: Any) -> bool | None:
-    """Whether a transaction is open on a driver's connection, as the driver says it
-    without asking the server; ``None`` where it does not say.
-    """
-    told = getattr(driver, "in_transaction", None)
-    if isinstance(told, bool):  # sqlite3
-        return told
-    status = getattr(getattr(driver, "info", None), "transaction_status", None)
-    if isinstance(status, int):  # psycopg, psycopg2: 0 is idle
-        return status != 0
-    status = getattr(driver, "server_status", None)
-    if isinstance(status, int):  # PyMySQL, mariadbconnector: SERVER_STATUS_IN_TRANS
-        return bool(status & 1)
-    return None  # mysqlclient, pg8000
 
 
 @contextmanager
@@ -99,7 +82,7 @@ def roll_back(connection: sa.Connection) -> None:
         return
     try:
         connection.exec_driver_sql("ROLLBACK")
-    except sa_exc.DBAPIError:
+    except Exception:
         # A pool must not hand out a connection with half a transaction on it.
         connection.invalidate()
 
@@ -125,15 +108,21 @@ def lend(pool: sa.Pool, dialect: Callable[[], sa.Dialect]) -> None:
         record.info[_CAME] = _mode(connection)
 
     def taken(connection: Any, record: Any, proxy: object) -> None:
-        if in_transaction(connection):
+        try:
+            refuse_if_used(connection)
+        except SessionConfigError:
             # Not the pool's any more: it would close it.
             record.dbapi_connection = None
-        refuse_if_used(connection)
+            raise
         dialect().set_isolation_level(connection, "AUTOCOMMIT")
 
     def given_back(connection: Any, record: Any) -> None:
-        if connection is not None:
+        if connection is None:
+            return
+        try:
             _set_mode(connection, record.info[_CAME])
+        except Exception:  # it is lost, and its place in the pool is not to be
+            record.invalidate()
 
     sa.event.listen(pool, "connect", came, insert=True)
     sa.event.listen(pool, "checkout", taken)
@@ -142,12 +131,21 @@ def lend(pool: sa.Pool, dialect: Callable[[], sa.Dialect]) -> None:
 
 def refuse_if_used(connection: Any) -> None:
     """Refuse a driver's connection on which somebody has a transaction."""
-    if in_transaction(connection):
+    if _is_used(connection):
         raise SessionConfigError(
             "SQLALCHEMY_ENGINE_OPTIONS",
             "the 'creator' gave the sessions a connection that is in a transaction, so"
             f" somebody else is using it. Expected is one that nobody uses. {ADVICE}",
         )
+
+
+def _is_used(connection: Any) -> bool:
+    told = in_transaction(connection)
+    if told is None:  # mysqlclient; MariaDB says it
+        with closing(connection.cursor()) as cursor:
+            cursor.execute("SELECT @@in_transaction")
+            [told] = cursor.fetchone()
+    return bool(told)
 
 
 def _mode(connection: Any) -> Any:

@@ -55,6 +55,7 @@ from .errors import (
     is_replaced_file,
     is_unavailable,
     lacks_right,
+    plain,
     reason,
     waited_for_lock,
     was_rolled_back,
@@ -109,8 +110,6 @@ def _renew_locks() -> None:  # pragma: no cover -- not in this process
     """In a child process: the thread that held a lock at the fork is not in it."""
     for database in list(_DATABASES):
         database._lock = threading.Lock()
-        database._outages = Outages()
-        database._failover = Failover(database.engine)
         database._turn = _turns(database.engine)
         database._outages = Outages()
         database._failover = Failover(database.engine)
@@ -282,6 +281,8 @@ class SessionDatabase:
                         until = until or time.monotonic() + _SOON
                         lost += 1
                         on_lost()
+                        if not getattr(error, "connection_invalidated", False):
+                            renew(self.engine)
                     elif not provided and blames_schema(error):
                         self._provide_table(wait)
                         provided = True
@@ -310,7 +311,7 @@ class SessionDatabase:
             told = f"{told}: {self.engine.url.database!r}"
         if is_unavailable(error):
             raise SessionStoreUnavailableError(told) from error
-        raise error
+        raise plain(error) from None
 
     def _right_missing(self, told: str) -> str:
         quoting, table = self.engine.dialect.identifier_preparer, self.table
@@ -452,8 +453,8 @@ class SessionDatabase:
         with self._lock:
             try:
                 in_turn(create)
-            except sa_exc.DBAPIError as error:
-                if is_busy(error) or forbids_transactions(error):
+            except _DATABASE_ERRORS as error:
+                if _passes(error) or forbids_transactions(error):
                     self._raise_named(error, wait)
                 if waited_for_lock(error):
                     raise SessionTableError(
@@ -473,6 +474,14 @@ class SessionDatabase:
                     ) from None
             else:
                 logger.info("Created the table %r for sessions.", name)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether it is nothing that a right or a setting would mend."""
+    questions = (is_busy, is_lost, is_elsewhere, was_rolled_back)
+    return isinstance(error, sa_exc.TimeoutError) or any(
+        ask(error) for ask in questions
+    )
 
 
 @contextmanager
@@ -584,8 +593,9 @@ def _ddl_patience(connection: sa.Connection, seconds: float) -> Iterator[None]:
         try:
             yield
         finally:
-            back = f"SET SESSION lock_wait_timeout = {int(usual)}"
-            connection.exec_driver_sql(back)
+            if not connection.invalidated:
+                back = f"SET SESSION lock_wait_timeout = {int(usual)}"
+                connection.exec_driver_sql(back)
     else:
         # SQLite's wait is the application's, in its 'timeout'; and all of it is created
         # at once, or nothing.

@@ -30,14 +30,13 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import orm
 
-from .connections import in_transaction
-
 __all__ = [
     "DirectWay",
     "Statement",
     "backend_pid",
     "creator_of",
     "driver_in_transaction",
+    "in_transaction",
     "keeping",
     "most_connections",
     "renew",
@@ -431,10 +430,19 @@ class DirectWay:
             raise
         finally:
             if connection is not None:
-                begun = _begun(connection)
-                if begun is not None:  # and failed
-                    begun.rollback()
-                connection.close()
+                self._give_back(connection)
+
+    def _give_back(
+        self, connection: PlainConnection | sa.PoolProxiedConnection
+    ) -> None:
+        try:
+            begun = _begun(connection)
+            if begun is not None:  # and failed
+                begun.rollback()
+        except Exception:
+            connection.invalidate()
+        finally:
+            connection.close()
 
     def _let_go(
         self,
@@ -490,7 +498,8 @@ def creator_of(pool: sa.Pool) -> object | None:
     SQLAlchemy's.
     """
     creator: object = getattr(pool, "_creator", None)
-    ours = getattr(creator, "__module__", "").startswith("sqlalchemy.")
+    module: str = getattr(creator, "__module__", None) or ""
+    ours = module.startswith("sqlalchemy.")
     return None if ours else creator
 
 
@@ -570,6 +579,23 @@ def most_connections(pool: sa.Pool) -> int | None:
     if not isinstance(pool, sa.QueuePool) or not isinstance(own, _LimitedPool):
         return None
     return pool.size() + own._max_overflow if own._max_overflow >= 0 else None
+
+
+def in_transaction(driver: Any) -> bool | None:
+    """Whether a transaction is open on a driver's connection, as the driver says it
+    without asking the server; ``None`` where it does not say.
+    """
+    told = getattr(driver, "in_transaction", None)
+    if isinstance(told, bool):  # sqlite3
+        return told
+    status = getattr(getattr(driver, "info", None), "transaction_status", None)
+    if isinstance(status, int):  # psycopg, psycopg2: 0 is idle
+        return status != 0
+    status = getattr(driver, "server_status", None)
+    if isinstance(status, int):  # PyMySQL, mariadbconnector: SERVER_STATUS_IN_TRANS
+        return bool(status & 1)
+    told = getattr(driver, "_in_transaction", None)
+    return told if isinstance(told, bool) else None  # pg8000; mysqlclient says nothing
 
 
 def driver_in_transaction(session: orm.Session) -> bool:

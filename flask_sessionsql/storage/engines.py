@@ -34,8 +34,8 @@ import sqlalchemy as sa
 
 from ..exceptions import SessionConfigError
 from . import deadlines
-from .connections import ADVICE, in_transaction, lend, refuse_if_used
-from .driver import creator_of, keeping, watch
+from .connections import ADVICE, lend, refuse_if_used
+from .driver import creator_of, in_transaction, keeping, watch
 
 __all__ = ["SQLiteFile", "sessions_engine"]
 
@@ -131,11 +131,7 @@ def _prepare(connection: Any, record: object) -> None:
     """Let no transaction be open: no connection changes to ``AUTOCOMMIT`` within one. A
     listener of the application may leave one (psycopg begins one by itself).
     """
-    if in_transaction(connection) is None:
-        # pg8000's own way sends it in pieces: see poolers.
-        with closing(connection.cursor()) as cursor:
-            cursor.execute("COMMIT")
-    else:
+    if in_transaction(connection) is not False:
         connection.commit()
     # From Python 3.12 on, sqlite3 has another way of beginning them, which goes first.
     if getattr(connection, "autocommit", None) is False and hasattr(

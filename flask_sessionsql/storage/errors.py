@@ -28,6 +28,7 @@ __all__ = [
     "is_unavailable",
     "kind",
     "lacks_right",
+    "plain",
     "reason",
     "waited_for_lock",
     "was_rolled_back",
@@ -79,6 +80,9 @@ _ELSEWHERE = {
     *(1047, 3100, 1053, 1927, 3032, 3168),
 }
 
+#: Those of them that end the connection, after a statement that may have been run.
+_ENDED = {"57P01", "57P02", 1053, 1927}
+
 #: A lock was waited for as long as was allowed.
 _LOCKED = {"55P03", 1205}
 
@@ -91,6 +95,9 @@ _OF_POSTGRESQL = ("08", "28", "3D", "40", "53", "55", "57", "58", "F0", "XX", "2
 #: Of MariaDB, what its connector calls an error of the program: access denied, no such
 #: database. Numbers of the client itself begin with 2000.
 _OF_MARIADB = {1044, 1045, 1049, 1698, *range(2000, 3000)}
+#: And what PyMySQL calls one of the operation, though it is the table's: a value that
+#: is missing, out of range, cut off, wrong or too long, or against a constraint.
+_OF_VALUES = {1048, 1364, 1264, 1265, 1292, 1406, 3819, 4025}
 #: Of any, where that does not say it: the drivers' own names.
 _UNAVAILABLE = (
     sa_exc.OperationalError,
@@ -132,8 +139,13 @@ def _codes(told: BaseException | None) -> Iterator[object]:
 
 
 def reason(error: BaseException) -> str:
-    """What the database or its driver said, without the statement."""
+    """What the database or its driver said, without the statement, and without what
+    PostgreSQL says besides: the row, for one.
+    """
     told = getattr(error, "orig", None) or error
+    primary = getattr(getattr(told, "diag", None), "message_primary", None)
+    if primary is not None:  # psycopg, psycopg2
+        return str(primary)
     first = next(iter(getattr(told, "args", ())), None)
     # pg8000 gives all that the server has told, as a dictionary.
     said = str(first.get("M")) if isinstance(first, dict) else str(told)
@@ -166,6 +178,21 @@ def concerns_statement(error: BaseException) -> bool:
     if code is not None:
         return code & 0xFF in (*_SQLITE_BUSY, _SQLITE_READ_ONLY, _SQLITE_FULL)
     return bool(codes(error) & (_OF_SOME | _DENIED))
+
+
+def plain(error: Exception) -> Exception:
+    """An error without the row that PostgreSQL may show in it."""
+    told = getattr(error, "orig", None)
+    if not isinstance(error, sa_exc.DBAPIError) or told is None:
+        return error
+    first = next(iter(told.args), None)
+    if hasattr(told, "diag"):  # psycopg, psycopg2
+        less = type(told)(reason(error))
+    elif isinstance(first, dict):  # pg8000
+        less = type(told)({name: first[name] for name in first if name in "SCM"})
+    else:
+        return error
+    return type(error)(error.statement, None, less, hide_parameters=True)
 
 
 def blames_schema(error: Exception) -> bool:
@@ -220,9 +247,9 @@ def _sqlite_code(error: BaseException) -> int | None:
 
 def is_lost(error: Exception) -> bool:
     """Whether the connection was lost."""
-    return isinstance(error, OF_SOCKETS) or bool(
-        getattr(error, "connection_invalidated", False)
-    )
+    if isinstance(error, OF_SOCKETS) or getattr(error, "connection_invalidated", False):
+        return True
+    return bool(codes(error) & _ENDED)
 
 
 def is_unavailable(error: Exception) -> bool:
@@ -231,7 +258,8 @@ def is_unavailable(error: Exception) -> bool:
         return True
     told = codes(error)
     if any(isinstance(code, int) for code in told):
-        return bool(told & _OF_MARIADB) or isinstance(error, _UNAVAILABLE)
+        of_server = bool(told & _OF_MARIADB) or isinstance(error, _UNAVAILABLE)
+        return of_server and not told & _OF_VALUES
     states = [code for code in told if isinstance(code, str)]
     if states:
         return any(state.startswith(_OF_POSTGRESQL) for state in states)

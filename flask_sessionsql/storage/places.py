@@ -40,7 +40,7 @@ def check_path(key: str, url: sa.URL, folder: str) -> None:
             f" {os.path.join(path, 'sessions.db')!r}.",
         )
     above = os.path.dirname(path)
-    while not os.path.lexists(above):
+    while not os.path.lexists(above) and os.path.dirname(above) != above:
         above = os.path.dirname(above)
     if not os.path.isdir(above):
         raise SessionConfigError(

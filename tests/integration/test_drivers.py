@@ -14,8 +14,9 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask, session
 from flask.testing import FlaskClient
+from flask_sqlalchemy import SQLAlchemy
 
-from flask_sessionsql import Session, session_ended
+from flask_sessionsql import Session, SessionConfigError, session_ended
 from flask_sessionsql.storage.purging import purge_batch
 from tests.conftest import MakeApp
 from tests.helpers import Clock, at_once, store_of, told_by
@@ -243,3 +244,76 @@ def test_a_database_that_is_not_there(make_app: MakeApp, driver_uri: str) -> Non
     away = sa.make_url(driver_uri).set(database="not_there")
     client = add_views(make_app(away.render_as_string(False))).test_client()
     assert client.get("/set/a/1").status_code == 503
+
+
+def test_a_shared_connection_that_is_in_use(make_app: MakeApp, driver_uri: str) -> None:
+    """A 'creator' gives the sessions the connection on which the application has begun
+    something: they refuse it, whatever the driver says of it, and the application can
+    still undo what it has done.
+    """
+    plain = sa.create_engine(driver_uri, poolclass=sa.NullPool)
+    with plain.connect() as connection:
+        connection.exec_driver_sql("CREATE TABLE note (x INT)")
+        connection.commit()
+    one: Any = plain.raw_connection()
+    shared = one.driver_connection
+
+    def before(app: Flask) -> None:
+        options = {"creator": lambda: shared, "pool_size": 1}
+        app.config["SQLALCHEMY_ENGINE_OPTIONS"] = options
+        SQLAlchemy(app)
+
+    client = add_views(make_app(driver_uri, before)).test_client()
+    cursor = shared.cursor()
+    for _ in range(2):
+        cursor.execute("INSERT INTO note VALUES (1)")
+        with pytest.raises(SessionConfigError, match="is in a transaction"):
+            client.get("/set/a/1")
+        shared.rollback()
+        cursor.execute("SELECT count(*) FROM note")
+        assert cursor.fetchone()[0] == 0
+        shared.rollback()
+        assert client.get("/set/a/1").status_code == 200
+    cursor.close()
+
+
+def test_an_error_of_the_table_shows_no_row(make_driven: Any) -> None:
+    """A column of somebody else's without a default: PostgreSQL shows the row that it
+    refuses, and the error does not.
+    """
+    app = make_driven(SESSION_RECORD_CLIENT=True)
+    app.test_client().get("/set/a/1")
+    with app.app_context():
+        SESSIONS.revoke_all()
+    store = store_of(app)
+    with store.engine.connect() as connection:
+        connection.exec_driver_sql(
+            "ALTER TABLE flask_sessionsql ADD tenant INT NOT NULL CHECK (tenant > 5)"
+        )
+    client = app.test_client()
+    with pytest.raises(sa.exc.DBAPIError) as caught:
+        client.get("/set/_user_id/annabella")
+    for shown in (str(caught.value), repr(caught.value.orig)):
+        assert "tenant" in shown
+        assert "annabella" not in shown
+        assert "127.0.0.1" not in shown
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_connection_that_is_lost_while_the_table_is_made(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no right that is missing: a 503, and the next request makes the table."""
+    store = store_of(app)
+    create = store.table.create
+
+    def killed(connection: sa.Connection, **options: Any) -> None:
+        monkeypatch.setattr(store.table, "create", create)
+        kill_connections(store)
+        create(connection, **options)
+
+    monkeypatch.setattr(store.table, "create", killed)
+    client = app.test_client()
+    assert client.get("/set/a/1").status_code == 503
+    assert client.get("/set/a/1").status_code == 200
+    gc.collect()

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from flask_sessionsql.storage.connections import in_transaction, used
+from flask_sessionsql.storage.connections import used
+from flask_sessionsql.storage.driver import in_transaction
 
 
 @pytest.fixture
