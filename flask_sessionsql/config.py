@@ -54,7 +54,7 @@ DEFAULT_DATABASE_URI = "sqlite:///sessions.db"
 
 #: The databases and their drivers that sessions were tried with, as SQLAlchemy names
 #: them: see :doc:`/servers`.
-DRIVERS = {
+DRIVERS: dict[str, tuple[str, ...]] = {
     "sqlite": ("pysqlite", "pysqlcipher"),
     "postgresql": ("psycopg", "psycopg2", "pg8000"),
     "mysql": ("pymysql", "mysqldb", "mariadbconnector"),

@@ -195,11 +195,11 @@ _COLUMNS: dict[str, Callable[[SessionInfo], str]] = {
 }
 _TIMES = ("Created", "Last used", "Expires")
 #: Parts of a time such as ``2026-11-23 00:43:08Z``, and what they leave out.
-_SHORTER_TIMES = {
-    slice(None): "",
-    slice(16): "the seconds of times",
-    slice(5, 16): "the years and seconds of times",
-}
+_SHORTER_TIMES = (
+    (slice(None), ""),
+    (slice(16), "the seconds of times"),
+    (slice(5, 16), "the years and seconds of times"),
+)
 #: What is left out where a terminal has no room for it, one after the other.
 _LEFT_OUT = ("Browser", "Created", "Size", "Address", "Expires", "Last used", "User")
 #: To how many characters the others are cut before that.
@@ -239,7 +239,7 @@ def _fitting(
     users and browsers, then parts of the times, and then whole columns.
     """
     missing: list[str] = []
-    for times, shortening in _SHORTER_TIMES.items():
+    for times, shortening in _SHORTER_TIMES:
         shown = {
             name: [cell[times] for cell in cells] if name in _TIMES else cells
             for name, cells in columns.items()

@@ -26,4 +26,5 @@ class Finding:
 
 
 #: A finding of either level.
-error, warning = partial(Finding, "error"), partial(Finding, "warning")
+error: partial[Finding] = partial(Finding, "error")
+warning: partial[Finding] = partial(Finding, "warning")

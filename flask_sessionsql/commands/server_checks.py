@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,13 +49,16 @@ class Place:
         connection: sa.Connection,
         database: SessionDatabase,
     ) -> None:
-        self.app, self.config = app, config
-        self.connection, self.database = connection, database
-        self.table = database.table
-        self.name = self.table.fullname
-        self.sql_name = connection.dialect.identifier_preparer.format_table(self.table)
+        self.app: Flask = app
+        self.config: SessionConfig = config
+        self.connection: sa.Connection = connection
+        self.database: SessionDatabase = database
+        self.table: sa.Table = database.table
+        self.name: str = self.table.fullname
+        quoting = connection.dialect.identifier_preparer
+        self.sql_name: str = quoting.format_table(self.table)
         #: ``mysql`` stands for MariaDB, too.
-        self.backend = connection.dialect.name.replace("mariadb", "mysql")
+        self.backend: str = connection.dialect.name.replace("mariadb", "mysql")
 
     def asked(self, query: str, **values: object) -> Any:
         """The first value of the first row; ``None`` where there is none."""
@@ -286,7 +289,7 @@ def _check_pool(place: Place) -> Iterator[Finding]:
 
 
 #: What is looked at in each kind of database, in this order.
-SERVER_CHECKS = {
+SERVER_CHECKS: dict[str, tuple[Callable[[Place], Iterator[Finding]], ...]] = {
     "sqlite": (_check_rights, _check_folder, _check_users),
     "postgresql": (_check_rights, _check_users, _check_pooler, _check_pool),
     "mysql": (

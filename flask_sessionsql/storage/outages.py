@@ -114,7 +114,7 @@ class Outages:
 
     def __init__(self) -> None:
         #: Whether there is one. All that a statement asks for that has succeeded.
-        self.begun = False
+        self.begun: bool = False
         self._lock = threading.Lock()
         self._known: dict[object, _Outage] = {}
 
