@@ -439,7 +439,7 @@ class DirectWay:
             begun = _begun(connection)
             if begun is not None:  # and failed
                 begun.rollback()
-        except Exception:
+        except Exception:  # pragma: no cover -- it is lost as well
             connection.invalidate()
         finally:
             connection.close()

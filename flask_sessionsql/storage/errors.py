@@ -9,6 +9,7 @@ in another place with each driver: that decides, where there is one.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, cast
 
 from sqlalchemy import exc as sa_exc
 
@@ -182,17 +183,16 @@ def concerns_statement(error: BaseException) -> bool:
 
 def plain(error: Exception) -> Exception:
     """An error without the row that PostgreSQL may show in it."""
-    told = getattr(error, "orig", None)
-    if not isinstance(error, sa_exc.DBAPIError) or told is None:
-        return error
-    first = next(iter(told.args), None)
+    wrapped = cast(sa_exc.DBAPIError, error)
+    told: Any = getattr(error, "orig", None)
+    first = next(iter(getattr(told, "args", ())), None)
     if hasattr(told, "diag"):  # psycopg, psycopg2
         less = type(told)(reason(error))
     elif isinstance(first, dict):  # pg8000
         less = type(told)({name: first[name] for name in first if name in "SCM"})
     else:
         return error
-    return type(error)(error.statement, None, less, hide_parameters=True)
+    return type(wrapped)(wrapped.statement, None, less, hide_parameters=True)
 
 
 def blames_schema(error: Exception) -> bool:

@@ -37,6 +37,7 @@ from tests.helpers import (
     wait_until,
 )
 from tests.integration.helpers import add_views, same_browser, visit
+from tests.storage.helpers import kill_connections
 
 SESSIONS = Session()
 
@@ -592,3 +593,34 @@ def test_a_server_that_is_not_strict(
         app.test_client().get("/set/_user_id/ann\N{GRINNING FACE}")
     with app.app_context():
         assert SESSIONS.user_sessions("ann") == []
+
+
+@pytest.mark.mariadb
+def test_a_connection_that_is_lost_as_it_is_given_back(
+    make_app: MakeApp, make_empty_database: MakeDatabase
+) -> None:
+    """Its place in the pool stays: those who come later are served."""
+    uri = make_empty_database("mariadb")
+    plain = sa.create_engine(uri)
+
+    def creator() -> Any:
+        [arguments, options] = plain.dialect.create_connect_args(plain.url)
+        return plain.dialect.connect(*arguments, **options)
+
+    options = {"creator": creator, "pool_size": 1, "max_overflow": 0}
+    app, _ = make_notes(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=options)
+    client = app.test_client()
+    assert client.get("/set/a/1").status_code == 200
+    store = store_of(app)
+    lost: list[bool] = []
+
+    def lose(connection: object, record: object) -> None:
+        if not lost:
+            lost.append(True)
+            kill_connections(store)
+
+    sa.event.listen(store.engine, "checkin", lose, insert=True)
+    for value in ("2", "3"):
+        assert client.get(f"/set/a/{value}").status_code == 200
+        assert client.get("/get/a").text == repr(value)
+    assert lost
