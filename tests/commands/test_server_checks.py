@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,17 @@ from flask_login import LoginManager
 from flask_sessionsql.commands.checks import Finding
 from tests.commands.test_checks import SOUND, TABLE, check, execute
 from tests.conftest import MakeApp, MakeDatabase
-from tests.helpers import limited_user, on, store_of, wait_until
+from tests.helpers import limited_user, on, store_of
 from tests.integration.test_faults import read_only
+from tests.throwaway import (
+    folder_of,
+    free_port,
+    missing,
+    pgbouncer,
+    program,
+    running,
+    user,
+)
 
 #: The sessions' table in the database of another program.
 USUAL = "SELECT, INSERT, UPDATE, DELETE"
@@ -255,62 +262,23 @@ def test_a_file_that_the_application_shares(make_app: MakeApp, tmp_path: Path) -
 # Servers of the tests' own.
 
 
-def program(name: str) -> str:
-    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
-    if found is None:
-        message = f"No {name} is on the path. Install it, as from Debian."
-        if os.environ.get("SESSIONSQL_REQUIRE_SERVERS"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
-
-
-@contextmanager
-def started(command: list[str], port: int, user: str, folder: str) -> Iterator[None]:
-    """A server that answers on a port, and is stopped."""
-    log = Path(folder, "output")
-    owner = user if os.geteuid() == 0 else None
-    with log.open("wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output, user=owner)
-        try:
-            wait_until(lambda: answers(port) or server.poll() is not None)
-            assert server.poll() is None, log.read_text()
-            yield
-        finally:
-            server.kill()
-            server.wait(60)
-
-
 @contextmanager
 def mariadbd(*options: str) -> Iterator[str]:
     """A server of MariaDB's with these options; gives the address of a database."""
-    install, server = program("mariadb-install-db"), program("mariadbd")
-    with tempfile.TemporaryDirectory() as folder:
-        if os.geteuid() == 0:
-            shutil.chown(folder, "mysql")
+    install = program("mariadb-install-db", "mariadb-server")
+    server, owner = program("mariadbd", "mariadb-server"), user("mysql")
+    with folder_of(owner) as folder:
         both = ["--no-defaults", f"--datadir={folder}/data"]
-        user = ["--user=mysql"] if os.geteuid() == 0 else []
         subprocess.run(
-            [install, *both, *user, "--auth-root-authentication-method=normal"],
+            [install, *both, "--auth-root-authentication-method=normal"],
             check=True,
             capture_output=True,
+            user=owner,
         )
         port = free_port()
         command = [server, *both, f"--port={port}", "--bind-address=127.0.0.1"]
         command += [f"--socket={folder}/socket", f"--pid-file={folder}/pid", *options]
-        with started(command, port, "mysql", folder):
+        with running(command, folder, port, owner):
             yield f"mysql+pymysql://root@127.0.0.1:{port}/test"
 
 
@@ -334,9 +302,10 @@ GALERA = Path("/usr/lib/galera/libgalera_smm.so")
 
 
 @pytest.mark.mariadb
-@pytest.mark.skipif(not GALERA.exists(), reason="Galera is not installed")
 def test_a_cluster(make_app: MakeApp) -> None:
     """In a Galera cluster, sessions that do not wait for other nodes are told."""
+    if not GALERA.exists():
+        missing(f"There is no {GALERA}. Install it, as by Debian's 'galera-4'.")
     own, state = free_port(), free_port()
     options = f"base_port={own};ist.recv_addr=127.0.0.1:{state}"
     with mariadbd(
@@ -357,23 +326,6 @@ def test_a_cluster(make_app: MakeApp) -> None:
         assert "SET SESSION wsrep_sync_wait=3" == command
         waits = {"connect_args": {"init_command": command}}
         assert [] == check(sound(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=waits))
-
-
-@contextmanager
-def pgbouncer(uri: str) -> Iterator[str]:
-    """PgBouncer before a database; gives the address to connect to."""
-    url, port = sa.make_url(uri), free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "ini").write_text(
-            f"[databases]\n* = host={url.host} port={url.port} user={url.username}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
-            "auth_type = any\npool_mode = transaction\nunix_socket_dir =\n"
-        )
-        if os.geteuid() == 0:
-            shutil.chown(folder, "postgres")
-        command = [program("pgbouncer"), f"{folder}/ini"]
-        with started(command, port, "postgres", folder):
-            yield url.set(host="127.0.0.1", port=port).render_as_string(False)
 
 
 @pytest.mark.postgresql
