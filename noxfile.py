@@ -110,7 +110,7 @@ OF_DRIVERS = [
 ]
 LOWEST_DRIVERS = [
     "sqlalchemy==2.0.43",
-    "psycopg[binary]==3.2.11",
+    "psycopg[binary]==3.2.4",
     "pymysql==1.1.1",
     "pg8000==1.31.2",
 ]
