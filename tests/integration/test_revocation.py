@@ -721,6 +721,7 @@ def test_a_database_that_deletes_nothing(
                 call(app, end)
     assert told == []
     assert browser.get("/get/_user_id").text == "'ann'"
+    store_of(app).table.drop(store_of(app).engine)  # others would keep it
 
 
 def test_a_login_looks_only_so_often(
