@@ -297,6 +297,7 @@ def test_an_error_of_the_table_shows_no_row(make_driven: Any) -> None:
         assert "tenant" in shown
         assert "annabella" not in shown
         assert "127.0.0.1" not in shown
+    store.table.drop(store.engine)  # others would keep it
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
