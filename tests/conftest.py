@@ -48,6 +48,7 @@ class Servers:
         self._name = f"sessionsql_{secrets.token_hex(6)}"
         self._admins: dict[str, sa.Engine] = {}
         self._ours: dict[str, sa.Engine] = {}
+        self._kept: dict[str, str | None] = {}
 
     def empty_database(self, backend: str, keep: str | None = None) -> str:
         """The address of our database on this server, with nothing in it.
@@ -61,6 +62,9 @@ class Servers:
                 f" @pytest.mark.{backend}, or parametrize it by tests.helpers.on():"
                 " tests are chosen by these markers."
             )
+        # Tests without one may leave a table of that name that is not as it should be.
+        was, self._kept[backend] = self._kept.get(backend), keep
+        keep = keep if was == keep else None
         ours = self._ours.get(backend) or self._create(backend)
         inspector = sa.inspect(ours)
         for name in inspector.get_table_names():
