@@ -21,9 +21,10 @@ os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 # Many tests start processes, which would compile everything they import each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-#: More workers than cores: mostly they wait for a database. What drives a browser has a
-#: session of its own.
-AT_ONCE = ["--numprocesses=4", "--dist=worksteal", "--ignore=tests/browser"]
+#: More workers than cores: mostly they wait for a database. What drives a browser, and
+#: what is tried with other packages, has a session of its own.
+AT_ONCE = ["--numprocesses=4", "--dist=worksteal"]
+AT_ONCE += ["--ignore=tests/browser", "--ignore=tests/neighbours"]
 #: What the last Python runs alone: the tools, which are not part of the package.
 NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
 #: The servers take time. The last Python has them in every test, and the lowest
@@ -208,14 +209,22 @@ def benchmarks_quick(session: nox.Session) -> None:
     session.run("pytest", "tests/test_benchmarks.py")
 
 
-@nox.session(default=False, python=PYTHONS[0])
+@nox.session(python=LATEST)
 def neighbours(session: nox.Session) -> None:
+    """What the pages say of other packages that use sessions, tried with them."""
+    install(session, "neighbours")
+    at_once = ["--numprocesses=4", "--dist=worksteal"]
+    session.run("pytest", *at_once, *(session.posargs or ["tests/neighbours"]))
+
+
+@nox.session(default=False, python=PYTHONS[0])
+def suites(session: nox.Session) -> None:
     """The test suites of extensions that use sessions, on Flask's sessions and on ours:
     ``-- Flask-Admin`` for one of them.
     """
     # On the first Python Flask-Admin's tests listen to all engines of SQLAlchemy.
-    install(session, "neighbours")
-    session.run("python", "tools/neighbours.py", *session.posargs)
+    install(session, "suites")
+    session.run("python", "tools/suites.py", *session.posargs)
 
 
 @nox.session(python=LATEST)
