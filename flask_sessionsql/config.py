@@ -45,6 +45,9 @@ __all__ = [
 #: The values of ``SESSION_TYPE`` that store sessions in SQL.
 SQL_TYPES = ("flask-sqlalchemy", "sqlalchemy")
 
+#: The values of ``SESSION_ADOPT``.
+ADOPTED = ("flask-session", "cookie")
+
 #: The values of ``SESSION_MAX_PER_USER_POLICY``.
 POLICIES = ("end-oldest", "refuse")
 
@@ -62,7 +65,9 @@ DRIVERS: dict[str, tuple[str, ...]] = {
 DRIVERS["mariadb"] = DRIVERS["mysql"]
 
 #: What settings are about. The page has a section for each.
-Group = Literal["kind", "cookie", "lifetime", "users", "row", "database", "secrets"]
+Group = Literal[
+    "kind", "cookie", "lifetime", "users", "row", "database", "moving", "secrets"
+]
 #: Gives a value that depends on other settings.
 Unset = Callable[[Mapping[str, Any]], Any]
 
@@ -505,6 +510,46 @@ class SessionConfig:
     <https://docs.sqlalchemy.org/en/20/core/engines.html>`__.
     """
 
+    adopt: str | None = setting(
+        "SESSION_ADOPT",
+        "moving",
+        lambda given: _adopt(given),
+        None,
+        takes="``'flask-session'``, ``'cookie'`` or ``None``",
+        meaning="no other sessions",
+    )
+    """Which sessions of the site before are taken over, so that nobody is logged out.
+
+    ``'flask-session'`` takes those in the table of Flask-Session, ``'cookie'`` those in
+    the signed cookies of Flask itself, each when its browser comes. See :doc:`/moving`.
+    Anything else is an error.
+    """
+
+    adopt_table: str = setting(
+        "SESSION_ADOPT_TABLE", "moving", lambda given: _table_name(given), "sessions"
+    )
+    """The name of Flask-Session's table, from which sessions are taken over.
+
+    It was the value of ``SESSION_SQLALCHEMY_TABLE`` there, and is in the same database
+    and schema as the table of this package. The same name as
+    :setting:`SESSION_SQLALCHEMY_TABLE` is an error, and what it can be called is as
+    there.
+    """
+
+    key_prefix: str = setting(
+        "SESSION_KEY_PREFIX", "moving", lambda given: _prefix(given), "session:"
+    )
+    """What the keys in Flask-Session's table begin with: leave it as it was there.
+
+    Rows with another prefix are left alone. More than 200 characters are an error.
+    """
+
+    use_signer: bool = flag("SESSION_USE_SIGNER", "moving", False)
+    """Whether Flask-Session signed its cookies: leave it as it was there.
+
+    Tokens of this package need no signature.
+    """
+
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> SessionConfig:
         """Read, check and freeze ``config``, such as :attr:`flask.Flask.config`.
@@ -520,6 +565,7 @@ class SessionConfig:
         if result.session_type in SQL_TYPES:
             _check_binds(config, result)
             _check_bind(config, result)
+            _check_adopted(config, result)
         _check_prefix(result)
         _check_samesite(result)
         return result
@@ -732,11 +778,24 @@ def _samesite(given: Any) -> str:
     raise _ExpectedError("'Lax', 'Strict', 'None' or, for no attribute, None")
 
 
+#: What Flask-Session has besides SQL.
+_FLASK_SESSION_TYPES = (
+    *("redis", "memcached", "cachelib", "filesystem", "mongodb", "dynamodb"),
+)
+
+
 def _session_type(given: Any) -> str:
     known = ("null", *SQL_TYPES)
     text = given if isinstance(given, str) else ""
     if text in known:
         return text
+    if text.lower() in _FLASK_SESSION_TYPES:
+        raise _ExpectedError(
+            f"one of {', '.join(map(repr, known))}, because this package keeps sessions"
+            " in a SQL database: set 'flask-sqlalchemy', or go on with Flask-Session"
+            " for another kind of store. The page 'Moving in' says what becomes of its"
+            " sessions"
+        )
     close = difflib.get_close_matches(text, known, 1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
     raise _ExpectedError(f"one of {', '.join(map(repr, known))}{meant}")
@@ -796,6 +855,19 @@ def _policy(given: Any) -> str:
     if given not in POLICIES:
         raise _ExpectedError(f"one of {', '.join(map(repr, POLICIES))}")
     return str(given)
+
+
+def _adopt(given: Any) -> str:
+    if given not in ADOPTED:
+        raise _ExpectedError(f"one of {', '.join(map(repr, ADOPTED))}, or None")
+    return str(given)
+
+
+def _prefix(given: Any) -> str:
+    # Flask-Session's column has 255 characters.
+    if not isinstance(given, str) or len(given) > 200 or not _can_be_sent(given):
+        raise _ExpectedError("a text of at most 200 characters, without NUL")
+    return given
 
 
 def _encrypt(given: Any) -> bool | str:
@@ -943,6 +1015,26 @@ def _check_bind(config: Mapping[str, Any], result: SessionConfig) -> None:
     check_driver(url, result.bind_key)
 
 
+def _check_adopted(config: Mapping[str, Any], result: SessionConfig) -> None:
+    """Flask-Session's table stays the way back, and needs a name of its own."""
+    if result.adopt == "flask-session" and result.table == result.adopt_table:
+        raise SessionConfigError(
+            "SESSION_SQLALCHEMY_TABLE",
+            f"expected another table than SESSION_ADOPT_TABLE, {result.adopt_table!r},"
+            " which is Flask-Session's. Remove SESSION_SQLALCHEMY_TABLE: the sessions"
+            f" are then kept in {SETTINGS['SESSION_SQLALCHEMY_TABLE'].default!r}.",
+        )
+    if result.adopt == "flask-session":
+        return
+    for key in ("SESSION_ADOPT_TABLE", "SESSION_KEY_PREFIX", "SESSION_USE_SIGNER"):
+        if config.get(key) is not None:
+            _warn(
+                f"{key} has no effect, because SESSION_ADOPT is not 'flask-session': it"
+                " is about sessions of Flask-Session that are taken over. Set"
+                " SESSION_ADOPT, or remove the key."
+            )
+
+
 def _check_interval(config: Mapping[str, Any], result: SessionConfig) -> None:
     interval = result.refresh_interval
     if interval is not None and not 0 <= interval < result.lifetime:
@@ -1022,14 +1114,29 @@ _KNOWN = sorted(key for key in SETTINGS if key.startswith("SESSION_"))
 #: Read by others, so nothing is said of them.
 _OTHERS = {"SESSION_PROTECTION"}  # Flask-Login
 
+#: Where Flask-Session can keep sessions, by the beginnings of its keys.
+_NOT_SQL = {
+    "REDIS": "Redis",
+    "MEMCACHED": "Memcached",
+    "CACHELIB": "CacheLib",
+    "FILE": "files",
+    "MONGODB": "MongoDB",
+    "DYNAMODB": "DynamoDB",
+}
+_NOT_SQL_KEYS = (
+    *("REDIS", "MEMCACHED", "CACHELIB", "FILE_DIR", "FILE_THRESHOLD", "FILE_MODE"),
+    *("MONGODB", "MONGODB_DB", "MONGODB_COLLECT", "DYNAMODB", "DYNAMODB_TABLE"),
+)
 #: Keys of Flask-Session, and what to do instead.
 _FOREIGN = {
     "SESSION_CLEANUP_N_REQUESTS": "set SESSION_PURGE_INTERVAL, in seconds",
-    "SESSION_KEY_PREFIX": "the table holds sessions only; remove the key",
-    "SESSION_SERIALIZATION_FORMAT": "there is one format; remove the key",
+    "SESSION_SERIALIZATION_FORMAT": "there is one format, and both of Flask-Session's"
+    " are read where its sessions are taken over (SESSION_ADOPT); remove the key",
     "SESSION_SQLALCHEMY_SEQUENCE": "the table has no sequence; remove the key",
-    "SESSION_USE_SIGNER": "a token is never stored, so it needs no signature; remove"
-    " the key",
+} | {
+    f"SESSION_{key}": f"sessions are kept in SQL, and not in"
+    f" {_NOT_SQL[key.partition('_')[0]]}; remove the key"
+    for key in _NOT_SQL_KEYS
 }
 
 

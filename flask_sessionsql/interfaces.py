@@ -167,9 +167,10 @@ from .responses import (
     context_outlives_request,
     vary_by_cookie,
 )
+from .saving.adopting import Adopter, Arrival, adopter_of
 from .saving.planning import Client, Keep, Plan, SessionRecord, Stale, Use
 from .saving.records import Outcome, SessionRecords
-from .sessions import Encoded, ServerSideSession, SessionFacts
+from .sessions import ADOPTED_KEY, Encoded, ServerSideSession, SessionFacts
 from .signals import RefusedReason, SessionRefused
 from .storage.administration import SessionAdministration
 from .storage.purging import Purger
@@ -331,6 +332,8 @@ class RequestSource:
     has_ended: bool = False
     #: The cookie's token, if it opened nothing.
     stale: Stale | None = None
+    #: What becomes of a session of the site before.
+    arrival: Arrival | None = None
 
     def __init__(
         self, interface: FlaskSQLAlchemySessionInterface, app: Flask, request: Request
@@ -357,19 +360,47 @@ class RequestSource:
 
     def read(self) -> dict[Any, Any]:
         name = self._interface.get_cookie_name(self._app)
-        token = self._request.cookies.get(name)
-        if token is None or not is_token(token):
+        cookie = self._request.cookies.get(name)
+        if cookie is None:
             return {}
-        now = _now()
         try:
-            found = self._interface.records.find(self.secrets, token, now)
+            if self._interface.adopter is not None:
+                return self._adopt(self._interface.adopter, cookie)
+            if not is_token(cookie):
+                return {}
+            found = self._interface.records.find(self.secrets, cookie, _now())
         except SessionTableError as error:
             raise _page_for(self._app, error) or error from None
         if found is None:
-            self.stale = Stale(token, self._began)
+            self.stale = Stale(cookie, self._began)
             return {}
         self.record, data = found
         return data
+
+    def _adopt(self, adopter: Adopter, cookie: str) -> dict[Any, Any]:
+        """As :meth:`read`, where the cookie may be one of the site before."""
+        lifetime = self._interface.current_config(self._app).lifetime
+        opened = adopter.open(self.secrets, cookie, _now(), lifetime)
+        if opened is None:
+            former = adopter.former(self.secrets, cookie, lifetime)
+            if former is not None:
+                self.stale = Stale(former, self._began)
+            return {}
+        self.record = opened.record
+        if opened.is_new or opened.confirms:
+            self.arrival = Arrival(adopter, self._interface.records, opened)
+        return opened.data
+
+    def says_nothing(self, plan: Plan) -> bool:
+        """Whether nothing is to be stored, and the browser keeps its cookie."""
+        if self.arrival is None:
+            return isinstance(plan, Keep)
+        return self.arrival.says_nothing(plan, self.can_tell)
+
+    @property
+    def place(self) -> Arrival | SessionRecords:
+        """What carries out a plan, once the session is here."""
+        return self.arrival or self._interface.records
 
     def decode(self, encoded: Encoded) -> Any:
         try:
@@ -412,17 +443,24 @@ class RequestSource:
             can_tell=self.can_tell,
             config=self._interface.current_config(self._app),
         )
-        return self._interface.records.planner.plan(
-            use,
-            self.record,
-            session._stored_form(),
-            empty=not session,
-            cleared=session._cleared,
-            rotates=session._regenerated,
-            can_differ=session._can_differ,
-            sets_lifetime=session._sets_lifetime,
-            stale=self.stale,
-        )
+
+        def plan(noted: bool) -> Plan:
+            form, confirms = session._stored_form(), False
+            if self.arrival is not None and self.arrival.confirms:
+                form, confirms = form | ({ADOPTED_KEY: True} if noted else {}), True
+            return self._interface.records.planner.plan(
+                use,
+                self.record,
+                form,
+                empty=not session,
+                cleared=session._cleared,
+                rotates=session._regenerated,
+                can_differ=session._can_differ or confirms,
+                sets_lifetime=session._sets_lifetime,
+                stale=self.stale,
+            )
+
+        return plan(False) if self.arrival is None else self.arrival.plan(plan)
 
     def ends_at(self, session: ServerSideSession) -> datetime:
         record = cast(SessionRecord, self.record)
@@ -557,6 +595,11 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         self._carried: dict[str, Any] = {}
 
     @cached_property
+    def adopter(self) -> Adopter | None:
+        """What takes over the sessions of the site before; ``None`` for nothing."""
+        return adopter_of(self.config, self.records)
+
+    @cached_property
     def administration(self) -> SessionAdministration:
         """The sessions of all users."""
         database, tell = self.records.store.database, self.records.tell
@@ -635,17 +678,17 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             if source.record is None and not session:
                 return
             plan = source.plan(session)
-            if isinstance(plan, Keep):
+            if source.says_nothing(plan):
                 return
             attributes = self._cookie_attributes(app)
             try:
-                outcome = self.records.execute(plan, wait=not self.holds_lock())
+                outcome = source.place.execute(plan, wait=not self.holds_lock())
             except SessionStoreBusyError:
                 # The lock is probably this request's own, and gone with its context.
                 user = session.get(user_key)
                 if context_outlives_request():
                     logger.warning(_PUT_OFF)
-                after_context(_deferred(self.records, source, user, plan))
+                after_context(_deferred(source.place, source, user, plan))
                 del user
                 outcome = self.records.foresee(plan)
         except Exception as error:
@@ -690,11 +733,13 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             source.cookie = partial(_clear_cookie, attributes)
         elif (
             before is None
+            or (source.arrival is not None and source.arrival.is_new)
             or before.token != after.token
             or (permanent and before.row.expires_at != after.row.expires_at)
             or renewed
         ):
             source.cookie = partial(_set_cookie, attributes, after, permanent)
+        source.arrival = None
 
     def _cookie_attributes(self, app: Flask) -> dict[str, Any]:
         """What the cookie is set with, and cleared: a browser keeps a cookie that is
@@ -781,16 +826,17 @@ def secret_keys(app: Flask) -> list[str | bytes]:
 
 
 def _deferred(
-    records: SessionRecords, source: RequestSource, user: object, plan: Plan
+    place: Arrival | SessionRecords, source: RequestSource, user: object, plan: Plan
 ) -> Callable[[], None]:
     """What writes what could not be written before the response was made.
 
+    :param place: what carries it out.
     :param user: who is, or would be, logged in.
     """
 
     def write() -> None:
         try:
-            records.execute(plan)
+            place.execute(plan)
         except tuple(_REFUSED) as error:
             source.tell_refused(user, error)
             if not isinstance(error, SessionLimitError):

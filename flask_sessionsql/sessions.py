@@ -49,6 +49,8 @@ EXPIRY_KEY = "_sessionsql_expires_at"
 LIFETIME_KEY = "_sessionsql_lifetime"
 #: Where it notes that it is to move to a new token, once the browser can be told.
 MOVES_KEY = "_sessionsql_moves"
+#: Where it notes that what its browser had before still leads to it: see SESSION_ADOPT.
+ADOPTED_KEY = "_sessionsql_adopted"
 #: A hundred years of 366 days, in seconds: beyond any cookie's life (browsers keep none
 #: longer than 400 days), and far from the last year that a cookie's date can name.
 LONGEST_LIFETIME = 366 * 100 * 24 * 3600
@@ -65,10 +67,11 @@ _IMMUTABLE = frozenset(
 _METHODS = {
     EXPIRY_KEY: "set_expiry()",
     LIFETIME_KEY: "set_lifetime()",
+    ADOPTED_KEY: "nothing that is yours to call",
     MOVES_KEY: "regenerate()",
 }
 #: What is stored with a session's data and does not show among it, in this order.
-HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY, MOVES_KEY)
+HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY, ADOPTED_KEY, MOVES_KEY)
 
 
 class _Turn:
@@ -179,6 +182,8 @@ class ServerSideSession(SessionMixin):
     #: done so in this request.
     _lifetime: int | None = None
     _sets_lifetime = False
+    #: Whether what the browser had before still leads to it.
+    _adopted: bool | None = None
     #: Whether a key was set or deleted, or something handed out that can change.
     _can_differ = False
     #: Whether :meth:`clear` was called. What stands in it now is then a new session,
@@ -232,6 +237,8 @@ class ServerSideSession(SessionMixin):
             form[EXPIRY_KEY] = self._limit
         if self._lifetime is not None:
             form[LIFETIME_KEY] = self._lifetime
+        if self._adopted is not None:
+            form[ADOPTED_KEY] = self._adopted
         return form
 
     def _settle(self, stored: Mapping[Any, Any]) -> None:
@@ -245,6 +252,7 @@ class ServerSideSession(SessionMixin):
         self._permanent = self._stored_permanent = data.pop(PERMANENT_KEY, None)
         self._limit = data.pop(EXPIRY_KEY, None)
         self._lifetime = data.pop(LIFETIME_KEY, None)
+        self._adopted = data.pop(ADOPTED_KEY, None)
         self._regenerated = bool(data.pop(MOVES_KEY, False))
         self._data = data
         return data
@@ -557,7 +565,7 @@ class ServerSideSession(SessionMixin):
         """
         with self._turn:
             self._to_change().clear()
-            self._permanent = self._limit = self._lifetime = None
+            self._permanent = self._limit = self._lifetime = self._adopted = None
             self._cleared = True
 
     def copy(self) -> dict[Any, Any]:

@@ -24,7 +24,17 @@ import secrets
 from collections.abc import Iterable
 from functools import lru_cache
 
-__all__ = ["is_of_user", "is_token", "line_ids", "new_handle", "new_token", "row_id"]
+__all__ = [
+    "adopted_handle",
+    "adopted_token",
+    "former_token",
+    "is_of_user",
+    "is_token",
+    "line_ids",
+    "new_handle",
+    "new_token",
+    "row_id",
+]
 
 #: The bytes of a line and of a seal, and their characters in base64.
 _MARK_BYTES, _MARK = 9, 12
@@ -50,6 +60,44 @@ def new_token(
     line = secrets.token_urlsafe(_MARK_BYTES) if before is None else _line(before)
     token = secrets.token_urlsafe(nbytes) + line
     return token + _seal(key, token, user_id)
+
+
+# A session that is taken over from the site before gets a token that follows from what
+# its browser has, under the secret key. Requests that come with that at once, and those
+# whose answer is lost, all come to one token, and nobody else does.
+
+
+def adopted_token(key: str | bytes, name: str) -> str:
+    """The token of the session that another package knows by ``name``."""
+    return _derived(key, "adopted", name, None)
+
+
+def former_token(key: str | bytes, name: str, user_id: str | None) -> str:
+    """A token that opens nothing, of the same line: it stands for what the browser had
+    before.
+    """
+    return _derived(key, "former", name, user_id)
+
+
+def _derived(key: str | bytes, purpose: str, name: str, user_id: str | None) -> str:
+    token = _drawn(key, purpose, name)[:43] + _drawn(key, "line", name)[:_MARK]
+    return token + _seal(key, token, user_id)
+
+
+def _drawn(key: str | bytes, purpose: str, name: str) -> str:
+    """43 characters of URL-safe base64 that follow from ``name``."""
+    keyed = _keyed(key).copy()
+    # No token has a NUL, so this is no row's key.
+    keyed.update(f"{purpose}\0{name}".encode())
+    return base64.urlsafe_b64encode(keyed.digest()).decode("ascii").rstrip("=")
+
+
+def adopted_handle(key: str | bytes, name: str, created_at: int) -> str:
+    """As :func:`new_handle`, of a session that is taken over: one for all requests."""
+    keyed = _keyed(key).copy()
+    keyed.update(f"handle\0{name}".encode())
+    drawn = keyed.digest()[:10].translate(_DIGITS)
+    return _moment(created_at) + drawn.decode("ascii")
 
 
 def _line(token: str) -> str:

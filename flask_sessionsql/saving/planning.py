@@ -291,7 +291,7 @@ class Planner:
         is_usual = use.counts and use.can_tell and LIFETIME_KEY not in data
         if record is None or is_usual:
             return use, data
-        user_id = self._stored_user_id(data)
+        user_id = self.stored_user_id(data)
         before = self.user_before(record, user_id)
         if before not in (None, user_id) and not sets_lifetime:
             # A lifetime is set for a login.
@@ -308,7 +308,7 @@ class Planner:
     ) -> Keep | Touch | Update:
         """What a session that is as it was loaded comes to."""
         row = record.row
-        if (user_id := self._stored_user_id(data)) != row.user_id:
+        if (user_id := self.stored_user_id(data)) != row.user_id:
             # SESSION_USER_KEY is another one than when the row was stored.
             row = row._replace(user_id=user_id)
             target = self._written(use, record, record.token, row, data)
@@ -404,7 +404,7 @@ class Planner:
         :param moves: whether it takes the row of the session that had this token.
         """
         self._check_size(data, payload, 0)
-        user_id = self._user_id(data)
+        user_id = self.user_id(data)
         # A login is no stranger to requests that are under way with a token that has
         # opened nothing. A visitor is one: more of them may come with it.
         is_known = before is not None and (moves or user_id is not None)
@@ -443,7 +443,7 @@ class Planner:
         :param token: the new token, if one was made already.
         """
         self._check_size(data, payload, len(record.row.data))
-        user_id = self._user_id(data)
+        user_id = self.user_id(data)
         before = self.user_before(record, user_id)
         stays = user_id == before and not change.rotates
         if stays or not change.use.can_tell:
@@ -576,16 +576,23 @@ class Planner:
         if record.row.user_id == user_id:
             return user_id
         # The column may lag behind SESSION_USER_KEY; the data do not.
-        return self._stored_user_id(self._serializer.split(record.row.data))
+        return self.stored_user_id(self._serializer.split(record.row.data))
 
-    def _stored_user_id(self, data: Mapping[Any, Any]) -> str | None:
-        """As :meth:`_user_id`, of data that are stored already."""
+    def payload(self, data: Mapping[Any, Any]) -> bytes:
+        """The bytes for ``data``.
+
+        :raises SessionValueError: something in it cannot be kept.
+        """
+        return self._serializer.dumps(data)
+
+    def stored_user_id(self, data: Mapping[Any, Any]) -> str | None:
+        """As :meth:`user_id`, of data that are stored already."""
         try:
-            return self._user_id(data)
+            return self.user_id(data)
         except SessionValueError:
             return None  # what happens to stand there names nobody
 
-    def _user_id(self, data: Mapping[Any, Any]) -> str | None:
+    def user_id(self, data: Mapping[Any, Any]) -> str | None:
         """Who is logged in, by the data.
 
         :raises SessionValueError: what stands there cannot be a user's name.

@@ -147,10 +147,10 @@ class SessionRecords:
         for secret in secrets if len(secrets) == 1 else (*secrets, secrets[0]):
             row = self.store.load(row_id(secret, token), now)
             if row is not None:
-                return self._opened(row, token, secret, secret == secrets[0], now)
+                return self.opened(row, token, secret, secret == secrets[0], now)
         return None
 
-    def _opened(
+    def opened(
         self,
         row: StoredSession,
         token: str,
@@ -158,6 +158,12 @@ class SessionRecords:
         is_current: bool,
         now: int,
     ) -> tuple[SessionRecord, dict[Any, Any]] | None:
+        """The session in a row that was loaded, and its data; ``None`` as for
+        :meth:`find`.
+
+        :param secret: under which ``token`` leads to the row.
+        :param is_current: whether that is the current ``SECRET_KEY``.
+        """
         try:
             row = self.readable(row, [secret])
             data = self.data(row)
@@ -269,8 +275,10 @@ class SessionRecords:
             f" {MAX_TRIES} tries to save it. It is as they left it."
         )
 
-    def foresee(self, plan: Insert | Touch | Contended) -> Outcome:
+    def foresee(self, plan: Plan) -> Outcome:
         """What executing a plan comes to, unless another request is faster."""
+        if isinstance(plan, Keep):
+            return Outcome(plan.record, plan.data)
         if isinstance(plan, (Empty, Clear)):
             return Outcome(None, {})
         return Outcome(plan.target, plan.data)
@@ -281,7 +289,7 @@ class SessionRecords:
     def _insert(self, plan: Insert, wait: bool) -> Outcome:
         use, row = plan.use, plan.target.row
         if not use.can_tell:
-            return self._untold()
+            return self.untold()
         stale = plan.stale if row.user_id is None else None
         if stale is not None and self._moved(use.secrets, stale, use.now):
             # The token has opened the session that other requests of this browser have
@@ -294,9 +302,9 @@ class SessionRecords:
         def anew() -> StoredSession:
             nonlocal target
             target = self.planner.anew(plan)
-            return self._sealed(target.row, use.secrets)
+            return self.sealed(target.row, use.secrets)
 
-        row = self._sealed(row, use.secrets)
+        row = self.sealed(row, use.secrets)
         self.store.insert(row, limit, wait=wait, anew=anew)
         row = target.row
         self.tell(SessionCreated(row.handle, row.user_id))
@@ -325,7 +333,7 @@ class SessionRecords:
     def _update(self, plan: Update | Replace, wait: bool) -> Outcome | None:
         use, loaded, target = plan.use, plan.record, plan.target
         limit = self._limit(target, loaded, use.now)
-        row = self._sealed(target.row, use.secrets)
+        row = self.sealed(target.row, use.secrets)
         if not self.store.update(
             row,
             loaded.row,
@@ -467,7 +475,7 @@ class SessionRecords:
         # Not the one that it opens, and that cannot be read.
         return [row for row in moved if row.id not in row_ids(secrets, token)]
 
-    def _sealed(self, row: StoredSession, secrets: Secrets) -> StoredSession:
+    def sealed(self, row: StoredSession, secrets: Secrets) -> StoredSession:
         """``row`` as it is to be stored."""
         data = self._encryption.seal(row.data, secrets[0], row.id)
         return row if data is row.data else row._replace(data=data)
@@ -502,7 +510,7 @@ class SessionRecords:
         self.tell(SessionRefused(handle, user_id, "ended"))
         return Outcome(None, {}, is_elsewhere=True)
 
-    def _untold(self) -> Outcome:
+    def untold(self) -> Outcome:
         """Nothing is written: nobody would come back with the token."""
         logger.warning(
             "A session was begun where no response carries a cookie, as in a handler of"

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from ..config import SessionConfig
 from ..signals import SessionEnded, Tell
+from .adoption import Notes, everybody_note, user_note
 from .database import SessionDatabase, delete_rows, transaction
 from .errors import TextNotStorableError
 from .limits import of_user
@@ -174,7 +175,7 @@ class SessionAdministration:
     def stats(self) -> SessionStats:
         """How much there is. It reads the whole table."""
         columns = self._database.table.c
-        live = self._live()
+        live, now = self._live(), int(time.time())
         size = sa.func.length(columns.data)
         of_users = sa.and_(live, columns.user_id.is_not(None))
 
@@ -185,7 +186,8 @@ class SessionAdministration:
             count(1, live),
             count(1, of_users),
             sa.func.count(sa.distinct(sa.case((live, columns.user_id)))),
-            count(1, columns.expires_at <= int(time.time())),
+            # The rest are notes of what was taken over: see storage.adoption.
+            count(1, sa.and_(columns.expires_at <= now, columns.purge_at <= now)),
             sa.func.coalesce(sa.func.sum(size), 0),
             sa.func.coalesce(sa.func.max(size), 0),
         )
@@ -200,7 +202,8 @@ class SessionAdministration:
 
     def _named(self, handle: str) -> sa.ColumnElement[bool]:
         column = self._database.table.c.handle
-        return column == handle if _can_be_stored(handle) else sa.false()
+        # Notes of what was taken over have an empty one.
+        return column == handle if handle and _can_be_stored(handle) else sa.false()
 
     def _ways_to(self, handle: str) -> Iterator[sa.ColumnElement[bool]]:
         """Conditions for the session of a handle, the cheapest first: the index leads
@@ -249,6 +252,7 @@ class SessionAdministration:
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         """
         where = self._of_user(user_id)
+        self._end_elsewhere(user_note(user_text(user_id)), wait)
         if keep is not None:
             where = sa.and_(where, sa.not_(self._named(keep)))
         return self._end_all(where, wait)
@@ -258,11 +262,23 @@ class SessionAdministration:
 
         They are ended 500 at a time, so that no other request waits for long.
         """
-        created_at, now = self._database.table.c.created_at, int(time.time())
+        self._end_elsewhere(everybody_note(), wait)
+        columns, now = self._database.table.c, int(time.time())
+        created_at, is_session = columns.created_at, columns.handle != ""
         # Another host's clock may be ahead of ours. Those are met once: a second look
         # at them would meet whoever has come since, and never be the last.
-        ahead = self._end_all(created_at <= now + CLOCKS_DIFFER, wait, looks=1)
-        return ahead + self._end_all(created_at <= now, wait)
+        soon = sa.and_(is_session, created_at <= now + CLOCKS_DIFFER)
+        ahead = self._end_all(soon, wait, looks=1)
+        return ahead + self._end_all(sa.and_(is_session, created_at <= now), wait)
+
+    def _end_elsewhere(self, note: bytes, wait: bool) -> None:
+        """Note that sessions are ended that are not here yet, and would be taken over
+        otherwise.
+        """
+        if self._config.adopt is not None:
+            now = int(time.time())
+            until = now + self._config.lifetime
+            Notes(self._database).make(note, now, until, wait=wait)
 
     def _end_all(
         self, where: sa.ColumnElement[bool], wait: bool, looks: int | None = None

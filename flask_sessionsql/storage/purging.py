@@ -142,6 +142,8 @@ def purge_batch(
 
     rows, gone = database.run(work, wait=wait)
     for row in gone:
+        if not row.handle:
+            continue  # a note of what was taken over
         tell(SessionEnded(row.handle, row.user_id, "expired"))
     return Batch(len(rows), len(gone), rows[-1].purge_at if rows else None)
 
