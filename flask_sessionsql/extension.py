@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from flask import Flask, current_app, has_request_context
 
-from .commands.cli import sessions_command
+from .commands.cli import session_cleanup_command, sessions_command
 from .config import SQL_TYPES, SessionConfig
 from .exceptions import SessionStoreBusyError
 from .formats.serializers import MsgpackSerializer
@@ -111,8 +111,9 @@ class Session:
         app.extensions[_NAME] = interface
         app.session_interface = interface
         # An application may have commands of that name already.
-        if sessions_command.name not in app.cli.commands:
-            app.cli.add_command(sessions_command)
+        for command in (sessions_command, session_cleanup_command):
+            if command.name not in app.cli.commands:
+                app.cli.add_command(command)
 
     # Who is logged in where.
 

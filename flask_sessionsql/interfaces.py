@@ -147,6 +147,7 @@ from flask.sessions import NullSession as _FlaskNullSession
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.exceptions import HTTPException, InternalServerError
 
+from .adopting import Adopter, Arrival, adopter_of
 from .config import FLASK_KEYS, SETTINGS, SessionConfig
 from .exceptions import (
     NullSessionError,
@@ -167,7 +168,6 @@ from .responses import (
     context_outlives_request,
     vary_by_cookie,
 )
-from .saving.adopting import Adopter, Arrival, adopter_of
 from .saving.planning import Client, Keep, Plan, SessionRecord, Stale, Use
 from .saving.records import Outcome, SessionRecords
 from .sessions import ADOPTED_KEY, Encoded, ServerSideSession, SessionFacts
@@ -604,6 +604,13 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         """The sessions of all users."""
         database, tell = self.records.store.database, self.records.tell
         return SessionAdministration(self.config, database, tell)
+
+    def regenerate(self, session: SessionMixin) -> None:
+        """As :meth:`session.regenerate()
+        <flask_sessionsql.ServerSideSession.regenerate>`, where applications have called
+        Flask-Session's interface for it.
+        """
+        cast(ServerSideSession, session).regenerate()
 
     def make_null_session(self, app: Flask) -> NullSession:
         """The empty session, whose error says that no ``SECRET_KEY`` is set."""

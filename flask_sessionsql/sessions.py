@@ -403,6 +403,15 @@ class ServerSideSession(SessionMixin):
         """
         return None if self._facts() is None else self._source.ends_at(self)
 
+    @property
+    def sid(self) -> NoReturn:
+        """Not there: Flask-Session's name of what is a secret here."""
+        raise AttributeError(
+            "This session has no 'sid', which is Flask-Session's: the token is known to"
+            " the browser alone. Take session.handle, which names the session in lists,"
+            " logs and commands, and opens nothing."
+        )
+
     def set_expiry(self, when: datetime | timedelta | None) -> None:
         """Let the session end at ``when`` at the latest, such as when the identity
         provider that vouches for its user says (OWASP ASVS 5.0, 7.6.1). It can end

@@ -28,8 +28,9 @@ from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
 from ..storage.database import SessionDatabase
 from ..storage.errors import blames_schema, is_lost, lacks_right, reason
 from ..storage.places import check_schema
-from ..storage.tables import sessions_table
+from ..storage.tables import of_flask_session, sessions_table
 from .findings import Finding, error, warning
+from .moving_checks import check_moving
 from .server_checks import SERVER_CHECKS, Place
 
 __all__ = ["Finding", "check_all"]
@@ -46,6 +47,7 @@ def check_all(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> list[Fi
         *_check_settings(app, interface),
         *_check_flask_login(app, interface.config),
         *_check_database(app, interface),
+        *_check_moving(app, interface),
     ]
     found = [*dict.fromkeys(found)]  # what stops several checks is told once
     return sorted(found, key=lambda finding: finding.level != "error")
@@ -161,6 +163,14 @@ def _check_flask_login(app: Flask, config: SessionConfig) -> Iterator[Finding]:
             " ask for a new login by flask_login.fresh_login_required."
         )
         yield warning("SESSION_PROTECTION", problem, advice)
+
+
+def _check_moving(
+    app: Flask, interface: FlaskSQLAlchemySessionInterface
+) -> Iterator[Finding]:
+    # Of a database that cannot be used, another check tells.
+    with suppress(exceptions.SessionError, sa_exc.SQLAlchemyError):
+        yield from check_moving(app, interface)
 
 
 # The table.
@@ -324,10 +334,6 @@ def _check_journal(table: _Table) -> Iterator[Finding]:
         yield warning("database", problem, f"Set PRAGMA synchronous = NORMAL {how}")
 
 
-#: The columns of Flask-Session's table.
-_OF_FLASK_SESSION = ["id", "session_id", "data", "expiry"]
-
-
 def _check_presence(table: _Table) -> Iterator[Finding]:
     how = (
         "Run a migration ('flask db migrate' makes it, 'flask db upgrade' runs it), or"
@@ -341,13 +347,15 @@ def _check_presence(table: _Table) -> Iterator[Finding]:
         yield finding(table.name, f"It is not there. {then}", advice)
     elif not table.is_ours:
         problem = f"{lacks} it may be another program's table."
-        if table.there.columns.keys() == _OF_FLASK_SESSION:
-            problem = "It is Flask-Session's table, whose rows mean something else."
         other = f"{table.name.rpartition('.')[2]}_sql"
         advice = (
             f"Set SESSION_SQLALCHEMY_TABLE to a name that is free, such as {other!r}."
             " Leave the table to its program."
         )
+        known = of_flask_session(table.there.columns.keys(), table.there.name)
+        if known is not None:
+            problem, _, advice = known.partition(". ")
+            problem += "."
         yield error(table.name, problem, advice)
     elif table.missing:
         add = f"ALTER TABLE {table.sql_name} ADD COLUMN"

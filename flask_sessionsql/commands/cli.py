@@ -6,30 +6,32 @@ What each of them does, its options, its output and its exit codes are on the pa
 
 from __future__ import annotations
 
-import logging
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
-from sqlalchemy import exc as sa_exc
+from flask.cli import with_appcontext
 
-from ..exceptions import (
-    SessionError,
-    SessionStoreUnavailableError,
-    UnreadableSessionError,
-)
+from ..exceptions import UnreadableSessionError
 from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
 from ..sessions import HIDDEN_KEYS
-from ..storage.deadlines import patiently
-from ..storage.purging import BATCH, PAUSE, count_expired, purge
+from ..storage.purging import count_expired, purge
 from ..storage.store import StoredSession
-from ..storage.turns import insisting
+from .adopting import adopt_command
+from .base import (
+    INTERRUPTED,
+    TIME_OVER,
+    TIMES_AND_SIZES,
+    command_error,
+    exit_codes,
+    interface_of_app,
+    json_option,
+    pace_options,
+    sessions_command,
+    somebody,
+)
 from .checks import check_all
 from .console import (
     counted,
@@ -47,120 +49,12 @@ from .console import (
     session_document,
     terminal_width,
 )
+from .exporting import export_command
 
-__all__ = ["sessions_command"]
+__all__ = ["session_cleanup_command", "sessions_command"]
 
-T = TypeVar("T", bound=Callable[..., Any])
-
-#: Rows that one statement can name on every database.
-_LARGEST_BATCH = 10_000
-
-#: Seconds for which a command asks for the lock of a SQLite file, each time. Its help
-#: says so.
-TURN = 60
-
-#: ``purge``: its time was over, and some are left.
-_TIME_OVER = 3
-#: What a shell reports of a program that Ctrl-C has ended.
-_INTERRUPTED = 130
-
-
-class Seconds(click.FloatRange):
-    """A number of seconds within a range, in which "not a number" is not."""
-
-    name = "seconds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """``value`` as a number."""
-        seconds = float(super().convert(value, param, ctx))
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
-        return seconds
-
-
-class _Commands(AppGroup):
-    """Tells of an error in one line, without a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _quiet_database(), _errors_told(), patiently(), insisting(TURN):
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    try:
-        yield
-    except SessionStoreUnavailableError as error:
-        raise _error(f"The database cannot be used: {error.reason}") from error
-    except SessionError as error:
-        raise _error(str(error)) from error
-    except sa_exc.DBAPIError as error:
-        # Not str(error), which has the statement and what it was given.
-        raise _error(f"The database refuses: {error.orig}") from error
-
-
-@contextmanager
-def _quiet_database() -> Iterator[None]:
-    """Where nobody has set up logging, do not tell of an error twice."""
-    logger = logging.getLogger("flask_sessionsql.storage.outages")
-    handler = logging.NullHandler()
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-
-
-def _error(message: str) -> click.ClickException:
-    # Databases answer in several lines.
-    return click.ClickException(escaped(" ".join(message.split())))
-
-
-def _exit_codes(meanings: Mapping[int, str]) -> str:
-    """The end of a command's help, which click is to leave as it is."""
-    known = {**meanings, 2: "it was called wrongly"}
-    lines = [f"  {code:<3}  {known[code]}" for code in sorted(known)]
-    return "\n".join(["\b", "Exit codes:", *lines])
-
-
-sessions_command: click.Group = _Commands(
-    "sessions",
-    short_help="Look after the sessions.",
-    help="Look after the sessions: list, show and end them, delete those that have"
-    " expired, and check the table and the settings. No command prints a token.",
-)
-
-
-def _json_option(told: str = "") -> Callable[[T], T]:
-    """The option ``--json``.
-
-    :param told: what the document has besides words and numbers.
-    """
-    text = f"Print one JSON document{told}."
-    return click.option("--json", "as_json", is_flag=True, help=text)
-
-
-_TIMES_AND_SIZES = ", with times in ISO 8601 and UTC, and sizes in bytes"
-
-
-def _somebody(ctx: click.Context, option: click.Parameter, user: str | None) -> Any:
-    if user == "":
-        raise click.BadParameter("It is empty, and names nobody.")
-    return user
-
-
-def _interface() -> FlaskSQLAlchemySessionInterface:
-    interface = current_app.extensions.get("sessionsql")
-    if not isinstance(interface, FlaskSQLAlchemySessionInterface):
-        raise _error(
-            "This application keeps no sessions in a database. Set SESSION_TYPE ="
-            " 'flask-sqlalchemy' in its configuration before Session(app) or"
-            " init_app(app)."
-        )
-    return interface
-
+sessions_command.add_command(adopt_command)
+sessions_command.add_command(export_command)
 
 # list
 
@@ -168,12 +62,12 @@ def _interface() -> FlaskSQLAlchemySessionInterface:
 @sessions_command.command(
     "list",
     short_help="List the live sessions.",
-    epilog=_exit_codes({0: "they are listed, if there are any", 1: "an error"}),
+    epilog=exit_codes({0: "they are listed, if there are any", 1: "an error"}),
 )
 @click.option(
     "--user",
     metavar="USER",
-    callback=_somebody,
+    callback=somebody,
     help="Only the sessions of this user, as session[SESSION_USER_KEY] has it.",
 )
 @click.option(
@@ -184,14 +78,14 @@ def _interface() -> FlaskSQLAlchemySessionInterface:
     show_default=True,
     help="How many at most; if there are more, standard error says so.",
 )
-@_json_option(_TIMES_AND_SIZES)
+@json_option(TIMES_AND_SIZES)
 def list_command(user: str | None, limit: int, as_json: bool) -> None:
     """List the live sessions, the one that ends last first; with --user, the one used
     last first. Times are in UTC. Long values are cut; 'show' and --json have them
     whole. On a terminal, lines are as long as it is wide at most: what is left out for
     that, standard error says.
     """
-    administration = _interface().administration
+    administration = interface_of_app().administration
     if user is None:
         found = administration.all(limit + 1)
     else:
@@ -213,7 +107,7 @@ def list_command(user: str | None, limit: int, as_json: bool) -> None:
 @sessions_command.command(
     "show",
     short_help="Show a session's facts and keys.",
-    epilog=_exit_codes({0: "it is shown", 1: "there is none, or it cannot be read"}),
+    epilog=exit_codes({0: "it is shown", 1: "there is none, or it cannot be read"}),
 )
 @click.argument("handle")
 @click.option(
@@ -221,16 +115,16 @@ def list_command(user: str | None, limit: int, as_json: bool) -> None:
     is_flag=True,
     help="Show the values as well. They are the user's: mind who sees your screen.",
 )
-@_json_option(_TIMES_AND_SIZES)
+@json_option(TIMES_AND_SIZES)
 def show_command(handle: str, values: bool, as_json: bool) -> None:
     """Show what there is to know of the live session HANDLE, a handle as 'list' has it,
     and its keys with the bytes that each takes together with its value.
     """
-    interface = _interface()
+    interface = interface_of_app()
     row = interface.administration.row(handle)
     if row is None:
         # Not what was given: it may be a token, by mistake.
-        raise _error(
+        raise command_error(
             "There is no live session of that handle. 'flask sessions list' shows the"
             " handles."
         )
@@ -252,7 +146,7 @@ def _read(
     """The row and its data, hidden keys included."""
     records, secrets = interface.records, secret_keys(current_app)
     if not secrets:
-        raise _error(
+        raise command_error(
             "No SECRET_KEY is set, and sessions are read with it. Run the command with"
             " the configuration that the application runs with."
         )
@@ -261,7 +155,7 @@ def _read(
         data = records.data(readable)
         return readable, {key: records.decode(value) for key, value in data.items()}
     except UnreadableSessionError as error:
-        raise _error(
+        raise command_error(
             f"The session cannot be read: {error} To its browser it is an empty one. If"
             " SECRET_KEY has changed, put the one before into SECRET_KEY_FALLBACKS."
             " Otherwise somebody has changed the row, or it is damaged; 'flask sessions"
@@ -275,7 +169,7 @@ def _read(
 @sessions_command.command(
     "revoke",
     short_help="End sessions.",
-    epilog=_exit_codes(
+    epilog=exit_codes(
         {
             0: "they are ended",
             1: "an error, no session of that handle, or not confirmed",
@@ -284,7 +178,7 @@ def _read(
 )
 @click.option("--handle", metavar="HANDLE", help="End the session of this handle.")
 @click.option(
-    "--user", metavar="USER", callback=_somebody, help="End all sessions of this user."
+    "--user", metavar="USER", callback=somebody, help="End all sessions of this user."
 )
 @click.option(
     "--all",
@@ -293,7 +187,7 @@ def _read(
     help="End all sessions of all users; asks first.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@_json_option()
+@json_option()
 def revoke_command(
     handle: str | None, user: str | None, everybody: bool, yes: bool, as_json: bool
 ) -> None:
@@ -303,7 +197,7 @@ def revoke_command(
     """
     if sum((handle is not None, user is not None, everybody)) != 1:
         raise click.UsageError("Give one of --handle, --user and --all.")
-    administration = _interface().administration
+    administration = interface_of_app().administration
     if everybody and not yes:
         click.confirm("End all sessions of all users?", abort=True, err=True)
     if handle is not None:
@@ -318,7 +212,7 @@ def revoke_command(
     elif not missing:
         say(f"Ended {counted(ended, 'session')}.")
     if missing:
-        raise _error("There is no session of that handle.")
+        raise command_error("There is no session of that handle.")
 
 
 # purge
@@ -327,43 +221,20 @@ def revoke_command(
 @sessions_command.command(
     "purge",
     short_help="Delete the rows of expired sessions.",
-    epilog=_exit_codes(
+    epilog=exit_codes(
         {
             0: "nothing is left that had expired when it began (--dry-run: counted)",
             1: "an error; what was deleted until then is deleted",
-            _TIME_OVER: "the time was over, and some are left",
-            _INTERRUPTED: "interrupted; what was deleted until then is deleted",
+            TIME_OVER: "the time was over, and some are left",
+            INTERRUPTED: "interrupted; what was deleted until then is deleted",
         }
     ),
 )
-@click.option(
-    "--batch-size",
-    metavar="ROWS",
-    type=click.IntRange(1, _LARGEST_BATCH),
-    default=BATCH,
-    show_default=True,
-    help="At how many rows one transaction looks.",
-)
-@click.option(
-    "--pause",
-    metavar="SECONDS",
-    type=Seconds(min=0, max=3600),
-    default=PAUSE,
-    show_default=True,
-    help="At least so long from one batch to the next, and as long as the last one"
-    " took: others have the database then. 0 for none.",
-)
-@click.option(
-    "--max-seconds",
-    metavar="SECONDS",
-    type=Seconds(min=0, min_open=True),
-    show_default="no end",
-    help="Begin no batch after that time, and make no pause beyond it.",
-)
+@pace_options("Look at")
 @click.option(
     "--dry-run", is_flag=True, help="Delete nothing; tell how many there are."
 )
-@_json_option()
+@json_option()
 @click.pass_context
 def purge_command(
     ctx: click.Context,
@@ -379,7 +250,7 @@ def purge_command(
     SQLite each batch waits up to 60 seconds for its turn, also beside a program that
     writes to the file all the time. Whatever ends it, it tells how many it has deleted.
     """
-    records, now = _interface().records, int(time.time())
+    records, now = interface_of_app().records, int(time.time())
     database = records.store.database
     if dry_run:
         _say_purged(0, count_expired(database, now), as_json, dry_run=True)
@@ -405,10 +276,10 @@ def purge_command(
     if total or as_json or not isinstance(failure, Exception):
         _say_purged(total, left, as_json)
     if isinstance(failure, KeyboardInterrupt):
-        ctx.exit(_INTERRUPTED)
+        ctx.exit(INTERRUPTED)
     if failure is not None:
         raise failure
-    ctx.exit(_TIME_OVER if left else 0)
+    ctx.exit(TIME_OVER if left else 0)
 
 
 def _say_purged(
@@ -429,14 +300,14 @@ def _say_purged(
 @sessions_command.command(
     "stats",
     short_help="Tell how much there is.",
-    epilog=_exit_codes({0: "it is told", 1: "an error"}),
+    epilog=exit_codes({0: "it is told", 1: "an error"}),
 )
-@_json_option(", with sizes in bytes")
+@json_option(", with sizes in bytes")
 def stats_command(as_json: bool) -> None:
     """Tell how many sessions and users there are, and how large they are. It reads the
     whole table.
     """
-    stats = _interface().administration.stats()
+    stats = interface_of_app().administration.stats()
     if as_json:
         say_json(asdict(stats))
         return
@@ -458,15 +329,15 @@ def stats_command(as_json: bool) -> None:
 @sessions_command.command(
     "check",
     short_help="Check the table and the settings.",
-    epilog=_exit_codes({0: "nothing is wrong, or only warnings", 1: "an error"}),
+    epilog=exit_codes({0: "nothing is wrong, or only warnings", 1: "an error"}),
 )
-@_json_option()
+@json_option()
 @click.pass_context
 def check_command(ctx: click.Context, as_json: bool) -> None:
     """Look at the settings, and at the table as the database has it, and say what is
     wrong and what to do about it. It changes nothing.
     """
-    findings = check_all(current_app, _interface())
+    findings = check_all(current_app, interface_of_app())
     if as_json:
         say_json({"findings": [asdict(finding) for finding in findings]})
     elif findings:
@@ -482,15 +353,35 @@ def check_command(ctx: click.Context, as_json: bool) -> None:
 @sessions_command.command(
     "create-table",
     short_help="Create the table, if it is missing.",
-    epilog=_exit_codes({0: "the table is there", 1: "an error"}),
+    epilog=exit_codes({0: "the table is there", 1: "an error"}),
 )
 def create_table_command() -> None:
     """Create the table of the sessions, with its indexes, if it is missing. An
     application with migrations creates it by one of those instead.
     """
-    database = _interface().records.store.database
+    database = interface_of_app().records.store.database
     name = escaped(database.table.fullname)
     if database.provide_table():
         say(f"Created the table {name}.")
     else:
         say(f"The table {name} was there already.")
+
+
+# What Flask-Session calls its own
+
+
+@click.command(
+    "session_cleanup",
+    hidden=True,
+    help="Run 'flask sessions purge', which Flask-Session calls so.",
+)
+@with_appcontext
+@click.pass_context
+def session_cleanup_command(ctx: click.Context) -> None:
+    """As ``purge``: a timer of the site before may still call it so."""
+    told = (
+        "'flask session_cleanup' is Flask-Session's. Here it is called 'flask sessions"
+    )
+    say(f"{told} purge', which is run now.", err=True)
+    code = sessions_command.main(["purge"], standalone_mode=False, obj=ctx.obj)
+    ctx.exit(code or 0)

@@ -20,7 +20,7 @@ from ..sessions import EXPIRY_KEY, LIFETIME_KEY, PERMANENT_KEY
 from ..storage.administration import SessionInfo
 from ..storage.store import StoredSession
 from ..storage.tables import as_time
-from .checks import Finding
+from .findings import Finding
 
 __all__ = [
     "counted",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -155,22 +156,47 @@ class SessionAdministration:
                 row.handle == current,
             )
 
+    def rows(self, user_id: object = ANYBODY) -> Iterator[StoredSession]:
+        """The rows of all live sessions, in the order of their keys, a batch at a time.
+
+        :param user_id: only those of this user.
+        :raises ValueError: it is given and names nobody.
+        """
+        where: sa.ColumnElement[bool] = sa.true()
+        if user_id is not ANYBODY:
+            where = self._of_user(user_id)
+        key, after = self._database.table.c.id, b""
+        none: Sequence[Any] = []
+        while True:
+            statement = (
+                self._whole_rows()
+                .where(where, self._live(), key > after)
+                .order_by(key)
+                .limit(BATCH)
+            )
+            found = self._ask(partial(_all, statement), none)
+            yield from (StoredSession(*row) for row in found)
+            if len(found) < BATCH:
+                return
+            after = found[-1].id
+
     def row(self, handle: str) -> StoredSession | None:
         """The row of a live session; ``None`` where there is none of that handle."""
         found = (self._row(where) for where in self._ways_to(handle))
         return next(filter(None, found), None)
 
     def _row(self, where: sa.ColumnElement[bool]) -> StoredSession | None:
-        columns = self._database.table.c
-        names = StoredSession._fields
-        data = sa.type_coerce(columns.data, sa.types.NullType()).label("data")
-        statement = sa.select(
-            *(data if name == "data" else columns[name] for name in names)
-        ).where(where, self._live())
+        statement = self._whole_rows().where(where, self._live())
         found = self._ask(
             lambda connection: connection.execute(statement).first(), None
         )
         return None if found is None else StoredSession(*found)
+
+    def _whole_rows(self) -> sa.Select[Any]:
+        columns = self._database.table.c
+        names = StoredSession._fields
+        data = sa.type_coerce(columns.data, sa.types.NullType()).label("data")
+        return sa.select(*(data if name == "data" else columns[name] for name in names))
 
     def stats(self) -> SessionStats:
         """How much there is. It reads the whole table."""
@@ -363,6 +389,10 @@ class SessionAdministration:
             return []
         there = set(connection.scalars(sa.select(column).where(column.in_([*left]))))
         return [row for handle, row in left.items() if handle not in there]
+
+
+def _all(statement: sa.Select[Any], connection: sa.Connection) -> Sequence[Any]:
+    return connection.execute(statement).all()
 
 
 def _can_be_stored(text: object) -> bool:

@@ -107,15 +107,17 @@ class ForeignTable:
         number, last = self._ask(work)
         return int(number), None if last is None else _as_seconds(last)
 
-    def batch(self, after: int, most: int, now: int) -> list[ForeignSession]:
+    def batch(self, after: int | None, most: int, now: int) -> list[ForeignSession]:
         """Live sessions, by their ``id``.
 
-        :param after: look at those with a higher one.
+        :param after: look at those with a higher one; ``None`` for all.
         :param most: how many at most.
         :raises ForeignTableError: the table cannot be read.
         """
         key = self.table.c.id
-        statement = self._live(now).where(key > after).order_by(key).limit(most)
+        statement = self._live(now).order_by(key).limit(most)
+        if after is not None:
+            statement = statement.where(key > after)
         return self._rows(lambda connection: connection.execute(statement).all())
 
     def take(
@@ -190,7 +192,7 @@ class ForeignTable:
                 " Flask-Session's."
             )
 
-        return self._database.run(look, name=work, wait=wait)
+        return self._database.run(look, name=work.__qualname__, wait=wait)
 
 
 def _session(row: Sequence[Any]) -> ForeignSession:
@@ -247,12 +249,16 @@ class Notes:
 
     def any_of(self, keys: Iterable[bytes]) -> bool:
         """Whether one of these notes is there."""
+        return bool(self.those_of(keys))
+
+    def those_of(self, keys: Iterable[bytes]) -> set[bytes]:
+        """Which of these notes are there."""
         table = self._database.table
         statement = sa.select(table.c.id).where(
             table.c.id.in_([*keys]), table.c.handle == ""
         )
         return self._database.run(
-            lambda connection: connection.execute(statement).first() is not None
+            lambda connection: {bytes(key) for key in connection.scalars(statement)}
         )
 
     def make(self, key: bytes, now: int, until: int, *, wait: bool = True) -> None:
@@ -296,6 +302,19 @@ class Notes:
             return False
         return True
 
+    def waiting(self, now: int) -> tuple[int, int | None]:
+        """How many live sessions were taken over whose browsers have not come since,
+        and when the last of those ends, in seconds since 1970.
+        """
+        columns = self._database.table.c
+        statement = sa.select(sa.func.count(), sa.func.max(columns.expires_at)).where(
+            # Whatever is done to a session raises its version.
+            columns.expires_at > now,
+            columns.version == 1,
+            columns.previous_id.is_not(None),
+        )
+        return self._counted(statement)
+
     def taken(self) -> tuple[int, int | None]:
         """How many cookies were taken over whose notes are there, and until when the
         last of those is valid, in seconds since 1970.
@@ -304,10 +323,13 @@ class Notes:
         statement = sa.select(sa.func.count(), sa.func.max(columns.purge_at)).where(
             columns.handle == "", columns.version == _USED
         )
+        return self._counted(statement)
+
+    def _counted(self, statement: sa.Executable) -> tuple[int, int | None]:
         number, last = self._database.run(
             lambda connection: connection.execute(statement).one()
         )
-        return int(number), last
+        return int(number), None if last is None else int(last)
 
 
 #: What a note has for a version: whether it is about a cookie.

@@ -69,6 +69,7 @@ from .poolers import (
     forbids_transactions,
     is_prepared_elsewhere,
 )
+from .tables import of_flask_session
 from .turns import in_turn, insists
 
 __all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "transaction"]
@@ -410,8 +411,10 @@ class SessionDatabase:
     def _check_columns(self, there: set[str]) -> None:
         missing = [c.name for c in self.table.columns if c.name not in there]
         if missing:
+            known = of_flask_session(there, self.table.name)
             raise SessionTableError(
-                f"The table {self.table.fullname!r} in the database lacks the columns"
+                known
+                or f"The table {self.table.fullname!r} in the database lacks the columns"
                 f" {', '.join(missing)}, so it is not one for sessions, or one of"
                 " another version. Set SESSION_SQLALCHEMY_TABLE to a name that is"
                 " free, or run the migration that adds them."

@@ -10,6 +10,7 @@ so Alembic and Flask-Migrate see it like any table of the application: see
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ __all__ = [
     "MAX_USER_AGENT",
     "MAX_USER_ID",
     "as_time",
+    "of_flask_session",
     "sessions_table",
 ]
 
@@ -147,12 +149,30 @@ def sessions_table(
             return table
     missing = [column.name for column in columns if column.name not in there.columns]
     if missing:
+        known = of_flask_session(there.columns.keys(), there.name)
         raise SessionTableError(
-            f"The application already has a table {there.fullname!r} without the"
+            known
+            or f"The application already has a table {there.fullname!r} without the"
             f" columns {', '.join(missing)}, so it is not one for sessions. Set"
             " SESSION_SQLALCHEMY_TABLE to a name that is free."
         )
     return there
+
+
+def of_flask_session(columns: Collection[str], name: str) -> str | None:
+    """What to say of a table that is Flask-Session's; ``None`` of any other.
+
+    :param columns: the names of its columns.
+    :param name: its name.
+    """
+    if not {"session_id", "data", "expiry"}.issubset(columns):
+        return None
+    return (
+        f"The table {name!r} is Flask-Session's, whose rows mean something else. Leave"
+        " it as it is, and remove SESSION_SQLALCHEMY_TABLE, or set it to a name that is"
+        f" free. With SESSION_ADOPT = 'flask-session' and SESSION_ADOPT_TABLE = {name!r}"
+        " nobody is logged out: see the page 'Moving in' of the documentation."
+    )
 
 
 def as_time(seconds: int) -> datetime:

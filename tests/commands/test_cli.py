@@ -29,7 +29,7 @@ from flask_sessionsql import (
     SessionEnded,
     session_ended,
 )
-from flask_sessionsql.commands import cli
+from flask_sessionsql.commands import base, cli
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from flask_sessionsql.formats.tokens import row_id
@@ -861,7 +861,7 @@ def test_purge_without_a_turn(
     make_app: MakeApp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it gets none for as long as it asks, it tells what it has done until then."""
-    monkeypatch.setattr(cli, "TURN", 0.05)
+    monkeypatch.setattr(base, "TURN", 0.05)
     app = make_app(f"sqlite:///{tmp_path / 'app.db'}")
     put_expired(app, 3)
     with ExitStack() as stack:
@@ -878,7 +878,7 @@ def test_purge_without_a_turn(
 
 def test_the_turn_is_documented(make_app: MakeApp) -> None:
     """The help says how long it asks, and the documentation."""
-    told = f"up to {cli.TURN} seconds"
+    told = f"up to {base.TURN} seconds"
 
     assert told in " ".join(
         run(make_app("sqlite://"), "purge", "--help").stdout.split()

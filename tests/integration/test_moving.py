@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-import threading
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
-import flask
 import pytest
 import sqlalchemy as sa
 from flask import Flask, session
 from flask.testing import FlaskClient
 from flask_sqlalchemy import SQLAlchemy
 
-from flask_sessionsql import Session
 from tests.conftest import MakeApp
-from tests.helpers import Clock, at_once, statements_on, store_of
+from tests.helpers import store_of
 
 pytest.importorskip(
     "flask_session", reason="Flask-Session is in the dependency group 'tests'"

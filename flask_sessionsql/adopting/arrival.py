@@ -1,0 +1,83 @@
+"""A request that comes with a session of the site before: what saving it does first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ..exceptions import (
+    SessionStoreBusyError,
+    SessionStoreUnavailableError,
+    SessionTableError,
+)
+from ..saving.planning import Clear, Empty, Keep, Plan, Touch
+from ..saving.records import Outcome, SessionRecords
+from .base import Adopter, Opened
+
+__all__ = ["Arrival"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+class Arrival:
+    """A request whose cookie has opened a session that was taken over, or is to be."""
+
+    def __init__(self, adopter: Adopter, records: SessionRecords, opened: Opened):
+        self._adopter = adopter
+        self._records = records
+        self._taking = opened.taking
+        #: Whether the browser has to be told of the token.
+        self.is_new: bool = opened.is_new
+        #: Whether it has come with the token for the first time.
+        self.confirms: bool = opened.confirms
+        self._only_confirms = False
+
+    def plan(self, plan: Callable[[bool], Plan]) -> Plan:
+        """What saving the session comes to.
+
+        :param plan: gives that, with what notes that the browser has not come yet, or
+            without.
+        """
+        if not self.confirms:
+            return plan(False)
+        self._only_confirms = isinstance(plan(True), (Keep, Touch))
+        return plan(False)
+
+    def says_nothing(self, plan: Plan, can_tell: bool) -> bool:
+        """Whether nothing is stored and the browser is not told anything.
+
+        :param can_tell: whether a response carries the cookie. Where none does, what
+            opens a session only once is left for a page that can; to end the session
+            needs no answer.
+        """
+        if self._taking is None or can_tell or not self._adopter.once:
+            return isinstance(plan, Keep) and not self.is_new
+        if isinstance(plan, (Empty, Clear)):
+            return False
+        if not isinstance(plan, (Keep, Touch)):
+            self._records.untold()
+        return True
+
+    def execute(self, plan: Plan, *, wait: bool = True) -> Outcome:
+        """Take the session over, and carry out a plan on it.
+
+        :raises SessionStoreBusyError: as for :meth:`SessionRecords.execute`.
+        """
+        may_fail = self._only_confirms or isinstance(plan, (Keep, Touch))
+        try:
+            if self._taking is not None:
+                is_there = self._adopter.take(self._taking, wait=wait)
+                self._taking = None
+                if not is_there and isinstance(plan, Keep):
+                    return Outcome(None, {}, is_elsewhere=True)
+            return self._records.execute(plan, wait=wait)
+        except SessionStoreBusyError:
+            raise
+        except (SessionStoreUnavailableError, SessionTableError) as error:
+            # As of a server that has become read-only. What the page has read is right,
+            # and the browser comes with the same cookie again.
+            if not may_fail:
+                raise
+            logger.info("A session could not be taken over yet: %s", error)
+            data = {} if isinstance(plan, (Empty, Clear)) else plan.data
+            return Outcome(None, data, is_elsewhere=True)

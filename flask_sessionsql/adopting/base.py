@@ -1,0 +1,208 @@
+"""Sessions of the site before, taken over when their browsers come: how nobody is
+logged out by the move. What applications set for it is on the page :doc:`/moving`.
+
+A request that comes with something that opens no session of ours **reads** the one that
+it opens at the other place, and :meth:`Adopter.take` moves it when it is saved; from
+then on it is one of ours, and saved like any other. Its token follows from what the
+browser had (:func:`~flask_sessionsql.formats.tokens.adopted_token`), so that requests
+at the same time come to the same session.
+
+An id of Flask-Session's goes on leading there until the browser has come with the new
+token: the answer that told it may have been lost. A signed cookie does not, since
+others may have copied it: it opens a session once.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+from ..config import SessionConfig
+from ..exceptions import SessionValueError
+from ..formats.tokens import adopted_handle, adopted_token, line_ids, row_id
+from ..saving.planning import Secrets, SessionRecord
+from ..saving.records import SessionRecords
+from ..sessions import ADOPTED_KEY, HIDDEN_KEYS, PERMANENT_KEY
+from ..signals import SessionCreated, SessionEnded
+from ..storage.adoption import ForeignSession, Notes, everybody_note, user_note
+from ..storage.store import StoredSession
+
+__all__ = ["WHY", "Adopter", "NotAdoptedError", "Opened", "Reason", "Taking"]
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+#: Why a session cannot be taken over.
+Reason = Literal["pickle", "unreadable", "value", "empty", "age", "prefix"]
+
+
+class NotAdoptedError(Exception):
+    """A session cannot be taken over."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
+@dataclass(slots=True, repr=False)
+class Taking:
+    """A session that a request has read elsewhere, and that is to be moved here."""
+
+    #: What is to stand here. The data is not encrypted.
+    target: SessionRecord
+    secrets: Secrets
+    #: Where it stands, of Flask-Session's.
+    row: ForeignSession | None = None
+    #: The note to leave, and until when, of a cookie.
+    note: bytes = b""
+    until: int = 0
+
+
+@dataclass(slots=True, repr=False)
+class Opened:
+    """What a cookie has opened."""
+
+    record: SessionRecord
+    data: dict[Any, Any]
+    #: What is still elsewhere.
+    taking: Taking | None = None
+    #: Whether the browser has to be told of the token.
+    is_new: bool = False
+    #: Whether the browser has come with the new token for the first time.
+    confirms: bool = False
+
+
+#: Why a session cannot be taken over, in words.
+WHY: dict[Reason, str] = {
+    "pickle": "it is a pickle, as up to Flask-Session 0.6, which is never executed",
+    "unreadable": "it is neither MessagePack nor JSON",
+    "value": "it holds a value that cannot be kept",
+    "empty": "it holds nothing",
+    "age": "it has had its absolute lifetime",
+    "prefix": "its key begins with another prefix than SESSION_KEY_PREFIX",
+}
+
+
+class Adopter(ABC):
+    """Opens what the cookies of the site before opened.
+
+    :param config: the settings.
+    :param records: our sessions.
+    """
+
+    #: Whether what the browser has opens a session only once.
+    once: bool
+
+    def __init__(self, config: SessionConfig, records: SessionRecords) -> None:
+        self._config = config
+        self._records = records
+
+    @cached_property
+    def notes(self) -> Notes:
+        """What is remembered of the sessions elsewhere."""
+        return Notes(self._records.store.database)
+
+    @abstractmethod
+    def open(
+        self, secrets: Secrets, cookie: str, now: int, lifetime: int
+    ) -> Opened | None:
+        """The session that a cookie opens, here or elsewhere; ``None`` for none.
+
+        :param lifetime: ``PERMANENT_SESSION_LIFETIME``, in seconds.
+        """
+
+    @abstractmethod
+    def former(self, secrets: Secrets, cookie: str, lifetime: int) -> str | None:
+        """What stands for a cookie that has opened nothing; ``None`` where it never
+        can have opened anything.
+        """
+
+    @abstractmethod
+    def _move(self, taking: Taking, wait: bool) -> StoredSession | None:
+        """Move a session here; ``None`` where another request has, or it is gone."""
+
+    def take(self, taking: Taking, *, wait: bool = True) -> bool:
+        """Move a session here, unless it is here already. Whether it is.
+
+        :param wait: whether to wait for a SQLite file that is locked.
+        :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
+        """
+        row = self._move(taking, wait)
+        if row is None:
+            # Another request of this browser has, or it was ended.
+            return self._records.store.load(taking.target.row.id, 0) is not None
+        return self.settle(row, wait=wait)
+
+    def settle(self, row: StoredSession, *, wait: bool = True) -> bool:
+        """What follows when a session was moved here. Whether it stays."""
+        # Whoever ends sessions makes a note first, and then looks for rows: this order
+        # leaves no gap between the two.
+        if self.is_ended(row.user_id):
+            self._records.store.delete(row.id, wait=wait)
+            self._records.tell(SessionEnded(row.handle, row.user_id, "revoked"))
+            return False
+        logger.info("Session %r was taken over from the site before.", row.handle)
+        self._records.tell(SessionCreated(row.handle, row.user_id))
+        return True
+
+    def is_ended(self, user_id: str | None, *more: bytes) -> bool:
+        """Whether a user's sessions elsewhere were ended here.
+
+        :param more: other notes that end it.
+        """
+        keys = [everybody_note(), *more]
+        if user_id is not None:
+            keys.append(user_note(user_id))
+        return self.notes.any_of(keys)
+
+    def _target(
+        self,
+        secrets: Secrets,
+        name: str,
+        data: Mapping[Any, Any],
+        created_at: int,
+        expires_at: int,
+    ) -> SessionRecord:
+        """The session as it is to stand here.
+
+        :param name: what it is known by elsewhere.
+        :param created_at: when it was written there last, which is the least that it is
+            known to be old.
+        :raises NotAdoptedError: it cannot be kept, or has had its absolute lifetime.
+        """
+        kept = {key: data[key] for key in data if key not in HIDDEN_KEYS}
+        if not kept:
+            raise NotAdoptedError("empty")
+        permanent = data.get(PERMANENT_KEY, self._config.permanent)
+        if permanent != self._config.permanent:
+            kept[PERMANENT_KEY] = permanent
+        if not self.once:
+            kept[ADOPTED_KEY] = True
+        token = adopted_token(secrets[0], name)
+        try:
+            payload = self._records.planner.payload(kept)
+            user_id = self._records.planner.user_id(kept)
+        except SessionValueError:
+            raise NotAdoptedError("value") from None
+        longest = self._config.absolute_lifetime
+        if longest is not None:
+            expires_at = min(expires_at, created_at + longest)
+        row = StoredSession(
+            id=row_id(secrets[0], token),
+            handle=adopted_handle(secrets[0], name, created_at),
+            user_id=user_id,
+            data=payload,
+            version=1,
+            created_at=created_at,
+            expires_at=expires_at,
+            last_used_at=created_at,
+            previous_id=line_ids(secrets[:1], token)[0],
+        )
+        return SessionRecord(token, row, True)
+
+    def _opened(self, taking: Taking) -> Opened:
+        record = taking.target
+        return Opened(record, self._records.data(record.row), taking, is_new=True)

@@ -1,0 +1,55 @@
+"""Sessions in the signed cookies of Flask itself, as their browsers come."""
+
+from __future__ import annotations
+
+from ..formats.foreign import open_cookie
+from ..formats.tokens import former_token, is_token
+from ..saving.planning import Secrets
+from ..storage.adoption import used_note
+from ..storage.store import StoredSession
+from .base import Adopter, NotAdoptedError, Opened, Taking
+
+__all__ = ["CookieAdopter"]
+
+
+class CookieAdopter(Adopter):
+    """Takes over sessions in signed cookies of Flask's own."""
+
+    once = True
+
+    def open(
+        self, secrets: Secrets, cookie: str, now: int, lifetime: int
+    ) -> Opened | None:
+        """As :meth:`Adopter.open`. One that is forged costs no SQL."""
+        if is_token(cookie):
+            found = self._records.find(secrets, cookie, now)
+            return None if found is None else Opened(*found)
+        signed = open_cookie(cookie, secrets, lifetime)
+        if signed is None:
+            return None
+        end = signed.signed_at + lifetime
+        try:
+            target = self._target(
+                secrets, signed.name, signed.data, min(now, signed.signed_at), end
+            )
+        except NotAdoptedError:
+            return None
+        note = used_note(signed.name)
+        if target.row.expires_at <= now or self.is_ended(target.row.user_id, note):
+            return None
+        return self._opened(Taking(target, secrets, note=note, until=end))
+
+    def _move(self, taking: Taking, wait: bool) -> StoredSession | None:
+        row = self._records.sealed(taking.target.row, taking.secrets)
+        moved = self.notes.take(taking.note, row, taking.until, wait=wait)
+        return row if moved else None
+
+    def former(self, secrets: Secrets, cookie: str, lifetime: int) -> str | None:
+        """As :meth:`Adopter.former`."""
+        if is_token(cookie):
+            return cookie
+        signed = open_cookie(cookie, secrets, lifetime)
+        if signed is None:
+            return None
+        user_id = self._records.planner.stored_user_id(signed.data)
+        return former_token(secrets[0], signed.name, user_id)

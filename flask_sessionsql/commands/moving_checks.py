@@ -1,0 +1,83 @@
+"""How far a site has moved in: how many sessions are left where they were, and when
+``SESSION_ADOPT`` can go.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from flask import Flask
+
+from ..adopting import CookieAdopter, FlaskSessionAdopter
+from ..interfaces import FlaskSQLAlchemySessionInterface
+from ..storage.adoption import ForeignTableError
+from ..storage.tables import as_time
+from .console import counted, readable_time
+from .findings import Finding, error, warning
+
+__all__ = ["check_moving"]
+
+
+def check_moving(
+    app: Flask, interface: FlaskSQLAlchemySessionInterface
+) -> Iterator[Finding]:
+    """What is to be known of a move that is under way."""
+    adopter = interface.adopter
+    if isinstance(adopter, FlaskSessionAdopter):
+        yield from _check_table(adopter, interface.config.adopt_table)
+    elif isinstance(adopter, CookieAdopter):
+        yield _cookies(adopter, interface.current_config(app).lifetime)
+
+
+def _check_table(adopter: FlaskSessionAdopter, table: str) -> Iterator[Finding]:
+    now = int(time.time())
+    waiting, until = adopter.notes.waiting(now)
+    try:
+        left, last = adopter.table.count(now)
+    except ForeignTableError as why:
+        advice = (
+            "Set SESSION_ADOPT_TABLE to its name; or remove SESSION_ADOPT, if the"
+            " sessions were taken over long ago, and the table is dropped."
+        )
+        yield error("SESSION_ADOPT_TABLE", str(why), advice)
+        return
+    if left:
+        problem = (
+            f"{counted(left, 'live session')} of Flask-Session's may be left in"
+            f" {table!r}. The last of them ends at {_when(last)}."
+        )
+        advice = "Leave the setting until then, or run 'flask sessions adopt'."
+        yield warning("SESSION_ADOPT", problem, advice)
+    elif waiting:
+        problem = (
+            f"No live session is left in {table!r}, but {counted(waiting, 'session')}"
+            " that came from there may belong to browsers that have not come since, and"
+            f" have their old cookies. The last of them ends at {_when(until)}."
+        )
+        yield warning("SESSION_ADOPT", problem, "Leave the setting until then.")
+    else:
+        problem = f"No live session is left in {table!r}, and every browser has come."
+        advice = (
+            "Remove SESSION_ADOPT, SESSION_ADOPT_TABLE, SESSION_KEY_PREFIX and"
+            " SESSION_USE_SIGNER; and drop the table when you need no way back."
+        )
+        yield warning("SESSION_ADOPT", problem, advice)
+
+
+def _cookies(adopter: CookieAdopter, lifetime: int) -> Finding:
+    number, last = adopter.notes.taken()
+    problem = f"{counted(number, 'signed cookie')} of Flask's were taken over lately."
+    if last is not None:
+        problem += f" The last of them would have been valid until {_when(last)}."
+    advice = (
+        f"Leave the setting for {lifetime / 24 / 3600:.0f} days"
+        " (PERMANENT_SESSION_LIFETIME) after the last server of the site before has"
+        " stopped, which set the last cookie. Then no cookie is valid any more: remove"
+        " it."
+    )
+    return warning("SESSION_ADOPT", problem, advice)
+
+
+def _when(seconds: int | None) -> str:
+    return readable_time(as_time(seconds or 0))
