@@ -414,9 +414,9 @@ class SessionDatabase:
             known = of_flask_session(there, self.table.name)
             raise SessionTableError(
                 known
-                or f"The table {self.table.fullname!r} in the database lacks the columns"
-                f" {', '.join(missing)}, so it is not one for sessions, or one of"
-                " another version. Set SESSION_SQLALCHEMY_TABLE to a name that is"
+                or f"The table {self.table.fullname!r} in the database lacks the"
+                f" columns {', '.join(missing)}, so it is not one for sessions, or one"
+                " of another version. Set SESSION_SQLALCHEMY_TABLE to a name that is"
                 " free, or run the migration that adds them."
             ) from None
 

@@ -169,9 +169,10 @@ def of_flask_session(columns: Collection[str], name: str) -> str | None:
         return None
     return (
         f"The table {name!r} is Flask-Session's, whose rows mean something else. Leave"
-        " it as it is, and remove SESSION_SQLALCHEMY_TABLE, or set it to a name that is"
-        f" free. With SESSION_ADOPT = 'flask-session' and SESSION_ADOPT_TABLE = {name!r}"
-        " nobody is logged out: see the page 'Moving in' of the documentation."
+        " it as it is, and remove SESSION_SQLALCHEMY_TABLE, or set it to a name that"
+        " is free. With SESSION_ADOPT = 'flask-session' and SESSION_ADOPT_TABLE ="
+        f" {name!r} nobody is logged out: see the page 'Moving in' of the"
+        " documentation."
     )
 
 
