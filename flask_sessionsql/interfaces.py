@@ -115,6 +115,16 @@ A list of configuration keys also understood by the extension:
                                   encrypted: `True`, `False` (default) or
                                   ``'required'``, which takes no row that is
                                   not.
+``SESSION_ADOPT``                 which sessions of the site before are taken
+                                  over, so that nobody is logged out:
+                                  ``'flask-session'``, ``'cookie'`` or
+                                  `None` (default).
+``SESSION_ADOPT_TABLE``           the name of Flask-Session's table.
+                                  Defaults to ``'sessions'``.
+``SESSION_KEY_PREFIX``            what the keys in that table begin with.
+                                  Defaults to ``'session:'``.
+``SESSION_USE_SIGNER``            controls if Flask-Session signed its
+                                  cookies.  Defaults to `False`.
 ================================= =========================================
 
 Basically you only need to configure ``SESSION_TYPE``.

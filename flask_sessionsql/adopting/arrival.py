@@ -61,7 +61,7 @@ class Arrival:
     def execute(self, plan: Plan, *, wait: bool = True) -> Outcome:
         """Take the session over, and carry out a plan on it.
 
-        :raises SessionStoreBusyError: as for :meth:`SessionRecords.execute`.
+        :raises SessionStoreBusyError: as for :meth:`.SessionRecords.execute`.
         """
         may_fail = self._only_confirms or isinstance(plan, (Keep, Touch))
         try:

@@ -20,7 +20,7 @@ class CookieAdopter(Adopter):
     def open(
         self, secrets: Secrets, cookie: str, now: int, lifetime: int
     ) -> Opened | None:
-        """As :meth:`Adopter.open`. One that is forged costs no SQL."""
+        """As :meth:`.Adopter.open`. One that is forged costs no SQL."""
         if is_token(cookie):
             found = self._records.find(secrets, cookie, now)
             return None if found is None else Opened(*found)
@@ -45,7 +45,7 @@ class CookieAdopter(Adopter):
         return row if moved else None
 
     def former(self, secrets: Secrets, cookie: str, lifetime: int) -> str | None:
-        """As :meth:`Adopter.former`."""
+        """As :meth:`.Adopter.former`."""
         if is_token(cookie):
             return cookie
         signed = open_cookie(cookie, secrets, lifetime)

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -52,7 +52,7 @@ class Adopted:
     #: How many had been ended here, before they came.
     ended: int
     #: How many are left there, and why.
-    left: Counter[Reason]
+    left: Mapping[Reason, int]
     #: Whether there are no more.
     is_last: bool = False
 
@@ -76,7 +76,7 @@ class FlaskSessionAdopter(Adopter):
     def open(
         self, secrets: Secrets, cookie: str, now: int, lifetime: int
     ) -> Opened | None:
-        """As :meth:`Adopter.open`: by one SELECT here, and one there."""
+        """As :meth:`.Adopter.open`: by one SELECT here, and one there."""
         name = flask_session_id(cookie, secrets, signed=self._config.use_signer)
         places: dict[bytes, tuple[str, str | bytes]] = {}
         if is_token(cookie):
@@ -87,11 +87,19 @@ class FlaskSessionAdopter(Adopter):
                 # A session of an earlier key's moves to the current one when written.
                 for key in (secret, secrets[0]):
                     places[row_id(key, token)] = (token, key)
-        rows = self._records.store.load_any(places, now) if places else []
-        for row in rows:
-            token, secret = places[row.id]
-            return self._ours(row, token, secret, secrets, now, token == cookie)
-        return None if name is None else self._elsewhere(secrets, name, now, lifetime)
+        # Again, where another request has taken it over between the two looks.
+        for _ in range(2):
+            for row in self._records.store.load_any(places, now) if places else ():
+                token, secret = places[row.id]
+                return self._ours(row, token, secret, secrets, now, token == cookie)
+            if name is None:
+                break
+            found, is_here = self._find(self._config.key_prefix + name, now, places)
+            if found is not None:
+                return self._elsewhere(found, secrets, now, lifetime)
+            if not is_here:
+                break
+        return None
 
     def _ours(
         self,
@@ -119,12 +127,9 @@ class FlaskSessionAdopter(Adopter):
         return Opened(record, data, is_new=True)
 
     def _elsewhere(
-        self, secrets: Secrets, name: str, now: int, lifetime: int
+        self, row: ForeignSession, secrets: Secrets, now: int, lifetime: int
     ) -> Opened | None:
         """A session that is in the other table."""
-        row = self._find(self._config.key_prefix + name, now)
-        if row is None:
-            return None
         try:
             target = self.convert(row, secrets, lifetime, now)
         except NotAdoptedError as error:
@@ -134,11 +139,13 @@ class FlaskSessionAdopter(Adopter):
             return None
         return self._opened(Taking(target, secrets, row))
 
-    def _find(self, session_id: str, now: int) -> ForeignSession | None:
+    def _find(
+        self, session_id: str, now: int, here: Iterable[bytes]
+    ) -> tuple[ForeignSession | None, bool]:
         if time.monotonic() < self._ask_again:
-            return None
+            return None, False
         try:
-            return self.table.find(session_id, now)
+            return self.table.find(session_id, now, here)
         except ForeignTableError as error:
             self._ask_again = time.monotonic() + _PAUSE
             if self._not_there.is_time():
@@ -147,7 +154,7 @@ class FlaskSessionAdopter(Adopter):
                     " name, or remove SESSION_ADOPT.",
                     error,
                 )
-            return None
+            return None, False
 
     def convert(
         self, row: ForeignSession, secrets: Secrets, lifetime: int, now: int
@@ -304,7 +311,7 @@ class FlaskSessionAdopter(Adopter):
         return next(iter(self.table.take([seen], convert, wait=wait)), None)
 
     def former(self, secrets: Secrets, cookie: str, lifetime: int) -> str | None:
-        """As :meth:`Adopter.former`."""
+        """As :meth:`.Adopter.former`."""
         name = flask_session_id(cookie, secrets, signed=self._config.use_signer)
         if is_token(cookie) and (name is None or len(cookie) >= _SHORTEST):
             return cookie

@@ -133,8 +133,9 @@ def _say_adopted(
     if ended:
         say(f"{counted(ended, 'session')} had been ended here, and stay so.")
     if left:
-        number = counted(sum(left.values()), "session")
-        stay = "would be left" if dry_run else "left"
-        say(f"{number} {stay} in the table {escaped(table)}:")
+        number = sum(left.values())
+        stay = "would be" if dry_run else "is" if number == 1 else "are"
+        name = escaped(table)
+        say(f"{counted(number, 'session')} {stay} left in the table {name}:")
         rows = [[f"{left[why]:,}", WHY[why]] for why in sorted(left)]
         say_table(["Rows", "Why"], rows, right=["Rows"])

@@ -77,18 +77,29 @@ class ForeignTable:
             schema=database.table.schema,
         )
 
-    def find(self, session_id: str, now: int) -> ForeignSession | None:
-        """A live session; ``None`` where there is none.
+    def find(
+        self, session_id: str, now: int, here: Iterable[bytes]
+    ) -> tuple[ForeignSession | None, bool]:
+        """A live session; ``None`` where there is none. And whether it is in our table
+        by now: one statement sees both at one moment, between which it cannot move.
 
+        :param here: under which keys it would be in our table.
         :raises ForeignTableError: the table cannot be read.
         """
-        statement = self._live(now).where(self.table.c.session_id == session_id)
+        ours = self._database.table.c.id
+        nothing = [sa.null()] * (len(COLUMNS) - 1)
+        statement: sa.CompoundSelect[Any] = sa.union_all(
+            self._live(now).where(self.table.c.session_id == session_id),
+            sa.select(sa.literal(0), *nothing).where(ours.in_([*here])),
+        )
 
         def work(connection: sa.Connection) -> Sequence[Any]:
             return connection.execute(statement).all()
 
+        found = self._ask(work)
         # A collation can take two ids for one, such as MariaDB's by default.
-        return next((row for row in self._rows(work) if row[1] == session_id), None)
+        rows = [_session(row) for row in found if row[1] == session_id]
+        return next(iter(rows), None), any(row[1] is None for row in found)
 
     def count(self, now: int) -> tuple[int, int | None]:
         """How many live sessions there are, and when the last of them ends, in seconds

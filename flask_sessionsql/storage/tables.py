@@ -10,7 +10,7 @@ so Alembic and Flask-Migrate see it like any table of the application: see
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -159,7 +159,7 @@ def sessions_table(
     return there
 
 
-def of_flask_session(columns: Collection[str], name: str) -> str | None:
+def of_flask_session(columns: Iterable[str], name: str) -> str | None:
     """What to say of a table that is Flask-Session's; ``None`` of any other.
 
     :param columns: the names of its columns.

@@ -44,7 +44,10 @@ from tests.pages import page
 from tests.storage.test_turns import writer
 
 NOW = int(time.time())
-COMMANDS = ("check", "create-table", "list", "purge", "revoke", "show", "stats")
+COMMANDS = (
+    *("adopt", "check", "create-table", "export", "list", "purge", "revoke", "show"),
+    "stats",
+)
 
 #: With these there is nothing that a check could complain about.
 SAFE: dict[str, Any] = {

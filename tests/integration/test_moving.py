@@ -1,4 +1,4 @@
-"""A site that moves in: its visitors keep their sessions, and what has ended is over."""
+"""A site that moves in: visitors keep their sessions, and what ended is over."""
 
 from __future__ import annotations
 
