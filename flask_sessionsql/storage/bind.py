@@ -15,7 +15,7 @@ from contextlib import nullcontext
 
 import sqlalchemy as sa
 from flask import Flask, appcontext_pushed, current_app, has_app_context
-from flask_sqlalchemy import SQLAlchemy
+from flask_sqlalchemy import SQLAlchemy, record_queries
 
 from ..config import SessionConfig, check_driver, no_bind
 from ..exceptions import SessionConfigError
@@ -95,6 +95,9 @@ class SessionsBind:
         timeout, alone = config.database_timeout, self._sqlalchemy(app) is None
         engine = sessions_engine(source, alone=alone, timeout=timeout)
         dispose()
+        # By now: an extension such as Flask-DebugToolbar may have set it after us.
+        if app.config.get("SQLALCHEMY_RECORD_QUERIES"):
+            _record(engine)
         table, create = _translated(table, source), config.create_table
         store = SessionStore(engine, table, create_table=create, timeout=timeout)
         _dispose_with(source, store)
@@ -186,6 +189,21 @@ def _translated(table: sa.Table, source: sa.Engine) -> sa.Table:
     own = table.metadata
     metadata = sa.MetaData(naming_convention=own.naming_convention, info={**own.info})
     return sessions_table(metadata, table.name, schema)
+
+
+def _record(engine: sa.Engine) -> None:
+    """Let Flask-SQLAlchemy record the statements, as it does those of the application's
+    engines: ``get_recorded_queries()`` has them, without what the sessions hold.
+    """
+    listen = getattr(record_queries, "_listen", None)
+    if listen is not None:
+        listen(engine)
+        sa.event.listen(engine, "after_cursor_execute", _leave_values_out)
+
+
+def _leave_values_out(*_: object) -> None:
+    if has_app_context():
+        record_queries.get_recorded_queries()[-1].parameters = None
 
 
 def _dispose_with(source: sa.Engine, store: SessionStore) -> None:

@@ -692,36 +692,105 @@ def test_opentelemetry_has_a_span_for_a_failed_statement(
 # Flask-SQLAlchemy.
 
 
-def test_recorded_queries_are_the_application_s(
-    make_app: MakeApp, database_uri: str
+class Recorded(Seen):
+    """What Flask-SQLAlchemy has recorded when a context ends: sessions are saved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def install(self, app: Flask) -> None:
+        """Look at the end of each of the application's contexts."""
+
+        @app.teardown_appcontext
+        def look(error: BaseException | None) -> None:
+            for query in get_recorded_queries():
+                self.note(query.statement)
+                self.texts.append(repr(query))
+
+
+def test_recorded_queries_include_the_sessions(
+    make_app: MakeApp, database_uri: str, clock: Clock
 ) -> None:
-    """SQLALCHEMY_RECORD_QUERIES records what the application runs on its own engines,
-    and not what the sessions run on theirs.
+    """With SQLALCHEMY_RECORD_QUERIES, get_recorded_queries() has each statement of the
+    sessions, once, beside those of the application.
     """
-    db = SQLAlchemy()
-    recorded: list[str] = []
+    db, recorded = SQLAlchemy(), Recorded()
 
     def before(app: Flask) -> None:
         db.init_app(app)
-
-        @app.teardown_appcontext
-        def note(error: BaseException | None) -> None:
-            # The session has been saved.
-            recorded.extend(str(query.statement) for query in get_recorded_queries())
-
-    app, driver = ready(make_app(database_uri, before, SQLALCHEMY_RECORD_QUERIES=True))
+        recorded.install(app)
 
     def view() -> str:
         session["a"] = session["_user_id"] * 2
         db.session.execute(sa.text("SELECT 42"))
         return "ok"
 
+    app, driver = ready(make_app(database_uri, before, SQLALCHEMY_RECORD_QUERIES=True))
     client = new_client(app)
-    recorded.clear()
-    driver.take()
+    recorded.take()
     visit(client, view)
-    assert ["SELECT 42"] == recorded
-    assert ["SELECT", "UPDATE"] == driver.take()
+    assert "SELECT 42" == recorded.statements[1]
+    assert ["SELECT", "SELECT", "UPDATE"] == recorded.take()
+    # The purge is called outside of a context here, where nothing can be recorded.
+    assert_seen(app, clock, driver, recorded, [k for k in KINDS if k != "purge"])
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_recording_may_be_turned_on_later(
+    make_app: MakeApp, database_uri: str, late: bool
+) -> None:
+    """It may be set after Session(app), as by an extension, until the sessions are
+    first used; and needs no SQLAlchemy object. Unless it is set, nothing is recorded.
+    """
+    recorded = Recorded()
+    app = make_app(database_uri)
+    recorded.install(app)
+    app.config["SQLALCHEMY_RECORD_QUERIES"] = late
+    ready(app)
+    client = new_client(app)
+    recorded.take()
+    client.get("/set/a/1")
+    assert (["SELECT", "UPDATE"] if late else []) == recorded.take()
+
+
+def test_recorded_queries_hold_no_values(make_app: MakeApp, database_uri: str) -> None:
+    """A statement is recorded without its values: what a session holds, and the key
+    under which it is stored.
+    """
+    recorded = Recorded()
+    app = make_app(database_uri, recorded.install, SQLALCHEMY_RECORD_QUERIES=True)
+    ready(app)
+    new_client(app).get("/set/name/hush-hush")
+    assert recorded.texts
+    assert [] == [text for text in recorded.texts if "parameters=None" not in text]
+    assert "hush-hush" not in "".join(recorded.texts)
+
+
+def test_nothing_is_recorded_where_nobody_asks(
+    make_app: MakeApp, database_uri: str
+) -> None:
+    """Outside of any application's context there is no place for records, and the
+    sessions can be used all the same.
+    """
+    app = make_app(database_uri, SQLALCHEMY_RECORD_QUERIES=True)
+    ready(app)
+    assert store_of(app).load(b"0" * 32, 0) is None
+
+
+def test_recording_that_is_not_found(
+    make_app: MakeApp, database_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a version of Flask-SQLAlchemy records in another way, the sessions work,
+    and nothing of them is recorded.
+    """
+    monkeypatch.delattr("flask_sqlalchemy.record_queries._listen")
+    recorded = Recorded()
+    app = make_app(database_uri, recorded.install)
+    app.config["SQLALCHEMY_RECORD_QUERIES"] = True
+    ready(app)
+    assert "'1'" == new_client(app).get("/get/_user_id").text
+    assert [] == recorded.texts
 
 
 def test_a_listener_on_the_application_s_engine_sees_the_application_s(
