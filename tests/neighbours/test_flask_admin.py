@@ -72,7 +72,7 @@ def form(page: str, *handles: str) -> dict[str, Any]:
 
 def test_an_administrator_sees_the_sessions(app: Flask) -> None:
     """Each live session has a line, with its handle, its user, its times in UTC and its
-    address. The one used last is the first.
+    address.
     """
     logged_in(app, "2", "192.0.2.7")
     admin = logged_in(app, "1")
@@ -156,15 +156,16 @@ def test_only_its_own_form_ends_sessions(app: Flask) -> None:
 @pytest.mark.parametrize(
     ("path", "data"),
     [
-        ("new/", {"user_id": "1"}),
-        ("edit/?id={}", {"user_id": "1"}),
+        (
+            "edit/?id={}",
+            {"user_id": "9", "created_at": "1", "last_used_at": "1", "expires_at": "1"},
+        ),
         ("delete/", {"id": "{}"}),
         ("action/", {"action": "delete", "rowid": "{}"}),
-        ("ajax/update/", {"list_form_pk": "{}", "user_id": "1"}),
     ],
 )
 def test_nothing_else_can_be_done(app: Flask, path: str, data: dict[str, str]) -> None:
-    """Sessions can neither be made nor changed nor deleted past the extension."""
+    """Sessions can neither be changed nor be deleted past the extension."""
     logged_in(app, "2")
     admin = logged_in(app, "1")
     page = admin.get(LIST).text
@@ -175,6 +176,18 @@ def test_nothing_else_can_be_done(app: Flask, path: str, data: dict[str, str]) -
     admin.post(LIST + path.format(handle), data=secret | filled)
 
     assert before == [row for row in rows(app) if row.user_id != "1"]
+
+
+@pytest.mark.parametrize(
+    "path", ["new/", "edit/?id={}", "details/?id={}", "export/csv/"]
+)
+def test_there_are_no_other_pages(app: Flask, path: str) -> None:
+    """No page makes a session or shows one, and none is exported."""
+    admin = logged_in(app, "1")
+    (row,) = rows(app)
+    answer = admin.get(LIST + path.format(row.handle))
+
+    assert (302, LIST) == (answer.status_code, answer.location)
 
 
 def test_the_list_can_be_searched_and_sorted(app: Flask) -> None:
