@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -96,14 +97,14 @@ def test_a_locale_is_refused(make_app: MakeApp) -> None:
     flask_babel.Babel(app, default_locale="pt_BR")
     client = app.test_client()
 
-    def store(value: Any) -> str:
-        session["language"] = value
+    def store(make: Callable[[], object]) -> str:
+        session["language"] = make()
         return "ok"
 
-    for get in (flask_babel.get_locale, flask_babel.get_timezone):
+    for make in (flask_babel.get_locale, flask_babel.get_timezone):
         with pytest.raises(SessionValueError, match=r"session\['language'\]"):
-            visit(client, lambda get=get: store(get()))
-    visit(client, lambda: store(str(flask_babel.get_locale())))
+            visit(client, partial(store, make))
+    visit(client, lambda: store(lambda: str(flask_babel.get_locale())))
     assert "'pt_BR'" == client.get("/get/language").text
 
 
