@@ -171,7 +171,7 @@ from .exceptions import (
     UnreadableSessionError,
 )
 from .formats.tokens import is_token
-from .frames import empty_frames
+from .frames import empty_frames, unseen
 from .responses import (
     after_context,
     answer,
@@ -639,6 +639,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         source = RequestSource(self, app, request)
         return ServerSideSession(source, permanent=self.config.permanent)
 
+    @unseen
     def save_session(
         self, app: Flask, session: SessionMixin, response: Response
     ) -> None:
@@ -660,14 +661,15 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 raise  # as nobody sees a page
             # Not logged in: the page that says so finds the session as it was.
             source.restore(session)
-            answer(app, response, error)
+            # Its page sees no frame of ours: this one, which runs, holds the session.
+            answer(app, response, error.with_traceback(None))
             # What the page's handler made of it.
             self._save(app, session, source)
         except (SessionStoreUnavailableError, SessionTableError) as error:
             page = _page_for(app, error)
             if page is None or not source.can_tell:
                 raise
-            answer(app, response, page)
+            answer(app, response, page.with_traceback(None))
         finally:
             # Once, and last. Where an error was met after a first save, the page for it
             # comes here, too, and has to carry the token that the session moved to.

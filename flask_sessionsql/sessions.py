@@ -337,6 +337,7 @@ class ServerSideSession(SessionMixin):
         return self._facts() is None
 
     @new.setter
+    @unseen
     def new(self, value: object) -> NoReturn:
         raise AttributeError("'new' says whether the session is stored; it is not set.")
 
@@ -404,6 +405,7 @@ class ServerSideSession(SessionMixin):
         return None if self._facts() is None else self._source.ends_at(self)
 
     @property
+    @unseen
     def sid(self) -> NoReturn:
         """Not there: Flask-Session's name of what is a secret here."""
         raise AttributeError(
@@ -412,6 +414,7 @@ class ServerSideSession(SessionMixin):
             " logs and commands, and opens nothing."
         )
 
+    @unseen
     def set_expiry(self, when: datetime | timedelta | None) -> None:
         """Let the session end at ``when`` at the latest, such as when the identity
         provider that vouches for its user says (OWASP ASVS 5.0, 7.6.1). It can end
@@ -426,6 +429,7 @@ class ServerSideSession(SessionMixin):
         self._to_change()
         self._limit = None if when is None else _as_seconds(when)
 
+    @unseen
     def set_lifetime(self, lifetime: timedelta | None) -> None:
         """Give this session an idle lifetime of its own, longer or shorter than
         ``PERMANENT_SESSION_LIFETIME``: such as to :ref:`keep somebody logged in
@@ -464,7 +468,8 @@ class ServerSideSession(SessionMixin):
         try:
             return self._decoded(self._mapping(), key)
         except KeyError as error:
-            # From here on: the frames below hold the session.
+            # From here on: the frames below hold the session, and so does this one.
+            del self
             raise error.with_traceback(None)  # noqa: B904 - it is the same one
 
     @unseen
@@ -480,6 +485,7 @@ class ServerSideSession(SessionMixin):
             with self._turn:
                 self._to_change()[key] = value
 
+    @unseen
     def __delitem__(self, key: Any) -> None:
         with self._turn:
             del self._to_change()[key]
@@ -550,6 +556,7 @@ class ServerSideSession(SessionMixin):
         else:
             super().update(*args, **kwargs)
 
+    @unseen
     def pop(self, key: Any, *default: Any, **named: Any) -> Any:
         """As ``dict.pop()``."""
         with self._turn:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask, got_request_exception
 from flask.testing import FlaskClient
+from werkzeug.exceptions import InternalServerError
 
-from flask_sessionsql import SessionError, SessionTableError, session
+from flask_sessionsql import (
+    SessionError,
+    SessionLimitError,
+    SessionStoreUnavailableError,
+    SessionTableError,
+    session,
+)
 from tests.conftest import MakeApp
 from tests.helpers import store_of
 from tests.integration.helpers import add_views, token, visit
@@ -38,12 +46,16 @@ def app(
     """An application whose errors are reported: where it makes a page for them, or
     where Flask does.
     """
-    app = add_views(make_app(shared_database_uri, SESSION_MAX_BYTES=2_000))
+    limits: dict[str, Any] = {"SESSION_MAX_BYTES": 2_000, "SESSION_MAX_PER_USER": 1}
+    limits |= {"SESSION_MAX_PER_USER_POLICY": "refuse"}
+    app = add_views(make_app(shared_database_uri, **limits))
     app.config["PROPAGATE_EXCEPTIONS"] = False
     if answered:
 
         @app.errorhandler(SessionError)
+        @app.errorhandler(AttributeError)
         @app.errorhandler(KeyError)
+        @app.errorhandler(ValueError)
         def page(error: Exception) -> tuple[str, int]:
             reports.append(sent_of(error))
             return "Sorry!", 500
@@ -62,6 +74,16 @@ def errors_of(error: BaseException) -> Iterator[BaseException]:
             left += [x for x in (each.__cause__, each.__context__) if x is not None]
 
 
+def walked(variables: Mapping[str, Any]) -> dict[str, str]:
+    """The variables, as reporters send them: of a mapping, which the session is, too,
+    many send what it holds, and not how it represents itself.
+    """
+    return {
+        name: repr(dict(value) if isinstance(value, Mapping) else value)
+        for name, value in variables.items()
+    }
+
+
 def sent_of(error: BaseException) -> str:
     """What a reporter sends of an error: the frames that are not the application's own,
     and the errors themselves.
@@ -73,7 +95,7 @@ def sent_of(error: BaseException) -> str:
         while trace is not None:
             code = trace.tb_frame.f_code
             if not any(part in code.co_filename for part in NOT_OURS):
-                sent.append(f"{code.co_qualname}: {trace.tb_frame.f_locals!r}")
+                sent.append(f"{code.co_qualname}: {walked(trace.tb_frame.f_locals)}")
             trace = trace.tb_next
     return "\n".join(sent)
 
@@ -114,6 +136,21 @@ def pop_what_is_not_there() -> None:
     session.pop("missing")
 
 
+def set_an_end_that_is_past() -> None:
+    dict(session)
+    session.set_expiry(timedelta(0))
+
+
+def set_a_lifetime_of_nothing() -> None:
+    dict(session)
+    session.set_lifetime(timedelta(0))
+
+
+def set_what_cannot_be_set() -> None:
+    dict(session)
+    session.new = False
+
+
 def fill() -> str:
     session.update(basket=[SECRET], name=SECRET)
     return "ok"
@@ -128,6 +165,9 @@ FAULTS = {
     "a missing key": ask_for_what_is_not_there,
     "deleting a missing key": take_out_what_is_not_there,
     "popping a missing key": pop_what_is_not_there,
+    "an end that is past": set_an_end_that_is_past,
+    "a lifetime of nothing": set_a_lifetime_of_nothing,
+    "an attribute": set_what_cannot_be_set,
 }
 
 
@@ -206,6 +246,57 @@ def test_errors_of_the_database_hold_no_values(
             visit(client, view)
     finally:
         rename("gone", "data")  # other tests have the same table
+
+
+@pytest.mark.parametrize("kind", ["limit", "outage", "table"])
+def test_errors_that_are_answered_hold_no_values(
+    app: Flask,
+    client: FlaskClient,
+    kind: str,
+    reports: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A refused login, an outage, or a table that has gone, gets a page of the
+    application's while the session is being saved. What reports the error there finds
+    nothing either.
+    """
+    app.testing = False
+
+    @app.errorhandler(SessionLimitError)
+    @app.errorhandler(SessionStoreUnavailableError)
+    @app.errorhandler(InternalServerError)
+    def page(error: Exception) -> tuple[str, int]:
+        reports.append(sent_of(error))
+        return "Sorry!", 500
+
+    def log_in() -> str:
+        session.update(_user_id="1", more=SECRET)
+        if kind == "table":
+            rename()
+        elif kind == "outage":
+            monkeypatch.setattr(store_of(app).database, "change", fail)
+            monkeypatch.setattr(store_of(app).database, "run", fail)
+        return "ok"
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise SessionStoreUnavailableError
+
+    def rename(name: str = "data", other: str = "gone") -> None:
+        table = store_of(app).table.name
+        with store_of(app).engine.connect() as connection:
+            connection.execute(
+                sa.text(f"ALTER TABLE {table} RENAME COLUMN {name} TO {other}")
+            )
+
+    visit(app.test_client(), lambda: str(session.update(_user_id="1")))
+    visit(client, fill)
+    held = token(client)
+    try:
+        with reporting(app, reports, held):
+            assert "Sorry!" == visit(client, log_in).text
+    finally:
+        if kind == "table":
+            rename("gone", "data")  # other tests have the same table
 
 
 def test_the_application_s_own_frames_stay(
