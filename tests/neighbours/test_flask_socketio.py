@@ -16,7 +16,14 @@ from werkzeug.serving import make_server
 from flask_sessionsql import Session, session
 from tests.conftest import MakeApp
 from tests.helpers import Clock, statements_on, store_of, wait_until
-from tests.integration.helpers import add_views, browser_with, rows, token, visit
+from tests.integration.helpers import (
+    add_views,
+    browser_with,
+    regenerate,
+    rows,
+    token,
+    visit,
+)
 
 from .blocks import run_blocks
 
@@ -112,7 +119,7 @@ def test_it_is_opened_anew_after_a_login(names: dict[str, Any]) -> None:
     """With the cookie that the browser has then."""
     browser = logged_in(names["app"], "ann")
     socket = socket_of(browser)
-    visit(browser, lambda: session.regenerate() or "ok")  # type: ignore[func-returns-value]
+    visit(browser, regenerate)
     assert not socket.is_connected()
     assert "ann" == ask(socket_of(browser))
 
