@@ -31,6 +31,10 @@ flask_socketio: Any = pytest.importorskip(
     "flask_socketio", reason="Flask-SocketIO comes with `nox -s neighbours`"
 )
 
+python_socketio: Any = pytest.importorskip(
+    "socketio", reason="python-socketio comes with `nox -s neighbours`"
+)
+
 
 @pytest.fixture
 def names() -> Iterator[dict[str, Any]]:
@@ -153,15 +157,14 @@ def test_an_expired_session_is_found_too(names: dict[str, Any], clock: Clock) ->
 @pytest.mark.parametrize("transport", ["polling", "websocket"])
 def test_a_real_connection_is_closed(names: dict[str, Any], transport: str) -> None:
     """At once, also while the server waits for the client to say something."""
-    client_module = pytest.importorskip(
-        "socketio", reason="python-socketio comes with `nox -s neighbours`"
-    )
+    for needed in ("requests", "websocket"):
+        pytest.importorskip(needed, reason=f"{needed} comes with `nox -s neighbours`")
     app = names["app"]
     cookie = f"session={token(logged_in(app, 'ann'))}"
     server = make_server("127.0.0.1", 0, app, threaded=True)
     serving = threading.Thread(target=server.serve_forever)
     serving.start()
-    client = client_module.Client(reconnection=False)
+    client = python_socketio.Client(reconnection=False)
     try:
         url = f"http://127.0.0.1:{server.port}"
         client.connect(url, headers={"Cookie": cookie}, transports=[transport])
