@@ -178,7 +178,14 @@ from .responses import (
     context_outlives_request,
     vary_by_cookie,
 )
-from .saving.planning import Client, Keep, Plan, SessionRecord, Stale, Use
+from .saving.planning import (
+    Client,
+    Keep,
+    Plan,
+    SessionRecord,
+    Stale,
+    Use,
+)
 from .saving.records import Outcome, SessionRecords
 from .sessions import ADOPTED_KEY, Encoded, ServerSideSession, SessionFacts
 from .signals import RefusedReason, SessionRefused
@@ -684,7 +691,14 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         app: Flask,
         session: ServerSideSession,
         source: RequestSource,
+        *,
+        may_defer: bool = True,
     ) -> None:
+        """Store the session, and raise what a request turns into a page.
+
+        :param may_defer: whether to put it off to the end of the context where this one
+            holds the lock of a SQLite file.
+        """
         if session._failure is not None:
             if session or session._cleared:
                 raise session._failure
@@ -700,22 +714,33 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             if source.says_nothing(plan):
                 return
             attributes = self._cookie_attributes(app)
-            try:
-                outcome = source.place.execute(plan, wait=not self.holds_lock())
-            except SessionStoreBusyError:
-                # The lock is probably this request's own, and gone with its context.
-                user = session.get(user_key)
-                if context_outlives_request():
-                    logger.warning(_PUT_OFF)
-                after_context(_deferred(source.place, source, user, plan))
-                del user
-                outcome = self.records.foresee(plan)
+            outcome = self._execute(session, source, plan, may_defer)
         except Exception as error:
             if type(error) in _REFUSED:
                 source.tell_refused(session.get(user_key), error)
             empty_frames(error)
             raise
         self._settle(attributes, session, source, outcome)
+
+    def _execute(
+        self,
+        session: ServerSideSession,
+        source: RequestSource,
+        plan: Plan,
+        may_defer: bool,
+    ) -> Outcome:
+        """Write what was planned, now or at the end of the context."""
+        try:
+            return source.place.execute(plan, wait=not self.holds_lock())
+        except SessionStoreBusyError:
+            if not may_defer:
+                raise
+            # The lock is probably this request's own, and gone with its context.
+            user = session.get(self.config.user_key)
+            if context_outlives_request():
+                logger.warning(_PUT_OFF)
+            after_context(_deferred(source.place, source, user, plan))
+            return self.records.foresee(plan)
 
     def _forget(
         self,

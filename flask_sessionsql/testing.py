@@ -1,0 +1,324 @@
+"""What the tests of an application need of its sessions: log a test client in, look
+into its session, let it end, and let the database fail.
+
+It works with :meth:`Flask.test_client() <flask.Flask.test_client>` and needs no test
+runner: import it in pytest, in unittest or in a shell. Nothing else in the package
+imports it. The page :doc:`/testing` has fixtures to copy.
+
+Whatever it stores takes the way that a request takes: the token changes with the user,
+limits hold, signals are sent. What a request would turn into a page, such as a ``403``
+or a ``503``, is raised here, so that a test stops where something went wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal, cast
+
+import sqlalchemy as sa
+from flask import Flask, current_app, has_app_context
+from flask.testing import FlaskClient
+
+from .exceptions import SessionStoreBusyError
+from .interfaces import FlaskSQLAlchemySessionInterface, RequestSource
+from .sessions import ServerSideSession
+
+__all__ = ["database_down", "expire", "log_in", "revoke", "session_transaction"]
+
+#: How a statement begins that writes.
+_WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|CREATE|ALTER|DROP)\b", re.I)
+
+#: The key under which Flask-Login has the user, and what it asks to be there besides.
+_FLASK_LOGIN = "_user_id"
+
+#: The events of SQLAlchemy by which a statement goes to the driver.
+_STATEMENTS = ("do_execute", "do_execute_no_params", "do_executemany")
+
+
+def log_in(client: FlaskClient, user: object, /, **data: Any) -> None:
+    """Log a test client in, without a request to a login page.
+
+    The client then has a stored session and its cookie. What its session held stays,
+    and its token changes, as at a login by a page.
+
+    >>> log_in(client, "ann", theme="dark")
+    >>> client.get("/me").text
+    'ann, dark'
+
+    For Flask-Login the login is fresh: the session has ``_fresh``, and the ``_id`` by
+    which Flask-Login tells browsers apart. Give ``_fresh=False`` for one that is not.
+
+    :param client: of an application with sessions in SQL.
+    :param user: what ``session[SESSION_USER_KEY]`` is to be, such as ``"ann"`` or
+        ``42``; or an object with the ``get_id()`` of Flask-Login's users, which gives
+        it.
+    :param data: what else the session is to hold.
+    :raises ValueError: ``user`` names nobody: it, or its ``get_id()``, is ``None`` or
+        empty.
+    :raises SessionLimitError: the user may have no more sessions.
+
+    It raises what :func:`session_transaction` does besides.
+    """
+    get_id = getattr(user, "get_id", None)
+    user_id = get_id() if callable(get_id) else user
+    if user_id is None or user_id == "":
+        raise ValueError(
+            f"log_in() was given a user that names nobody: {user_id!r}. Give the value"
+            " that session[SESSION_USER_KEY] has after a login, or a user whose"
+            " get_id() returns it: one that is in the database already has an id."
+        )
+    user_key = _interface(client.application).config.user_key
+    login = _of_flask_login(client) if user_key == _FLASK_LOGIN else {}
+    with session_transaction(client) as opened:
+        opened.update({**login, **data, user_key: user_id})
+
+
+@contextmanager
+def session_transaction(client: FlaskClient) -> Iterator[ServerSideSession]:
+    """Read and change a client's session without a request.
+
+    >>> with session_transaction(client) as opened:
+    ...     opened["theme"] = "light"
+    >>> client.get("/me").text
+    'ann, light'
+
+    What was changed is stored when the block ends, merged with what requests have
+    stored meanwhile; the client's cookie is set, changed or cleared. If the block
+    raises, nothing is stored.
+
+    It is :meth:`client.session_transaction()
+    <flask.testing.FlaskClient.session_transaction>`, with three differences. It finds
+    the cookie wherever ``SESSION_COOKIE_DOMAIN`` and ``SESSION_COOKIE_PATH`` have put
+    it. A failure raises, where Flask's goes on as if the session were stored. And
+    what it gives is typed.
+
+    The block is no request: :data:`flask.session` is not this session.
+
+    :param client: of an application with sessions in SQL. Its cookies have to be for
+        the host in ``SESSION_COOKIE_DOMAIN``, or otherwise ``SERVER_NAME``, or
+        otherwise ``localhost``.
+    :raises RuntimeError: the application has no sessions in SQL, or no ``SECRET_KEY``;
+        or, on SQLite, the test has a transaction open which locks the file.
+    :raises TypeError: the client was made with ``use_cookies=False``.
+    :raises SessionStoreUnavailableError: the database cannot be reached.
+    :raises SessionTableError: the table is missing, or cannot be used.
+    :raises SessionError: the session cannot be stored as it is: the subclass says why.
+    """
+    app = client.application
+    interface = _interface(app)
+    if not app.secret_key:
+        raise RuntimeError(
+            "The application has no SECRET_KEY, so it stores no session. Set one in the"
+            " configuration of the tests."
+        )
+    path, base_url = _place(app, interface)
+    with client.session_transaction(
+        path, base_url=base_url, environ_base=client.environ_base
+    ) as flasks:
+        opened = cast(ServerSideSession, flasks)
+        yield opened
+        if not opened._loaded:
+            return
+        # Flask saves it once more, for the cookie, and finds nothing left to store.
+        with _context(app), _no_lock_of_ours():
+            source = cast(RequestSource, opened._source)
+            interface._save(app, opened, source, may_defer=False)
+
+
+def expire(client: FlaskClient, lifetime: Literal["idle", "absolute"] = "idle") -> None:
+    """Let a client's session be over, as if its time had passed.
+
+    The client keeps the cookie. Its next request finds an empty session.
+
+    >>> expire(client)
+    >>> client.get("/me").text
+    'nobody'
+
+    No clock is moved: the times in the row are. To see what happens shortly before the
+    end, move the clock, as by freezegun or time-machine.
+
+    :param client: of an application with sessions in SQL.
+    :param lifetime: which end it has come to. ``"idle"``: nobody has used it since,
+        until the end that it had. ``"absolute"``: it has been in use for
+        ``SESSION_ABSOLUTE_LIFETIME``.
+    :raises LookupError: the client has no stored session.
+    :raises ValueError: ``lifetime`` is neither; or it is ``"absolute"``, and
+        ``SESSION_ABSOLUTE_LIFETIME`` is not set.
+    :raises RuntimeError: as for :func:`session_transaction`.
+    """
+    app = client.application
+    interface = _interface(app)
+    store, longest = interface.records.store, interface.config.absolute_lifetime
+    columns, now = store.table.c, int(time.time())
+    changes: list[tuple[sa.ColumnElement[int], Any]] = [
+        (columns.purge_at, now),
+        (columns.expires_at, now),
+    ]
+    if lifetime == "idle":
+        passed = columns.expires_at - now
+        earlier = [(c, c - passed) for c in (columns.created_at, columns.last_used_at)]
+        # Before the end changes: MariaDB goes from one to the next.
+        changes = [*earlier, *changes]
+    elif lifetime != "absolute":
+        raise ValueError(
+            f"expire() was given the lifetime {lifetime!r}. Give 'idle' or 'absolute'."
+        )
+    elif longest is None:
+        raise ValueError(
+            "expire(client, 'absolute') is for sessions that end however much they are"
+            " used, and SESSION_ABSOLUTE_LIFETIME is not set. Set it, or leave out"
+            " 'absolute'."
+        )
+    else:
+        changes.append((columns.created_at, now - longest))
+    is_it = columns.handle == _handle(client)
+    update = sa.update(store.table).where(is_it).ordered_values(*changes)
+    with _context(app), _no_lock_of_ours():
+        store.database.run(
+            lambda connection: connection.execute(update).rowcount,
+            wait=not interface.holds_lock(),
+        )
+
+
+def revoke(client: FlaskClient) -> None:
+    """End a client's session as somebody else would: its user from another browser, or
+    an operator by ``flask sessions revoke``.
+
+    The client keeps the cookie. Its next request finds an empty session.
+    :data:`~flask_sessionsql.session_ended` is sent.
+
+    >>> log_in(client, "ann")
+    >>> revoke(client)
+    >>> client.get("/me").text
+    'nobody'
+
+    :param client: of an application with sessions in SQL.
+    :raises LookupError: the client has no stored session.
+    :raises RuntimeError: as for :func:`session_transaction`.
+    """
+    app = client.application
+    interface, handle = _interface(app), _handle(client)
+    with _context(app), _no_lock_of_ours():
+        interface.administration.revoke(handle, wait=not interface.holds_lock())
+
+
+@contextmanager
+def database_down(app: Flask, *, read_only: bool = False) -> Iterator[None]:
+    """Let every statement of an application's sessions fail while the block runs, as if
+    the server could not be reached.
+
+    >>> with database_down(app):
+    ...     client.get("/me").status_code
+    503
+    >>> client.get("/me").status_code
+    200
+
+    What is stored stays, sessions in memory included. The statements of the
+    application itself work. The block holds for all threads of this process.
+
+    :param app: an application with sessions in SQL.
+    :param read_only: let only what writes fail, as on a server that has become a
+        replica. Pages that read their session work, and those that change it are a
+        ``503``.
+    :raises RuntimeError: the application has no sessions in SQL.
+    """
+    engine = _interface(app).records.store.engine
+
+    def fail(cursor: object, statement: str, *_: object) -> None:
+        # What a lost connection has begun, the server rolls back.
+        if not statement.startswith("ROLLBACK") and (
+            not read_only or _WRITES.match(statement)
+        ):
+            state = "takes no writes" if read_only else "cannot be reached"
+            raise engine.dialect.loaded_dbapi.OperationalError(
+                f"the database {state}, because a test says so, by database_down()"
+            )
+
+    for event in _STATEMENTS:
+        sa.event.listen(engine, event, fail)
+    try:
+        yield
+    finally:
+        for event in _STATEMENTS:
+            sa.event.remove(engine, event, fail)
+
+
+def _interface(app: Flask) -> FlaskSQLAlchemySessionInterface:
+    interface = app.session_interface
+    if not isinstance(interface, FlaskSQLAlchemySessionInterface):
+        raise RuntimeError(
+            "This application has no sessions in SQL. Set SESSION_TYPE ="
+            " 'flask-sqlalchemy' in the configuration of the tests and call"
+            " Session(app)."
+        )
+    return interface
+
+
+def _place(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> tuple[str, str]:
+    """A path and a base URL to which the client sends the session's cookie."""
+    host = app.config["SERVER_NAME"] or "localhost"
+    domain = interface.get_cookie_domain(app)
+    if domain is not None:
+        domain = domain.lstrip(".")
+        if not f".{host.partition(':')[0]}".endswith(f".{domain}"):
+            host = domain
+    is_secure = interface.get_cookie_secure(app)
+    scheme = "https" if is_secure else app.config["PREFERRED_URL_SCHEME"]
+    return interface.get_cookie_path(app), f"{scheme}://{host}/"
+
+
+def _context(app: Flask) -> AbstractContextManager[object]:
+    """The application's context, if it is the current one, and otherwise another. What
+    the test has open on a database belongs to the current one.
+    """
+    is_current = has_app_context() and current_app == app
+    return nullcontext() if is_current else app.app_context()
+
+
+def _handle(client: FlaskClient) -> str:
+    """The handle of the client's session.
+
+    :raises LookupError: it has none that is stored.
+    """
+    with session_transaction(client) as opened:
+        opened.counts_as_use = False
+        handle = opened.handle
+    if handle is None:
+        raise LookupError(
+            "The client has no stored session: it has no session cookie, or one that"
+            " opens nothing. Call log_in(client, user) before, or make a request that"
+            " puts something into the session."
+        )
+    return handle
+
+
+def _of_flask_login(client: FlaskClient) -> dict[str, Any]:
+    """What Flask-Login, if the application has it, wants in the session of a fresh
+    login. Without the ``_id`` of the same browser it would not be fresh for long.
+    """
+    manager = getattr(client.application, "login_manager", None)
+    identify = getattr(manager, "_session_identifier_generator", None)
+    if identify is None:
+        return {}
+    with client.application.test_request_context(environ_base=client.environ_base):
+        return {"_fresh": True, "_id": identify()}
+
+
+@contextmanager
+def _no_lock_of_ours() -> Iterator[None]:
+    """Say what to do where a SQLite file is locked by the test itself.
+
+    :raises RuntimeError: it is.
+    """
+    try:
+        yield
+    except SessionStoreBusyError as error:
+        raise RuntimeError(
+            "The SQLite file is locked by a transaction that this test has begun, so"
+            " the session was not stored. Commit or roll back before, such as by"
+            " db.session.commit(), or keep the sessions of the tests in a database of"
+            " their own: see the page 'Tests' of the documentation."
+        ) from error
