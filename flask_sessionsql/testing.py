@@ -80,6 +80,7 @@ def log_in(client: FlaskClient, user: object, /, **data: Any) -> None:
 def session_transaction(client: FlaskClient) -> Iterator[ServerSideSession]:
     """Read and change a client's session without a request.
 
+    >>> log_in(client, "ann")
     >>> with session_transaction(client) as opened:
     ...     opened["theme"] = "light"
     >>> client.get("/me").text
@@ -133,6 +134,7 @@ def expire(client: FlaskClient, lifetime: Literal["idle", "absolute"] = "idle") 
 
     The client keeps the cookie. Its next request finds an empty session.
 
+    >>> log_in(client, "ann")
     >>> expire(client)
     >>> client.get("/me").text
     'nobody'
@@ -210,6 +212,8 @@ def database_down(app: Flask, *, read_only: bool = False) -> Iterator[None]:
     """Let every statement of an application's sessions fail while the block runs, as if
     the server could not be reached.
 
+    >>> app = client.application
+    >>> log_in(client, "ann")
     >>> with database_down(app):
     ...     client.get("/me").status_code
     503

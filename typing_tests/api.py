@@ -9,6 +9,7 @@ from typing import Any, assert_type
 
 from blinker import Signal
 from flask import Flask
+from flask.testing import FlaskClient
 
 from flask_sessionsql import (
     FlaskSQLAlchemySessionInterface,
@@ -44,6 +45,13 @@ from flask_sessionsql import (
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.formats.serializers import MsgpackSerializer, Serializer
 from flask_sessionsql.signals import EndReason
+from flask_sessionsql.testing import (
+    database_down,
+    expire,
+    log_in,
+    revoke,
+    session_transaction,
+)
 
 app = Flask(__name__)
 assert_type(Session(app), Session)
@@ -165,3 +173,18 @@ assert_type(SessionConfig.table, str)
 serializer: Serializer = MsgpackSerializer()
 assert_type(serializer.dumps({"a": 1}), bytes)
 assert_type(serializer.loads(b""), dict[Any, Any])
+
+
+def tests_of_applications(client: FlaskClient) -> None:
+    assert_type(log_in(client, "ann"), None)
+    log_in(client, 42, theme="dark", _fresh=False)
+    with session_transaction(client) as of_client:
+        assert_type(of_client, ServerSideSession)
+    assert_type(expire(client), None)
+    expire(client, "absolute")
+    expire(client, lifetime="idle")
+    assert_type(revoke(client), None)
+    with database_down(app) as nothing:
+        assert_type(nothing, None)
+    with database_down(client.application, read_only=True):
+        pass

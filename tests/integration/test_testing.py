@@ -5,9 +5,14 @@ requests, under clocks that stand still.
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import freezegun
@@ -35,7 +40,7 @@ from flask_sessionsql.testing import (
     revoke,
     session_transaction,
 )
-from tests.conftest import MakeApp
+from tests.conftest import MakeApp, MakeDatabase
 from tests.helpers import Clock, locked_file, on, statements_on, store_of, told_by
 from tests.integration.helpers import (
     add_views,
@@ -498,7 +503,7 @@ CALLS: dict[str, Callable[[FlaskClient], None]] = {
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("uri", on("sqlite-file"))
 def test_a_lock_of_the_tests_own_is_an_error(
-    make_app: MakeApp, make_database: Callable[[str], str], uri: str, call: str
+    make_app: MakeApp, make_database: MakeDatabase, uri: str, call: str
 ) -> None:
     """It would be waited for in vain, and a change put off is one that the next request
     does not see. The error says what to do.
@@ -520,7 +525,7 @@ def test_a_lock_of_the_tests_own_is_an_error(
 
 @pytest.mark.parametrize("uri", on("sqlite-file"))
 def test_anothers_lock_is_waited_for_in_vain(
-    make_app: MakeApp, make_database: Callable[[str], str], uri: str
+    make_app: MakeApp, make_database: MakeDatabase, uri: str
 ) -> None:
     """As in a request, it is a database that cannot be used."""
     app = make_app(
@@ -543,3 +548,62 @@ def test_contexts_of_other_applications_are_no_matter(
         log_in(client, "ann")
         revoke(client)
         assert current_app == other
+
+
+# The fixtures that the documentation shows.
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "testing"
+IN_MEMORY = (
+    '        SQLALCHEMY_BINDS={"sessions": "sqlite://"},\n'
+    '        SESSION_SQLALCHEMY_BIND_KEY="sessions",\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("backend", "workers", "in_memory"),
+    on(
+        ("sqlite-file", 2, True),
+        ("postgresql", 2, True),
+        ("postgresql", 0, False),
+    ),
+)
+def test_the_documented_fixtures_work(
+    make_empty_database: MakeDatabase,
+    tmp_path: Path,
+    backend: str,
+    workers: int,
+    in_memory: bool,
+) -> None:
+    """The conftest.py of the page "Tests", copied as a whole: no test finds what
+    another one has left, and no worker what another one writes. On PostgreSQL the
+    sessions may be beside everything else.
+    """
+    folder = tmp_path / "tests"
+    shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    if not in_memory:
+        conftest = folder / "conftest.py"
+        text = conftest.read_text(encoding="utf-8")
+        assert IN_MEMORY in text
+        conftest.write_text(text.replace(IN_MEMORY, ""), encoding="utf-8")
+    # Not what this very run tells of itself.
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    if backend == "postgresql":
+        environ["TEST_DATABASE_URL"] = make_empty_database(backend)
+    options = [
+        "-q",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        f"--numprocesses={workers}",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "--rootdir", "."],
+        cwd=folder,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert "8 passed" in done.stdout
