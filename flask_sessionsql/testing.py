@@ -21,6 +21,7 @@ from typing import Any, Literal, cast
 import sqlalchemy as sa
 from flask import Flask, current_app, has_app_context
 from flask.testing import FlaskClient
+from sqlalchemy import exc as sa_exc
 
 from .exceptions import SessionStoreBusyError
 from .interfaces import FlaskSQLAlchemySessionInterface, RequestSource
@@ -33,9 +34,6 @@ _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|CREATE|ALTER|DROP)\b", r
 
 #: The key under which Flask-Login has the user, and what it asks to be there besides.
 _FLASK_LOGIN = "_user_id"
-
-#: The events of SQLAlchemy by which a statement goes to the driver.
-_STATEMENTS = ("do_execute", "do_execute_no_params", "do_executemany")
 
 
 def log_in(client: FlaskClient, user: object, /, **data: Any) -> None:
@@ -231,23 +229,22 @@ def database_down(app: Flask, *, read_only: bool = False) -> Iterator[None]:
     """
     engine = _interface(app).records.store.engine
 
-    def fail(cursor: object, statement: str, *_: object) -> None:
+    def fail(connection: object, cursor: object, statement: str, *_: object) -> None:
         # What a lost connection has begun, the server rolls back.
         if not statement.startswith("ROLLBACK") and (
             not read_only or _WRITES.match(statement)
         ):
             state = "takes no writes" if read_only else "cannot be reached"
-            raise engine.dialect.loaded_dbapi.OperationalError(
+            told = engine.dialect.loaded_dbapi.OperationalError(
                 f"the database {state}, because a test says so, by database_down()"
             )
+            raise sa_exc.OperationalError(statement, None, told, hide_parameters=True)
 
-    for event in _STATEMENTS:
-        sa.event.listen(engine, event, fail)
+    sa.event.listen(engine, "before_cursor_execute", fail)
     try:
         yield
     finally:
-        for event in _STATEMENTS:
-            sa.event.remove(engine, event, fail)
+        sa.event.remove(engine, "before_cursor_execute", fail)
 
 
 def _interface(app: Flask) -> FlaskSQLAlchemySessionInterface:

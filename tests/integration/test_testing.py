@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -33,6 +33,7 @@ from flask_sessionsql import (
     session_merged,
     session_rotated,
 )
+from flask_sessionsql.storage.database import transaction
 from flask_sessionsql.testing import (
     database_down,
     expire,
@@ -454,6 +455,24 @@ def test_calls_raise_while_it_is_down(app: Flask, client: FlaskClient) -> None:
         for call in (lambda c: log_in(c, "bob"), expire, revoke):
             with pytest.raises(SessionStoreUnavailableError):
                 call(client)
+    assert "'ann'" == client.get("/get/_user_id").text
+
+
+def test_it_can_go_down_within_a_transaction(app: Flask, client: FlaskClient) -> None:
+    """As where another thread's statements run meanwhile: they are rolled back, and
+    what was stored stays, in memory, too.
+    """
+    log_in(client, "ann")
+    database = store_of(app).database
+
+    def work(connection: sa.Connection) -> None:
+        with transaction(connection):
+            connection.execute(sa.delete(database.table))
+            stack.enter_context(database_down(app))
+            connection.execute(sa.select(database.table))
+
+    with ExitStack() as stack, pytest.raises(SessionStoreUnavailableError):
+        database.run(work)
     assert "'ann'" == client.get("/get/_user_id").text
 
 
