@@ -558,11 +558,10 @@ def test_anothers_lock_is_waited_for_in_vain(
         log_in(client, "bob")
 
 
-def test_contexts_of_other_applications_are_no_matter(
-    make_app: MakeApp, app: Flask, client: FlaskClient
-) -> None:
-    """A test may have pushed that of another application."""
-    other = make_app("sqlite://")
+def test_contexts_of_other_applications_are_no_matter(make_app: MakeApp) -> None:
+    """A test may have pushed that of another one, which has no such database."""
+    app, other = make_app("sqlite://", before=SQLAlchemy().init_app), Flask("other")
+    client = app.test_client()
     with other.app_context():
         log_in(client, "ann")
         revoke(client)
