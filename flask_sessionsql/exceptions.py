@@ -148,8 +148,9 @@ class SessionLimitError(SessionError, Forbidden):
 class UnreadableSessionError(SessionError, ValueError):
     """Stored bytes that are no session: truncated, foreign or tampered with.
 
-    It does not reach the application: the session is an empty one and the log
-    names the row's handle.
+    In the request of its browser it does not reach the application: the session is an
+    empty one and the log names the row's handle. :meth:`Session.read()
+    <flask_sessionsql.Session.read>` raises it, with a message that says what to do.
     """
 
 

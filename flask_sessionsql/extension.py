@@ -1,15 +1,15 @@
 """``Session``: what an application is given.
 
-It puts the rest together for an application, and has the calls that list sessions and
-end them. Whom a session belongs to, and why its token changes with the user, is on the
-page :doc:`/users`.
+It puts the rest together for an application, and has the calls that list sessions, read
+them and end them. Whom a session belongs to, and why its token changes with the user,
+is on the page :doc:`/users`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flask import Flask, current_app, has_request_context
 
@@ -17,13 +17,15 @@ from .commands.cli import session_cleanup_command, sessions_command
 from .config import SQL_TYPES, SessionConfig
 from .exceptions import SessionStoreBusyError
 from .formats.serializers import MsgpackSerializer
+from .frames import unseen
 from .interfaces import (
     FlaskSQLAlchemySessionInterface,
     NullSessionInterface,
     RequestSource,
+    secret_keys,
 )
 from .saving.records import SessionRecords
-from .sessions import session
+from .sessions import HIDDEN_KEYS, session
 from .signals import teller
 from .storage.administration import (
     ANYBODY,
@@ -130,6 +132,32 @@ class Session:
         :raises SessionStoreUnavailableError: the database cannot be reached.
         """
         return _administration().of_user(user, current=_current_handle())
+
+    @unseen
+    def read(self, handle: str, *, user: object = ANYBODY) -> dict[str, Any] | None:
+        """What is stored of any live session, such as another device's: its keys and
+        values. It is a copy: changing it changes nothing that is stored. Reading does
+        not count as use, so the session ends when it would have.
+
+        :param handle: which one, as :class:`~flask_sessionsql.SessionInfo` has it.
+        :param user: read it only if it is this user's. Always give it where the handle
+            comes from a browser: users may only see what is theirs.
+        :return: ``None`` where there is no live session of that handle, or it is
+            another user's. Of this request's own session, what it was before the
+            request.
+        :raises ValueError: ``user`` is given and names nobody, as ``None`` does.
+        :raises UnreadableSessionError: there is one, and it is damaged, or encrypted
+            under a ``SECRET_KEY`` that is not among those of the application. The
+            message says what to do.
+        :raises SessionConfigError: no ``SECRET_KEY`` is set.
+        :raises SessionStoreUnavailableError: the database cannot be reached.
+        """
+        interface = _interface()
+        row = interface.administration.row(handle, user)
+        if row is None:
+            return None
+        data = interface.records.whole(row, secret_keys(current_app))
+        return {key: data[key] for key in data if key not in HIDDEN_KEYS}
 
     def revoke(self, handle: str, *, user: object = ANYBODY) -> bool:
         """End one session. It is dead at the next request of any process, and a request

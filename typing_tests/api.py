@@ -128,6 +128,8 @@ def lists_and_ends() -> None:
         assert_type(info.current, bool)
         assert_type(sessions.revoke(info.handle), bool)
         assert_type(sessions.revoke(info.handle, user="ann"), bool)
+    assert_type(sessions.read("a handle"), dict[str, Any] | None)
+    assert_type(sessions.read("a handle", user="ann"), dict[str, Any] | None)
     assert_type(sessions.revoke_user("ann"), int)
     assert_type(sessions.revoke_others(), int)
     assert_type(sessions.revoke_all(), int)

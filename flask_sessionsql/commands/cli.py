@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
 
 import click
 from flask import current_app
 from flask.cli import with_appcontext
 
-from ..exceptions import UnreadableSessionError
-from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
+from ..interfaces import secret_keys
 from ..sessions import HIDDEN_KEYS
 from ..storage.purging import count_expired, purge
-from ..storage.store import StoredSession
 from .adopting import adopt_command
 from .base import (
     INTERRUPTED,
@@ -128,9 +125,9 @@ def show_command(handle: str, values: bool, as_json: bool) -> None:
             "There is no live session of that handle. 'flask sessions list' shows the"
             " handles."
         )
-    stored, (row, data) = row.data, _read(interface, row)
-    size = len(stored)
-    document = session_document(row, data, size, permanent=interface.config.permanent)
+    data = interface.records.whole(row, secret_keys(current_app))
+    permanent = interface.config.permanent
+    document = session_document(row, data, len(row.data), permanent=permanent)
     shown = {key: data[key] for key in data if key not in HIDDEN_KEYS}
     sizes = interface.records.planner.sizes(shown)
     if as_json:
@@ -138,29 +135,6 @@ def show_command(handle: str, values: bool, as_json: bool) -> None:
         say_json({**document, "keys": keys})
     else:
         say_session(document, sizes, shown if values else None)
-
-
-def _read(
-    interface: FlaskSQLAlchemySessionInterface, row: StoredSession
-) -> tuple[StoredSession, dict[Any, Any]]:
-    """The row and its data, hidden keys included."""
-    records, secrets = interface.records, secret_keys(current_app)
-    if not secrets:
-        raise command_error(
-            "No SECRET_KEY is set, and sessions are read with it. Run the command with"
-            " the configuration that the application runs with."
-        )
-    try:
-        readable = records.readable(row, secrets)
-        data = records.data(readable)
-        return readable, {key: records.decode(value) for key, value in data.items()}
-    except UnreadableSessionError as error:
-        raise command_error(
-            f"The session cannot be read: {error} To its browser it is an empty one. If"
-            " SECRET_KEY has changed, put the one before into SECRET_KEY_FALLBACKS."
-            " Otherwise somebody has changed the row, or it is damaged; 'flask sessions"
-            f" revoke --handle {row.handle}' deletes it."
-        ) from error
 
 
 # revoke

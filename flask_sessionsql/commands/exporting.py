@@ -63,11 +63,6 @@ def export_command(ctx: click.Context, user: str | None, output: str | None) -> 
     in' of the documentation says. They are the users' data: mind where they go.
     """
     interface, secrets = interface_of_app(), secret_keys(current_app)
-    if not secrets:
-        raise command_error(
-            "No SECRET_KEY is set, and sessions are read with it. Run the command with"
-            " the configuration that the application runs with."
-        )
     administration, unread = interface.administration, list[str]()
     total = administration.stats if user is None else None
     written = 0
@@ -102,11 +97,9 @@ def _document(
 
     :raises UnreadableSessionError: it cannot be read.
     """
-    records, size = interface.records, len(row.data)
-    row = records.readable(row, secrets)
-    data = {key: records.decode(value) for key, value in records.data(row).items()}
+    data = interface.records.whole(row, secrets)
     permanent = interface.config.permanent
-    document = session_document(row, data, size, permanent=permanent)
+    document = session_document(row, data, len(row.data), permanent=permanent)
     shown = {key: data[key] for key in data if key not in HIDDEN_KEYS}
     return {"id": row.id.hex(), **document, "data": from_value(shown)}
 

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from ..config import SessionConfig
 from ..exceptions import (
+    SessionConfigError,
     SessionConflictError,
     SessionLimitError,
     SessionStoreBusyError,
@@ -215,6 +216,32 @@ class SessionRecords:
         :raises UnreadableSessionError: it is no value of a session's.
         """
         return self._serializer.decode(value)
+
+    def whole(self, row: StoredSession, secrets: Secrets) -> dict[Any, Any]:
+        """The data of a row, decoded, with hidden keys, for somebody else than its
+        browser: the errors say what to do.
+
+        :param secrets: those that its data could be encrypted with.
+        :raises SessionConfigError: there are none.
+        :raises UnreadableSessionError: it cannot be read.
+        """
+        if not secrets:
+            raise SessionConfigError(
+                "SECRET_KEY",
+                "It is not set, and sessions are read with it. Use the configuration"
+                " that the application runs with.",
+            )
+        try:
+            data = self.data(self.readable(row, secrets))
+            return {key: self.decode(value) for key, value in data.items()}
+        except UnreadableSessionError as error:
+            raise UnreadableSessionError(
+                f"The session cannot be read: {error} To its browser it is an empty"
+                " one. If SECRET_KEY has changed, put the one before into"
+                " SECRET_KEY_FALLBACKS. Otherwise somebody has changed the row, or it"
+                " is damaged; 'flask sessions revoke --handle"
+                f" {row.handle}' deletes it."
+            ) from error
 
     def tell_unreadable(
         self, row: StoredSession, error: UnreadableSessionError

@@ -180,9 +180,13 @@ class SessionAdministration:
                 return
             after = found[-1].id
 
-    def row(self, handle: str) -> StoredSession | None:
-        """The row of a live session; ``None`` where there is none of that handle."""
-        found = (self._row(where) for where in self._ways_to(handle))
+    def row(self, handle: str, user_id: object = ANYBODY) -> StoredSession | None:
+        """The row of a live session; ``None`` where there is none of that handle.
+
+        :param user_id: find it only if it is this user's.
+        :raises ValueError: ``user_id`` is given and names nobody.
+        """
+        found = (self._row(where) for where in self._ways_to(handle, user_id))
         return next(filter(None, found), None)
 
     def _row(self, where: sa.ColumnElement[bool]) -> StoredSession | None:
@@ -231,12 +235,19 @@ class SessionAdministration:
         # Notes of what was taken over have an empty one.
         return column == handle if handle and _can_be_stored(handle) else sa.false()
 
-    def _ways_to(self, handle: str) -> Iterator[sa.ColumnElement[bool]]:
+    def _ways_to(
+        self, handle: str, user_id: object
+    ) -> Iterator[sa.ColumnElement[bool]]:
         """Conditions for the session of a handle, the cheapest first: the index leads
         to those of users, and to those that have moved. The second is for all, as one
         can log in meanwhile.
+
+        :param user_id: whose it has to be, if it is not ``ANYBODY``.
         """
         named, columns = self._named(handle), self._database.table.c
+        if user_id is not ANYBODY:
+            yield sa.and_(named, self._of_user(user_id))
+            return
         filled = sa.or_(columns.user_id.is_not(None), columns.previous_id.is_not(None))
         yield sa.and_(named, filled)
         yield named
@@ -261,10 +272,7 @@ class SessionAdministration:
         :raises ValueError: ``user_id`` is given and names nobody.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         """
-        if user_id is ANYBODY:
-            ways = self._ways_to(handle)
-        else:
-            ways = iter([sa.and_(self._named(handle), self._of_user(user_id))])
+        ways = self._ways_to(handle, user_id)
         return any(self._end_all(where, wait) for where in ways)
 
     def revoke_user(
