@@ -169,6 +169,14 @@ def devices() -> str:
     )
 
 
+@app.post("/name")
+def name_this() -> Response:
+    """Give this session a name, for the list; an empty one removes it."""
+    name = "".join(filter(str.isprintable, request.form["label"])).strip()
+    session.label = name[:40]
+    return to_devices()
+
+
 @app.post("/end")
 def end() -> Response:
     """End one session, if it is the user's own: the handle comes from a browser."""
@@ -363,9 +371,10 @@ DEVICES = """\
       </thead>
       <tbody>
       {% for one in devices | sort(attribute="current", reverse=true) %}
-        {% set name = one.user_agent | device %}
+        {% set name = one.label or one.user_agent | device %}
         <tr>
           <th scope="row">{{ name }}
+            {% if one.label %}<small>{{ one.user_agent | device }}</small>{% endif %}
             <small class="address">{{ one.address }}</small>
             {% if one.current %}<small class="here">This device</small>{% endif %}
           </th>
@@ -397,6 +406,17 @@ DEVICES = """\
     <form method="post" action="{{ url_for('end_others') }}">
       {{ token() }}
       <button>Log out everywhere else</button>
+    </form>
+  </section>
+  <section>
+    <h2>Name this device</h2>
+    <form method="post" action="{{ url_for('name_this') }}">
+      {{ token() }}
+      <label>Name in the list
+        <input name="label" value="{{ session.label or '' }}" maxlength="40"
+          autocomplete="off">
+      </label>
+      <button>Name it</button>
     </form>
   </section>
   <section>

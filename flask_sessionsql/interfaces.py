@@ -220,6 +220,14 @@ class NullSession(_FlaskNullSession):
     expires_at: None = None
     counts_as_use: bool = True
 
+    @property
+    def label(self) -> None:
+        """Nothing is stored, so it has none. Setting it always fails."""
+
+    @label.setter
+    def label(self, label: str | None) -> NoReturn:
+        self._refuse()
+
     def regenerate(self) -> None:
         """Nothing is stored, so nothing moves."""
 
@@ -473,7 +481,7 @@ class RequestSource:
                 cleared=session._cleared,
                 rotates=session._regenerated,
                 can_differ=session._can_differ or confirms,
-                sets_lifetime=session._sets_lifetime,
+                sets=session._sets,
                 stale=self.stale,
             )
 

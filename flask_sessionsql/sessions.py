@@ -31,6 +31,7 @@ from typing import (
     Protocol,
     cast,
 )
+from unicodedata import category
 from uuid import UUID
 
 from flask import session as _session
@@ -47,6 +48,8 @@ PERMANENT_KEY = "_permanent"
 EXPIRY_KEY = "_sessionsql_expires_at"
 #: Where it keeps the idle lifetime that the application has set for it.
 LIFETIME_KEY = "_sessionsql_lifetime"
+#: Where it keeps the label that the application has set for it.
+LABEL_KEY = "_sessionsql_label"
 #: Where it notes that it is to move to a new token, once the browser can be told.
 MOVES_KEY = "_sessionsql_moves"
 #: Where it notes that what its browser had before still leads to it: see SESSION_ADOPT.
@@ -54,6 +57,8 @@ ADOPTED_KEY = "_sessionsql_adopted"
 #: A hundred years of 366 days, in seconds: beyond any cookie's life (browsers keep none
 #: longer than 400 days), and far from the last year that a cookie's date can name.
 LONGEST_LIFETIME = 366 * 100 * 24 * 3600
+#: Characters that a label has at most.
+MAX_LABEL = 255
 #: Seconds that a thread waits for another one that reads the session.
 _PATIENCE = 60.0
 #: Further away than any calendar goes is as good as its last year.
@@ -63,15 +68,22 @@ _IMMUTABLE = frozenset(
     {type(None), bool, int, float, str, bytes, Markup, frozenset}
     | {datetime, date, timedelta, Decimal, UUID}
 )
-#: Which method sets what a key of ours holds.
-_METHODS = {
+#: What sets what a key of ours holds.
+_SETTERS = {
     EXPIRY_KEY: "set_expiry()",
     LIFETIME_KEY: "set_lifetime()",
-    ADOPTED_KEY: "nothing that is yours to call",
+    LABEL_KEY: "label",
     MOVES_KEY: "regenerate()",
 }
 #: What is stored with a session's data and does not show among it, in this order.
-HIDDEN_KEYS = (PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY, ADOPTED_KEY, MOVES_KEY)
+HIDDEN_KEYS = (
+    *(PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY, LABEL_KEY, ADOPTED_KEY, MOVES_KEY),
+)
+#: Those of them that are set for a login, and go with it.
+LOGIN_KEYS = frozenset({LIFETIME_KEY, LABEL_KEY})
+#: What has no place in a line of text, by Unicode's categories: control characters,
+#: halves of surrogate pairs, ends of lines and paragraphs.
+_NO_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class _Turn:
@@ -178,10 +190,12 @@ class ServerSideSession(SessionMixin):
     _stored_permanent: bool | None = None
     #: The end that the application has set, in seconds since 1970.
     _limit: int | None = None
-    #: The idle lifetime that the application has set, in seconds, and whether it has
-    #: done so in this request.
+    #: The idle lifetime that the application has set, in seconds.
     _lifetime: int | None = None
-    _sets_lifetime = False
+    #: The label that the application has set.
+    _label: str | None = None
+    #: Which of the keys that go with a login have been set in this request.
+    _sets: frozenset[str] = frozenset()
     #: Whether what the browser had before still leads to it.
     _adopted: bool | None = None
     #: Whether a key was set or deleted, or something handed out that can change.
@@ -227,8 +241,8 @@ class ServerSideSession(SessionMixin):
         return key in self._popped
 
     def _stored_form(self) -> dict[Any, Any]:
-        """What is to be stored: the data, with :attr:`permanent`, the end and the
-        lifetime of the session if they were set.
+        """What is to be stored: the data, with :attr:`permanent`, the end, the lifetime
+        and the label of the session if they were set.
         """
         form = dict(self._mapping())
         if self._permanent is not None:
@@ -237,6 +251,8 @@ class ServerSideSession(SessionMixin):
             form[EXPIRY_KEY] = self._limit
         if self._lifetime is not None:
             form[LIFETIME_KEY] = self._lifetime
+        if self._label is not None:
+            form[LABEL_KEY] = self._label
         if self._adopted is not None:
             form[ADOPTED_KEY] = self._adopted
         return form
@@ -244,7 +260,7 @@ class ServerSideSession(SessionMixin):
     def _settle(self, stored: Mapping[Any, Any]) -> None:
         """Take over what was stored, so that saving again changes nothing."""
         self._adopt(dict(stored))
-        self._cleared = self._sets_lifetime = False
+        self._cleared, self._sets = False, frozenset()
         # Somebody may have kept a list that was handed out before.
         self._can_differ = True
 
@@ -252,6 +268,7 @@ class ServerSideSession(SessionMixin):
         self._permanent = self._stored_permanent = data.pop(PERMANENT_KEY, None)
         self._limit = data.pop(EXPIRY_KEY, None)
         self._lifetime = data.pop(LIFETIME_KEY, None)
+        self._label = data.pop(LABEL_KEY, None)
         self._adopted = data.pop(ADOPTED_KEY, None)
         self._regenerated = bool(data.pop(MOVES_KEY, False))
         self._data = data
@@ -259,7 +276,8 @@ class ServerSideSession(SessionMixin):
 
     def _lose(self) -> None:
         """Be empty from now on: a value cannot be decoded."""
-        self._data, self._permanent, self._limit, self._lifetime = {}, None, None, None
+        self._data, self._permanent, self._limit = {}, None, None
+        self._lifetime = self._label = None
 
     def _mapping(self) -> dict[Any, Any]:
         if self._data is not None:
@@ -445,7 +463,30 @@ class ServerSideSession(SessionMixin):
         """
         self._to_change()
         self._lifetime = None if lifetime is None else _as_lifetime(lifetime)
-        self._sets_lifetime = True
+        self._sets |= {LIFETIME_KEY}
+
+    @property
+    def label(self) -> str | None:
+        """What the application calls this session, such as "Work laptop", for
+        :meth:`lists of sessions <flask_sessionsql.Session.user_sessions>`; ``None``
+        where it has set nothing. Set it to a text, and to ``None`` or an empty text to
+        remove it. It holds until it is set again or the login ends, through every
+        change of token. It is stored with the session's data: alone, it begins no
+        session. The database keeps it readable, also with ``SESSION_ENCRYPT``.
+
+        :raises TypeError: it is set to something else.
+        :raises ValueError: it is set to more than 255 characters, or to a text with
+            control characters, line breaks or surrogates.
+        """
+        self._mapping()
+        return self._label
+
+    @label.setter
+    @unseen
+    def label(self, label: str | None) -> None:
+        self._to_change()
+        self._label = None if label is None else _as_label(label)
+        self._sets |= {LABEL_KEY}
 
     def regenerate(self) -> None:
         """Move the session to a new token when it is saved. The old one is dead then;
@@ -476,10 +517,15 @@ class ServerSideSession(SessionMixin):
     def __setitem__(self, key: Any, value: Any) -> None:
         if key == PERMANENT_KEY:
             self.permanent = value
-        elif key in _METHODS:
+        elif key == ADOPTED_KEY:
             raise ValueError(
-                f"session[{key!r}] is where {_METHODS[key]} keeps what it is for. Call"
-                f" session.{_METHODS[key]}, or take another key."
+                f"session[{key!r}] is where this package notes how a session came here."
+                " Take another key."
+            )
+        elif key in _SETTERS:
+            raise ValueError(
+                f"session[{key!r}] is where session.{_SETTERS[key]} keeps what it is"
+                f" for. Use session.{_SETTERS[key]}, or take another key."
             )
         else:
             with self._turn:
@@ -581,7 +627,8 @@ class ServerSideSession(SessionMixin):
         """
         with self._turn:
             self._to_change().clear()
-            self._permanent = self._limit = self._lifetime = self._adopted = None
+            self._permanent = self._limit = self._lifetime = None
+            self._label = self._adopted = None
             self._cleared = True
 
     def copy(self) -> dict[Any, Any]:
@@ -638,3 +685,24 @@ def _as_lifetime(lifetime: timedelta) -> int:
             " most 100 years. To end the session, call session.clear()."
         )
     return math.ceil(lifetime.total_seconds())
+
+
+def _as_label(label: str) -> str | None:
+    """``label`` as it is stored; ``None`` where it is empty."""
+    if not isinstance(label, str):
+        raise TypeError(
+            f"session.label was set to a value of type {type(label).__name__}. It takes"
+            " a str, or None to remove it."
+        )
+    if len(label) > MAX_LABEL:
+        raise ValueError(
+            f"session.label was set to {len(label):,} characters. It takes"
+            f" {MAX_LABEL} at most: cut it, or refuse it in the form."
+        )
+    if not _NO_TEXT.isdisjoint(map(category, label)):
+        raise ValueError(
+            "session.label was set to a text that has control characters, such as NUL,"
+            " line breaks or surrogates. It takes one line of text: leave them out, or"
+            " refuse it in the form."
+        )
+    return str(label) or None

@@ -33,6 +33,7 @@ READS: list[Callable[[], object]] = [
     lambda: typed_session.handle,
     lambda: typed_session.created_at,
     lambda: typed_session.expires_at,
+    lambda: typed_session.label,
     lambda: typed_session.regenerate(),
 ]
 
@@ -54,6 +55,7 @@ WRITES: list[Callable[[], object]] = [
     lambda: setattr(session, "permanent", True),
     lambda: typed_session.set_expiry(None),
     lambda: typed_session.set_lifetime(None),
+    lambda: setattr(typed_session, "label", None),
     _augment,
 ]
 
@@ -82,7 +84,7 @@ def test_reading_a_null_session_sees_an_empty_one(null_app: Flask, number: int) 
         False,
         {"key": 1},
         False,
-        *(None, None, None, None),
+        *(None, None, None, None, None),
     ]
     with null_app.test_request_context():
         assert expected[number] == READS[number]()

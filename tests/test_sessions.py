@@ -21,6 +21,7 @@ from flask.sessions import SessionMixin
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import Environment
+from markupsafe import Markup
 from werkzeug.local import LocalProxy
 
 from flask_sessionsql import (
@@ -31,6 +32,7 @@ from flask_sessionsql import (
 from flask_sessionsql.formats.serializers import MsgpackSerializer
 from flask_sessionsql.sessions import (
     EXPIRY_KEY,
+    LABEL_KEY,
     LIFETIME_KEY,
     Encoded,
     SessionFacts,
@@ -498,6 +500,8 @@ TOUCHES: dict[str, Operation] = {
     "expires_at": lambda s: s.expires_at,
     "set_expiry": lambda s: s.set_expiry(None),
     "set_lifetime": lambda s: s.set_lifetime(None),
+    "label": lambda s: s.label,
+    "set label": lambda s: setattr(s, "label", None),
     "regenerate": lambda s: s.regenerate(),
 }
 
@@ -1090,10 +1094,12 @@ def test_an_end_in_the_farthest_future(when: datetime | timedelta) -> None:
 
 def test_the_place_of_the_end_cannot_be_written() -> None:
     """The key is refused, with what to do instead."""
-    with pytest.raises(ValueError, match=r"Call session\.set_expiry\(\)"):
+    with pytest.raises(ValueError, match=r"Use session\.set_expiry\(\)"):
         session_of()[EXPIRY_KEY] = 5
-    with pytest.raises(ValueError, match=r"Call session\.set_lifetime\(\)"):
+    with pytest.raises(ValueError, match=r"Use session\.set_lifetime\(\)"):
         session_of().update({LIFETIME_KEY: 5})
+    with pytest.raises(ValueError, match=r"Use session\.label, or take another key"):
+        session_of().setdefault(LABEL_KEY, "Work laptop")
 
 
 # A lifetime of its own.
@@ -1126,6 +1132,87 @@ def test_a_lifetime_that_cannot_be(lifetime: timedelta) -> None:
     with pytest.raises(ValueError, match=r"above 0, at most 100 years.*clear\(\)"):
         session.set_lifetime(lifetime)
     assert {"a": 1} == session._stored_form()
+
+
+# A label.
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "Work laptop",
+        "x" * 255,
+        "\N{BEETLE}" * 255,
+        "K\xe4fer\N{NO-BREAK SPACE}\N{IDEOGRAPHIC SPACE}",
+        "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{PERSONAL COMPUTER}",
+        Markup("<b>"),
+        " ",
+    ],
+)
+def test_a_label_is_a_line_of_text(label: str) -> None:
+    """It is stored as it is, as plain text."""
+    session = session_of({"a": 1})
+    session.label = label
+    assert label == session.label
+    assert {"a": 1, LABEL_KEY: label} == session._stored_form()
+    assert str is type(session.label)
+
+
+@pytest.mark.parametrize("nothing", [None, "", Markup("")])
+def test_a_label_that_is_removed(nothing: str | None) -> None:
+    """By ``None``, and by what a form sends where nothing was put in."""
+    session = session_of({"a": 1, LABEL_KEY: "Work laptop"})
+    assert "Work laptop" == session.label
+    assert ["a"] == list(session)
+    session.label = nothing
+    assert session.label is None
+    assert {"a": 1} == session._stored_form()
+
+
+@pytest.mark.parametrize("label", [5, 0, b"Work laptop", ["Work laptop"], False])
+def test_a_label_of_the_wrong_type(label: Any) -> None:
+    """It is an error that says of which type it was and what it takes, and not what was
+    given; the label stays.
+    """
+    session = session_of({LABEL_KEY: "old"})
+    expected = f"of type {type(label).__name__}. It takes a str, or None to remove it."
+    with pytest.raises(TypeError, match=re.escape(expected)) as caught:
+        session.label = label
+    assert "Work" not in sent_of(caught.value)
+    assert "old" == session.label
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [
+        ("Work" * 64, "256 characters. It takes 255 at most"),
+        ("Work" * 500, "2,000 characters"),
+        *(
+            (f"Work{each}laptop", "control characters, such as NUL")
+            for each in ("\0", "\n", "\t", "\x1b", "\x85", "\x7f", "\u2028", "\u2029")
+        ),
+        ("Work\udc80", "surrogates"),
+    ],
+)
+def test_a_label_that_cannot_be(label: str, told: str) -> None:
+    """It is an error that says why, and not what was given, nor do the frames that it
+    has passed; the label stays.
+    """
+    session = session_of({LABEL_KEY: "old"})
+    with pytest.raises(ValueError, match=told) as caught:
+        session.label = label
+    assert "Work" not in sent_of(caught.value)
+    assert "old" == session.label
+
+
+def sent_of(error: Exception) -> str:
+    """What an error reporter sends, but for the test's own frame."""
+    trace, sent = error.__traceback__, [repr(error)]
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename != __file__:
+            sent.append(repr(trace.tb_frame.f_locals))
+        trace = trace.tb_next
+    return " ".join(sent)
 
 
 # Behind flask.session.

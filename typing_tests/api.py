@@ -79,6 +79,9 @@ def with_our_type(opened: ServerSideSession) -> None:
     opened.set_expiry(None)
     opened.set_lifetime(timedelta(days=30))
     opened.set_lifetime(None)
+    assert_type(opened.label, str | None)
+    opened.label = "Work laptop"
+    opened.label = None
     assert_type(opened.counts_as_use, bool)
     opened.counts_as_use = False
     opened["key"] = ("any", "value")
@@ -126,6 +129,7 @@ def lists_and_ends() -> None:
         assert_type(info.handle, str)
         assert_type(info.created_at, datetime)
         assert_type(info.current, bool)
+        assert_type(info.label, str | None)
         assert_type(sessions.revoke(info.handle), bool)
         assert_type(sessions.revoke(info.handle, user="ann"), bool)
     assert_type(sessions.read("a handle"), dict[str, Any] | None)

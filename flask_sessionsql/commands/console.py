@@ -39,8 +39,8 @@ __all__ = [
     "terminal_width",
 ]
 
-#: Characters of a user and of a browser that stand in a list.
-_USER_WIDTH, _BROWSER_WIDTH = 40, 60
+#: Characters of a user, of a browser and of a label that stand in a list.
+_USER_WIDTH, _BROWSER_WIDTH, _LABEL_WIDTH = 40, 60, 40
 
 #: Integers with more bits than this are not written as decimal digits: Python refuses
 #: to from 4300 digits on, because it takes so long.
@@ -178,11 +178,12 @@ def info_document(info: SessionInfo) -> dict[str, Any]:
         "expires_at": iso(info.expires_at),
         "address": info.address,
         "user_agent": info.user_agent,
+        "label": info.label,
         "size": info.size,
     }
 
 
-#: The columns of a list; the last two where at least one session has them.
+#: The columns of a list; the last three where at least one session has them.
 _COLUMNS: dict[str, Callable[[SessionInfo], str]] = {
     "Handle": lambda info: escaped(info.handle),
     "User": lambda info: escaped(info.user_id or "-", _USER_WIDTH),
@@ -192,6 +193,7 @@ _COLUMNS: dict[str, Callable[[SessionInfo], str]] = {
     "Size": lambda info: readable_size(info.size),
     "Address": lambda info: escaped(info.address or "-"),
     "Browser": lambda info: escaped(info.user_agent or "-", _BROWSER_WIDTH),
+    "Label": lambda info: escaped(info.label or "-", _LABEL_WIDTH),
 }
 _TIMES = ("Created", "Last used", "Expires")
 #: Parts of a time such as ``2026-11-23 00:43:08Z``, and what they leave out.
@@ -201,9 +203,12 @@ _SHORTER_TIMES = (
     (slice(5, 16), "the years and seconds of times"),
 )
 #: What is left out where a terminal has no room for it, one after the other.
-_LEFT_OUT = ("Browser", "Created", "Size", "Address", "Expires", "Last used", "User")
+_LEFT_OUT = (
+    *("Browser", "Created", "Size", "Address"),
+    *("Expires", "Label", "Last used", "User"),
+)
 #: To how many characters the others are cut before that.
-_CUT_TO = {"User": 8, "Browser": 20}
+_CUT_TO = {"User": 8, "Browser": 20, "Label": 12}
 
 
 def terminal_width() -> int | None:
@@ -222,6 +227,8 @@ def say_list(infos: Sequence[SessionInfo], width: int | None = None) -> None:
         del columns["Address"]
     if not any(info.user_agent for info in infos):
         del columns["Browser"]
+    if not any(info.label for info in infos):
+        del columns["Label"]
     missing: list[str] = []
     if width is not None:
         columns, missing = _fitting(columns, width)
@@ -236,7 +243,7 @@ def _fitting(
     columns: dict[str, list[str]], width: int
 ) -> tuple[dict[str, list[str]], list[str]]:
     """The columns as they fit into a line, and what is left out: first the ends of
-    users and browsers, then parts of the times, and then whole columns.
+    users, browsers and labels, then parts of the times, and then whole columns.
     """
     missing: list[str] = []
     for times, shortening in _SHORTER_TIMES:
@@ -258,7 +265,7 @@ def _fitting(
 
 
 def _cut(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
-    """With users and browsers cut as far as is needed."""
+    """With users, browsers and labels cut as far as is needed."""
     room = width - _least(columns)
     for name in filter(columns.__contains__, _CUT_TO):
         cells = columns[name]
@@ -303,6 +310,7 @@ def session_document(
         "permanent": bool(data.get(PERMANENT_KEY, permanent)),
         "address": row.address,
         "user_agent": row.user_agent,
+        "label": row.label,
         "version": row.version,
         "size": size,
     }
@@ -349,6 +357,7 @@ def say_session(
             ("Permanent", "yes" if document["permanent"] else "no"),
             ("Address", escaped(document["address"] or "-")),
             ("Browser", escaped(document["user_agent"] or "-")),
+            ("Label", escaped(document["label"] or "-")),
             ("Version", str(document["version"])),
             ("Size", readable_size(document["size"])),
         ]

@@ -16,7 +16,15 @@ from ..config import SessionConfig
 from ..exceptions import SessionTooLargeError, SessionValueError
 from ..formats.serializers import Serializer
 from ..formats.tokens import line_ids, new_handle, new_token, row_id
-from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, LIFETIME_KEY, MOVES_KEY, Encoded
+from ..sessions import (
+    EXPIRY_KEY,
+    HIDDEN_KEYS,
+    LABEL_KEY,
+    LIFETIME_KEY,
+    LOGIN_KEYS,
+    MOVES_KEY,
+    Encoded,
+)
 from ..storage.store import StoredSession
 from ..storage.tables import MAX_USER_ID
 from .merging import merge
@@ -117,6 +125,8 @@ class Change:
     use: Use
     #: Whether the application asked for a new token.
     rotates: bool = False
+    #: Which of the keys that go with a login it has set.
+    sets: frozenset[str] = frozenset()
 
 
 # The plans. Each but Keep and Insert is for a row as it was loaded last: ``record``.
@@ -231,7 +241,7 @@ class Planner:
         cleared: bool,
         rotates: bool = False,
         can_differ: bool = True,
-        sets_lifetime: bool = False,
+        sets: frozenset[str] = frozenset(),
         stale: Stale | None = None,
     ) -> Plan:
         """What saving ``data`` over ``record`` comes to.
@@ -240,7 +250,7 @@ class Planner:
         :param cleared: whether the application ended the session that was loaded.
         :param rotates: whether the application asked for a new token.
         :param can_differ: whether ``data`` can differ from what ``record`` holds.
-        :param sets_lifetime: whether the application has set the session's lifetime.
+        :param sets: which of the keys that go with a login the application has set.
         :param stale: the token that came with the request and opened nothing, if any.
         :raises SessionValueError: something in ``data`` cannot be kept.
         :raises SessionTooLargeError: ``data`` is over ``SESSION_MAX_BYTES``.
@@ -250,11 +260,11 @@ class Planner:
                 return Keep(None, data)
             if cleared:
                 return Clear(record, use)
-            return Empty(record, Change(record, data, use, rotates))
+            return Empty(record, Change(record, data, use, rotates, sets))
         if record is not None and not (can_differ or rotates):
             return self._read(use, record, data)
         moves = rotates or cleared
-        use, data = self._as_meant(use, record, data, sets_lifetime, moves)
+        use, data = self._as_meant(use, record, data, sets, moves)
         rotates = rotates and use.can_tell
         try:
             payload = self._serializer.dumps(data)
@@ -271,7 +281,7 @@ class Planner:
             target = self._begun(use, data, payload, record.token, moves=True)
             return Replace(record, target, data, use)
         if rotates or payload != record.row.data:
-            change = Change(record, data, use, rotates)
+            change = Change(record, data, use, rotates, sets)
             target = self._changed(change, record, data, payload)
             return Update(record, target, data, change)
         return self._read(use, record, data)
@@ -281,22 +291,21 @@ class Planner:
         use: Use,
         record: SessionRecord | None,
         data: Mapping[Any, Any],
-        sets_lifetime: bool,
+        sets: frozenset[str],
         moves: bool,
     ) -> tuple[Use, Mapping[Any, Any]]:
         """The use and the data of a request, by whose login begins or ends in it.
 
         :param moves: whether the token is to change, be the user another one or not.
         """
-        is_usual = use.counts and use.can_tell and LIFETIME_KEY not in data
+        is_usual = use.counts and use.can_tell and LOGIN_KEYS.isdisjoint(data)
         if record is None or is_usual:
             return use, data
         user_id = self.stored_user_id(data)
         before = self.user_before(record, user_id)
-        if before not in (None, user_id) and not sets_lifetime:
-            # A lifetime is set for a login.
-            data = {key: data[key] for key in data if key != LIFETIME_KEY}
-        if sets_lifetime or user_id not in (None, before):
+        if before not in (None, user_id):
+            data = {k: data[k] for k in data if k not in LOGIN_KEYS - sets}
+        if LIFETIME_KEY in sets or user_id not in (None, before):
             use = replace(use, counts=True)
         if not use.can_tell and (moves or user_id != before):
             # The next request that can tell the browser of a new token is to do so.
@@ -344,6 +353,11 @@ class Planner:
             return replace(plan, record=record)
         change = plan.change
         data, overwritten = self._merged(change, theirs)
+        user_id = self._stored_user_id(data)
+        if self.user_before(record, user_id) not in (None, user_id):
+            # What others have set meanwhile was for the login that ends here.
+            for key in LOGIN_KEYS - change.sets:
+                data.pop(key, None)
         if not data.keys() - set(HIDDEN_KEYS):
             return Empty(record, change)
         payload = self._serializer.dumps(data)
@@ -424,6 +438,7 @@ class Planner:
             address=address,
             user_agent=user_agent,
             previous_id=_line_id(use, token) if is_known else None,
+            label=data.get(LABEL_KEY),
         )
         return SessionRecord(token, row, True)
 
@@ -481,6 +496,7 @@ class Planner:
             address=address,
             user_agent=user_agent,
             previous_id=_line_id(use, token) if moves else None,
+            label=data.get(LABEL_KEY),
         )
         return SessionRecord(token, row, True)
 

@@ -28,7 +28,13 @@ from ..exceptions import (
 from ..formats.encryption import Encryption
 from ..formats.serializers import Serializer
 from ..formats.tokens import is_of_user, line_ids, row_id, row_ids
-from ..sessions import EXPIRY_KEY, HIDDEN_KEYS, LIFETIME_KEY, LONGEST_LIFETIME
+from ..sessions import (
+    EXPIRY_KEY,
+    HIDDEN_KEYS,
+    LABEL_KEY,
+    LIFETIME_KEY,
+    LONGEST_LIFETIME,
+)
 from ..signals import (
     EndReason,
     SessionCreated,
@@ -173,6 +179,8 @@ class SessionRecords:
             return None
         if self._outlived(row, data, now):
             return None
+        if LABEL_KEY in data:  # which has its column as well, that is not loaded
+            row = row._replace(label=data[LABEL_KEY])
         return SessionRecord(token, row, is_current), data
 
     def readable(self, row: StoredSession, secrets: Secrets) -> StoredSession:
@@ -203,6 +211,8 @@ class SessionRecords:
         data = self._serializer.split(row.data)
         for key in data.keys() & self._asked_for:
             data[key] = value = self._serializer.decode(data[key])
+            if key == LABEL_KEY and not isinstance(value, str):
+                raise UnreadableSessionError("The session's label is no text.")
             if (most := _SET_TIMES.get(key)) is None:
                 continue
             if not isinstance(value, int):
@@ -269,22 +279,31 @@ class SessionRecords:
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         :raises SessionLimitError: its user may have no more sessions.
         :raises SessionConflictError: others changed it each time.
-        :raises SessionValueError: the database cannot keep the user's name.
+        :raises SessionValueError: the database cannot keep the user's name or label.
         """
         try:
             return self._execute(plan, wait)
         except TextNotStorableError:
-            # The only text in a row that the application gives.
-            key = self._config.user_key
-            raise SessionValueError(
-                key,
-                f"session[{key!r}]",
-                str,
-                "the text has characters that the database, or the connection to it,"
-                " cannot keep. Let both have all characters: on MariaDB and MySQL by"
-                " '?charset=utf8mb4' in the address, on PostgreSQL by a database in"
-                " UTF8. Or keep the user's number in the session.",
-            ) from None
+            raise self._not_storable(plan) from None
+
+    def _not_storable(self, plan: Plan) -> SessionValueError:
+        """The error of a text in a row that the database cannot keep: the application
+        gives its user and its label. Where both are odd, the odder one is told.
+        """
+        key = self._config.user_key
+        where, instead = f"session[{key!r}]", "keep the user's number in the session"
+        row = plan.target.row if isinstance(plan, (Insert, Update, Replace)) else None
+        if row and max(row.label or " ") > max(row.user_id or " "):
+            key, where, instead = LABEL_KEY, "session.label", "refuse such labels"
+        return SessionValueError(
+            key,
+            where,
+            str,
+            "the text has characters that the database, or the connection to it,"
+            " cannot keep. Let both have all characters: on MariaDB and MySQL by"
+            " '?charset=utf8mb4' in the address, on PostgreSQL by a database in"
+            f" UTF8. Or {instead}.",
+        )
 
     def _execute(self, plan: Plan, wait: bool) -> Outcome:
         for _ in range(MAX_TRIES):

@@ -65,6 +65,9 @@ class SessionInfo:
     address: str | None
     #: What it was last used with; ``None`` where that is not recorded.
     user_agent: str | None
+    #: What the application calls it, as :attr:`session.label
+    #: <flask_sessionsql.ServerSideSession.label>` was set; ``None`` where it was not.
+    label: str | None
     #: The bytes of its data as stored.
     size: int
     #: Whether it is the session of this request.
@@ -135,6 +138,7 @@ class SessionAdministration:
                 *(columns[name] for name in ("handle", "user_id", "created_at")),
                 last_used.label("last_used_at"),
                 *(columns[name] for name in ("expires_at", "address", "user_agent")),
+                columns.label,
                 sa.func.length(columns.data).label("size"),
             )
             .where(sa.true() if where is None else where, self._live())
@@ -152,6 +156,7 @@ class SessionAdministration:
                 as_time(row.expires_at),
                 row.address,
                 row.user_agent,
+                row.label,
                 row.size,
                 row.handle == current,
             )

@@ -47,7 +47,7 @@ class StoredSession(NamedTuple):
     """One row of the table: ``id`` in 32 bytes, times in seconds since 1970, UTC, and
     ``user_id`` ``None`` where nobody is logged in.
 
-    The last three are written and not loaded: :meth:`SessionStore.load` leaves them
+    The last four are written and not loaded: :meth:`SessionStore.load` leaves them
     ``None``.
     """
 
@@ -62,6 +62,7 @@ class StoredSession(NamedTuple):
     address: str | None = None
     user_agent: str | None = None
     previous_id: bytes | None = None
+    label: str | None = None
 
     def __repr__(self) -> str:
         """Without the data: it would end in error reports."""
@@ -226,6 +227,7 @@ class SessionStore:
         there: a change that is made twice could appear twice.
 
         :param row: what is to stand there; with another ``id``, it moves.
+        :param loaded: what was loaded, with its label, as the data have it.
         :param limit: how many sessions the row's user may have.
         :param whole: whether to write all of it, as where it moves.
         :param used: whether to note the session's use as well, as ``row`` has it.
@@ -237,6 +239,8 @@ class SessionStore:
             names += _MOVED
         elif row.user_id != loaded.user_id:
             names += ("user_id",)
+        if row.label != loaded.label:
+            names += ("label",)
         end = _Expiry.STAYS
         if row.expires_at != loaded.expires_at:
             later = row.expires_at > loaded.expires_at

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from ..exceptions import SessionTableError
+from ..sessions import MAX_LABEL
 
 __all__ = [
     "LAST_SECOND",
@@ -47,6 +48,7 @@ def _columns() -> list[sa.Column[object]]:
     data: sa.types.TypeEngine[bytes] = sa.LargeBinary()
     user_id: sa.types.TypeEngine[str] = sa.String(MAX_USER_ID)
     user_agent: sa.types.TypeEngine[str] = sa.String(MAX_USER_AGENT)
+    label: sa.types.TypeEngine[str] = sa.String(MAX_LABEL)
     id_type = key.with_variant(mysql.BINARY(32), *_MYSQL)
     return [
         sa.Column("id", id_type, primary_key=True),
@@ -84,6 +86,11 @@ def _columns() -> list[sa.Column[object]]:
         # 0, of a row that was stored without it, lets the next purge look at the row.
         sa.Column(
             "purge_at", sa.BigInteger(), nullable=False, server_default="0", index=True
+        ),
+        # For lists, which decode no data. Requests read it with the data.
+        sa.Column(
+            "label",
+            label.with_variant(mysql.VARCHAR(MAX_LABEL, charset="utf8mb4"), *_MYSQL),
         ),
     ]
 
@@ -131,6 +138,7 @@ def sessions_table(
                             with an earlier one is late, and not a stranger
     ``purge_at``            when the purge looks at the row next: ``expires_at`` as it
                             was at the last look or, before one, at first
+    ``label``               what the application calls the session, if it has set it
     ======================= ===================================================
 
     :param metadata: where the table is, or is to be.

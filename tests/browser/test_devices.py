@@ -122,6 +122,20 @@ def test_a_new_password_logs_out_elsewhere(computer: Visitor, phone: Visitor) ->
     assert "Where you are logged in" == phone.heading()
 
 
+def test_a_device_with_a_name(computer: Visitor, phone: Visitor) -> None:
+    """It is in the list of each device, until it is taken back."""
+    computer.log_in()
+    phone.log_in()
+    computer.tab.get_by_label("Name in the list").fill("Work <laptop>")
+    computer.click("Name it")
+    assert ("Work <laptop>", True) == computer.devices()[0]
+    phone.open()
+    assert ("Work <laptop>", False) in phone.devices()
+    computer.tab.get_by_label("Name in the list").fill("")
+    computer.click("Name it")
+    assert ("Chrome on Linux", True) == computer.devices()[0]
+
+
 @pytest.mark.parametrize("when", ["early", "late"])
 def test_a_slow_request_does_not_bring_a_session_back(
     site: Site, computer: Visitor, phone: Visitor, when: str

@@ -273,7 +273,10 @@ def test_a_table_of_an_earlier_version(
     the end can go.
     """
     app = make_sound(shared_database_uri)
-    later = ("last_used_at", "address", "user_agent", "previous_id", "purge_at")
+    later = (
+        *("last_used_at", "address", "user_agent", "previous_id", "purge_at"),
+        "label",
+    )
     indexes = [f"{name} ({name})" for name in ("handle", "user_id", "expires_at")]
     create(app, dict.fromkeys(later), indexes=tuple(indexes))
     [finding, hint] = found = check(app)
@@ -405,11 +408,13 @@ def test_columns_that_are_too_small(
         "last_used_at": "INTEGER",
         "address": "VARCHAR(15)",
         "user_agent": "VARCHAR(100)",
+        "label": "VARCHAR(40)",
     }
     if server == "mariadb":
         in_full = " CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
         small["user_id"] += in_full
         small["user_agent"] += in_full
+        small["label"] += in_full
         small |= {"id": "BINARY(16) NOT NULL", "data": "BLOB NOT NULL"}
         small["previous_id"] = "VARBINARY(31)"
     expected = columns_of(app)

@@ -27,6 +27,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_sessionsql import (
     Session,
     SessionEnded,
+    session,
     session_ended,
 )
 from flask_sessionsql.commands import base, cli
@@ -39,7 +40,7 @@ from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
 from tests.conftest import MakeApp
 from tests.helpers import locked_file, store_of, told_by, wait_until
-from tests.integration.helpers import add_views, token
+from tests.integration.helpers import add_views, token, visit
 from tests.pages import page
 from tests.storage.test_turns import writer
 
@@ -139,23 +140,38 @@ def test_list(app: Flask) -> None:
     ]
 
 
+def name_it() -> str:
+    session.label = "Work laptop"
+    return "ok"
+
+
 def test_list_of_real_sessions(make_app: MakeApp, database_uri: str) -> None:
     """``list`` shows address and browser of sessions that requests have made, where
-    they are recorded.
+    they are recorded, and labels where they are set.
     """
     app = add_views(make_app(database_uri, SESSION_RECORD_CLIENT=True))
-    app.test_client().get("/set/_user_id/ann", headers={"User-Agent": "Brave one"})
+    client = app.test_client()
+    client.get("/set/_user_id/ann", headers={"User-Agent": "Brave one"})
 
     header, line = run(app, "list").stdout.splitlines()
 
     assert header.endswith("  Size  Address    Browser")
     assert line.endswith(" B  127.0.0.1  Brave one")
 
+    visit(client, name_it)
+    put(app, 1)
+
+    header, *lines = run(app, "list").stdout.splitlines()
+
+    assert header.split()[-3:] == ["Address", "Browser", "Label"]
+    assert sorted(line[-11:] for line in lines) == [" " * 10 + "-", "Work laptop"]
+
 
 def test_list_as_json(make_app: MakeApp) -> None:
     """``list --json`` is one document, with times in ISO 8601 and sizes in bytes."""
     app = make_app("sqlite://")
-    put(app, 1, user_id="ann", address="::1", user_agent="é" * 100, last_used_at=None)
+    client: Any = {"address": "::1", "user_agent": "é" * 100, "label": "ö" * 100}
+    put(app, 1, user_id="ann", last_used_at=None, **client)
 
     found = document(app, "list")
 
@@ -169,6 +185,7 @@ def test_list_as_json(make_app: MakeApp) -> None:
                 "expires_at": utc(NOW + 999).replace(" ", "T"),
                 "address": "::1",
                 "user_agent": "é" * 100,
+                "label": "ö" * 100,
                 "size": 14,
             }
         ],
@@ -284,7 +301,9 @@ def test_list_on_a_terminal(
     assert told == f"Left out for want of room: {left_out}. --json has all.\n"
 
 
-@pytest.mark.parametrize("client", [{}, {"address": "::1", "user_agent": "Brave one"}])
+@pytest.mark.parametrize(
+    "client", [{}, {"address": "::1", "user_agent": "Brave one", "label": "Work"}]
+)
 def test_list_on_a_wide_terminal(
     make_app: MakeApp,
     on_terminal: Callable[..., tuple[list[str], str]],
@@ -297,6 +316,32 @@ def test_list_on_a_wide_terminal(
     lines, told = on_terminal(app, 200, "list")
 
     assert (run(app, "list").stdout.splitlines(), "") == (lines, told)
+
+
+@pytest.mark.parametrize(
+    ("columns", "header"),
+    [
+        (120, "Handle User Created Last used Expires Size Label"),
+        (80, "Handle User Last used Expires Size Label"),
+        (66, "Handle User Last used Expires Label"),
+        (60, "Handle User Last used Label"),
+    ],
+)
+def test_list_of_labels_on_a_narrow_terminal(
+    make_app: MakeApp,
+    on_terminal: Callable[..., tuple[list[str], str]],
+    columns: int,
+    header: str,
+) -> None:
+    """A label stays as long as there is room for its beginning."""
+    app = make_app("sqlite://")
+    put(app, 1, user_id="ann", label="A laptop with a name that is far too long")
+
+    lines, _ = on_terminal(app, columns, "list")
+
+    assert header.split() == lines[0].split()
+    assert "  A laptop " in lines[1]
+    assert "..." in lines[1]
 
 
 def test_list_leaves_out_only_what_there_is(
@@ -318,7 +363,14 @@ def test_list_on_any_terminal(
 ) -> None:
     """It is never wider, but for the handle."""
     app = make_app("sqlite://")
-    put(app, 1, user_id="x" * 100, address="2001:db8::" + "1" * 30, user_agent="y" * 99)
+    put(
+        app,
+        1,
+        user_id="x" * 100,
+        address="2001:db8::" + "1" * 30,
+        user_agent="y" * 99,
+        label="z" * 99,
+    )
     put(app, 2, user_id="z")
 
     lines, _ = on_terminal(app, columns, "list")
@@ -346,7 +398,13 @@ def test_terminals_are_safe(make_app: MakeApp) -> None:
     wicked = "\x1b]0;title\x07\x9b2J\u202e\r\n\x00"
     data = {wicked: wicked, "_user_id": wicked}
     handle = put(
-        app, 1, data, user_id="u" + wicked, address=wicked, user_agent="x" * 99 + wicked
+        app,
+        1,
+        data,
+        user_id="u" + wicked,
+        address=wicked,
+        user_agent="x" * 99 + wicked,
+        label=wicked + "z" * 99,
     )
 
     printed = [
@@ -366,7 +424,8 @@ def test_terminals_are_safe(make_app: MakeApp) -> None:
         if not (each.isprintable() or each == "\n")
     ]
     assert r"u\x1b]0;title\x07\x9b2J\u202e\r\n\x00" in printed[0]
-    assert "x" * 57 + "...\n" in printed[0]
+    assert "x" * 57 + "...  " in printed[0]
+    assert r"\x1b]0;title\x07\x9b2J\u202e\r\n\x00z..." in printed[0]
     assert "x" * 99 + r"\x1b]0;title" in printed[2]
 
 
@@ -379,7 +438,14 @@ def test_show(app: Flask) -> None:
     """
     data = {"a": 1, "cart": ["tea", "milk"], "_user_id": "ann"}
     handle = put(
-        app, 1, data, user_id="ann", version=7, address="::1", user_agent="Brave one"
+        app,
+        1,
+        data,
+        user_id="ann",
+        version=7,
+        address="::1",
+        user_agent="Brave one",
+        label="Work laptop",
     )
 
     result = run(app, "show", handle)
@@ -396,6 +462,7 @@ def test_show(app: Flask) -> None:
         "Permanent:   yes",
         "Address:     ::1",
         "Browser:     Brave one",
+        "Label:       Work laptop",
         "Version:     7",
         "Size:        39 B",
         "",
@@ -436,6 +503,7 @@ def test_show_as_json(make_app: MakeApp) -> None:
         "permanent": True,
         "address": None,
         "user_agent": None,
+        "label": None,
         "version": 1,
         "size": len(MsgpackSerializer().dumps(data)),
     }

@@ -666,6 +666,22 @@ def test_a_lifetime_is_merged_with_what_others_write(
     assert rows(app)[0].expires_at == START + 90 * DAY
 
 
+def test_a_lifetime_that_is_set_during_a_logout(
+    app: Flask, client: FlaskClient, clock: Clock
+) -> None:
+    """It was set for the login that ends, and goes with it."""
+    visit(client, keep(None, log_in("ann"), put_basket))
+    tab = same_browser(client)
+    during(
+        client,
+        lambda: session.pop("_user_id"),
+        lambda: visit(tab, keep(timedelta(days=90))),
+    )
+    assert client.get("/all").json == {"basket": 1}
+    client.get("/set/a/1")
+    assert rows(app)[0].expires_at == START + 31 * DAY
+
+
 @pytest.mark.parametrize("given", ["soon", 10**12, 1.5])
 def test_a_lifetime_that_somebody_has_written(
     app: Flask, client: FlaskClient, clock: Clock, given: Any

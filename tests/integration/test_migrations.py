@@ -32,7 +32,10 @@ pytestmark = pytest.mark.filterwarnings(
 
 TABLE = "flask_sessionsql"
 FIRST = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
-LATER = ["last_used_at", "address", "user_agent", "previous_id", "purge_at"]
+LATER = [
+    *("last_used_at", "address", "user_agent", "previous_id", "purge_at"),
+    "label",
+]
 
 #: Makes an application with Flask-Migrate, and its folder of migrations.
 MakeMigrated = Callable[..., Flask]

@@ -84,13 +84,14 @@ def registry(store: SessionStore) -> Rooms:
 def test_a_list_says_of_each_session_what_users_need(
     store: SessionStore, registry: Rooms
 ) -> None:
-    """Handle, user, times, address, browser, size, and which one is this request's;
-    the one used last first. It has nothing that opens a session.
+    """Handle, user, times, address, browser, label, size, and which one is this
+    request's; the one used last first. It has nothing that opens a session.
     """
     used: Any = {
         "last_used_at": 1_450,
         "address": "192.0.2.7",
         "user_agent": "Lynx/2.9",
+        "label": "Work laptop",
     }
     store.insert(row_of(1, data=b"12345", **used))
     store.insert(row_of(2))
@@ -102,12 +103,13 @@ def test_a_list_says_of_each_session_what_users_need(
         expires_at=datetime.fromtimestamp(2_000, UTC),
         address="192.0.2.7",
         user_agent="Lynx/2.9",
+        label="Work laptop",
         size=5,
     )
     found = registry.of_user("ann", current=None)
     assert expected == found[0]
     assert [1, 2] == [int(each.handle, 16) for each in found]
-    assert found[1].address is found[1].user_agent is None
+    assert found[1].address is found[1].user_agent is found[1].label is None
     found = registry.of_user("ann", current=f"{1:016x}")
     assert [True, False] == [each.current for each in found]
     assert replace(expected, current=True) == found[0]
@@ -220,7 +222,7 @@ def test_all_live_sessions(store: SessionStore, registry: Rooms) -> None:
 
 def test_a_live_row_by_its_handle(store: SessionStore, registry: Rooms) -> None:
     """With all its columns; none where it has expired."""
-    row = row_of(1, address="::1", user_agent="Lynx", previous_id=b"p" * 32)
+    row = row_of(1, address="::1", user_agent="Lynx", previous_id=b"p" * 32, label="L")
     store.insert(row)
     store.insert(row_of(2, expires_at=1_500))
     assert row == registry.row(row.handle)

@@ -60,6 +60,7 @@ def test_every_column_is_written(store: SessionStore) -> None:
     used with and whose it is; only a move writes where it was before and when it began.
     """
     row = row_of(1, address="192.0.2.1", user_agent="Käfer/1 ☂", previous_id=b"p" * 32)
+    row = row._replace(label="Käfer ☂")
     store.insert(row)
     assert [row] == whole(store)
     other = row_of(
@@ -70,6 +71,7 @@ def test_every_column_is_written(store: SessionStore) -> None:
         user_agent=None,
         previous_id=row.id,
         expires_at=2_500,
+        label="\N{BEETLE}" * 255,
     )
     assert store.update(other._replace(id=row.id), row, now=1_500) is True
     row = other._replace(
@@ -84,6 +86,7 @@ def test_every_column_is_written(store: SessionStore) -> None:
     used_again = row._replace(expires_at=2_600, last_used_at=1_600, address="::1")
     assert store.touch(used_again._replace(data=b"no"), now=1_600) is True
     assert [used_again] == whole(store)
+    used_again = used_again._replace(label=None)
     assert store.update(other, used_again, now=1_600) is True
     assert [other._replace(version=3)] == whole(store)
 

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from flask_sessionsql import SessionTableError
+from flask_sessionsql.sessions import MAX_LABEL
 from flask_sessionsql.storage.limits import of_user
 from flask_sessionsql.storage.tables import (
     MAX_ADDRESS,
@@ -24,7 +25,10 @@ from tests.helpers import at_once, on
 
 FIRST = ["id", "handle", "user_id", "data", "version", "created_at", "expires_at"]
 #: Columns that came later.
-LATER = ["last_used_at", "address", "user_agent", "previous_id", "purge_at"]
+LATER = [
+    *("last_used_at", "address", "user_agent", "previous_id", "purge_at"),
+    "label",
+]
 INDEXED = {"handle", "user_id", "previous_id", "purge_at"}
 ROW: dict[str, object] = {
     "id": b"\x00" * 31 + b"\xff",
@@ -39,6 +43,7 @@ ROW: dict[str, object] = {
     "user_agent": "Mozilla/5.0 (" + "x" * (MAX_USER_AGENT - 13),
     "previous_id": b"\xff" * 31 + b"\x00",
     "purge_at": 2**33 + 60,
+    "label": "K\xe4fer \N{BEETLE} " + "x" * (MAX_LABEL - 8),
 }
 
 
@@ -57,7 +62,7 @@ def test_the_columns(table: sa.Table) -> None:
     is the key.
     """
     assert FIRST + LATER == table.columns.keys()
-    assert ["user_id", *LATER[:-1]] == [c.name for c in table.c if c.nullable]
+    assert {"user_id", *LATER} - {"purge_at"} == {c.name for c in table.c if c.nullable}
     assert ["purge_at"] == [c.name for c in table.c if c.server_default is not None]
     assert ["id"] == [column.name for column in table.primary_key]
     for name in FIRST + LATER:
@@ -207,6 +212,7 @@ def test_the_types(
     assert re.search(
         r"purge_at BIGINT (DEFAULT '0' NOT NULL|NOT NULL DEFAULT '0'),", statement
     )
+    assert f"label {agent}," in statement
     assert (255, 64, 255) == (MAX_USER_ID, MAX_ADDRESS, MAX_USER_AGENT)
 
 
