@@ -21,15 +21,17 @@ os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 # Many tests start processes, which would compile everything they import each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-#: More workers than cores: mostly they wait for a database. What drives a browser, and
-#: what is tried with other packages, has a session of its own.
+#: More workers than cores: mostly they wait for a database. What drives a browser, what
+#: is tried with other packages, and whole sites that move have sessions of their own.
 AT_ONCE = ["--numprocesses=4", "--dist=worksteal"]
-AT_ONCE += ["--ignore=tests/browser", "--ignore=tests/neighbours"]
+AT_ONCE += [f"--ignore=tests/{name}" for name in ("browser", "neighbours", "moving")]
 #: What the last Python runs alone: the tools, which are not part of the package.
 NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
 #: The servers take time. The last Python has them in every test, and the lowest
 #: versions of the drivers in those that are about statements.
 NO_SERVERS = [*NO_TOOLS, "-m", "not postgresql and not mariadb"]
+#: Another Python changes nothing of what a file does: the lowest versions have those.
+NO_FILES = [*NO_TOOLS, "-m", "not postgresql and not mariadb and not sqlite_file"]
 STATEMENTS = [
     "tests/commands",
     "tests/storage",
@@ -75,12 +77,12 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each supported Python; the last one has the servers, and asks for
-    full coverage.
+    """The tests, on each supported Python; the last one has files and servers, and asks
+    for full coverage.
     """
     install(session, "tests")
     if session.posargs or session.python != LATEST:
-        session.run("pytest", *(session.posargs or NO_SERVERS))
+        session.run("pytest", *(session.posargs or NO_FILES))
         return
     env = coverage_file(session)
     session.run("pytest", *AT_ONCE, "--cov", "--cov-report=", env=env)
@@ -216,6 +218,24 @@ def neighbours(session: nox.Session) -> None:
     # What Dash has for tests of its own is older than pytest's hooks are now.
     options = ["--numprocesses=4", "--dist=worksteal", "-p", "no:dash"]
     session.run("pytest", *options, *(session.posargs or ["tests/neighbours"]))
+
+
+#: The versions of Flask-Session whose sessions are taken over, or left.
+FLASK_SESSIONS = ["0.5.0", "0.6.0", "0.7.0", "0.8.0"]
+
+
+@nox.session(default=False, python=LATEST)
+def moving(session: nox.Session) -> None:
+    """Sites of a thousand browsers, with each version of Flask-Session, move while the
+    servers are killed. It takes six minutes.
+    """
+    install(session, "tests")
+    with tempfile.TemporaryDirectory() as folder:
+        for version in FLASK_SESSIONS:
+            target = [f"--target={folder}/{version}", "--no-deps"]
+            session.install(*target, f"flask-session=={version}")
+        env = {"SESSIONSQL_FLASK_SESSIONS": folder, "SESSIONSQL_BROWSERS": "1000"}
+        session.run("pytest", "-n2", *(session.posargs or ["tests/moving"]), env=env)
 
 
 @nox.session(default=False, python=PYTHONS[0])
