@@ -1,8 +1,7 @@
 """Go back to Flask's own sessions, in signed cookies, without logging anybody out.
 
-1. Export: flask sessions export --output sessions.jsonl
-2. app.session_interface = CookiesAgain("sessions.jsonl"), in the place of Session(app),
-   for as long as a session lives; then remove it and the file.
+``app.session_interface = CookiesAgain("sessions.jsonl")`` stands in the place of
+``Session(app)`` for as long as a session lives; then remove it, and the file.
 
 It needs the SECRET_KEY that the sessions were made with. Until the file is gone, a
 token opens what was exported, also after a logout: Flask's cookies end nowhere else

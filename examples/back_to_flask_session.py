@@ -1,14 +1,12 @@
 """Go back to Flask-Session without logging anybody out.
 
-1. Export: flask sessions export --output sessions.jsonl
-2. Fill Flask-Session's table: fill(app, "sessions.jsonl"), once.
-3. Let Flask-Session find the sessions by the tokens that the browsers have:
-   keep_tokens(app), after flask_session.Session(app), for good.
+``keep_tokens(app)``, after ``flask_session.Session(app)``, lets Flask-Session find
+sessions by the tokens that the browsers have. ``fill(app, "sessions.jsonl")``, once,
+writes the exported sessions into its table.
 
 It needs Flask-Session 0.7 or 0.8, and the SECRET_KEY that the sessions were made with.
 """
 
-import hmac
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,17 +15,25 @@ from typing import Any
 from flask import Flask
 
 from flask_sessionsql.formats.documents import to_value
+from flask_sessionsql.formats.tokens import adopted_token, row_id
 
 
 def keep_tokens(app: Flask) -> None:
-    """Store a session under the hash of what its browser has, as it was exported."""
+    """Store a session under the hash of its token, as it was exported. A browser that
+    has not come since ``flask sessions adopt`` has its old id, from which the token
+    follows.
+    """
     interface: Any = app.session_interface
-    secret = app.config["SECRET_KEY"]
-    key = secret.encode() if isinstance(secret, str) else secret
+    if interface.use_signer:
+        raise RuntimeError("Tokens have no signature. Remove SESSION_USE_SIGNER.")
+    secret, model = app.config["SECRET_KEY"], interface.sql_session_model
 
     def store_id(sid: str) -> str:
-        prefix: str = interface.key_prefix
-        return prefix + hmac.digest(key, sid.encode(), "sha256").hex()
+        tokens = [sid, adopted_token(secret, sid)]
+        ids = [interface.key_prefix + row_id(secret, token).hex() for token in tokens]
+        ids.append(interface.key_prefix + sid)  # which has never moved
+        found = model.query.filter(model.session_id.in_(ids)).first()
+        return ids[0] if found is None else str(found.session_id)
 
     interface._get_store_id = store_id
 
