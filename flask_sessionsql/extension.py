@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from flask import Flask, current_app, has_request_context
 
 from .commands.cli import session_cleanup_command, sessions_command
 from .config import SQL_TYPES, SessionConfig
-from .exceptions import SessionStoreBusyError
+from .exceptions import (
+    SessionStoreBusyError,
+    SessionStoreUnavailableError,
+    SessionTableError,
+)
 from .formats.serializers import MsgpackSerializer
 from .frames import unseen
 from .interfaces import (
@@ -153,7 +158,7 @@ class Session:
         :raises SessionStoreUnavailableError: the database cannot be reached.
         """
         interface = _interface()
-        row = interface.administration.row(handle, user)
+        row = _administration().row(handle, user)
         if row is None:
             return None
         data = interface.records.whole(row, secret_keys(current_app))
@@ -253,7 +258,23 @@ def _interface() -> FlaskSQLAlchemySessionInterface:
 
 
 def _administration() -> SessionAdministration:
-    return _interface().administration
+    """The sessions of all users, this request's among them."""
+    interface = _interface()
+    with suppress(SessionStoreUnavailableError, SessionTableError):
+        _arrive(wait=not interface.holds_lock())
+    return interface.administration
+
+
+def _arrive(*, wait: bool = True) -> RequestSource | None:
+    """Where this request's session comes from. It is taken over now, if it is still at
+    the site before: what is done to sessions is done to it, too.
+    """
+    source = getattr(session, "_source", None) if has_request_context() else None
+    if not isinstance(source, RequestSource):
+        return None
+    if source.arrival is not None and source.can_tell:
+        source.arrival.take(wait=wait)
+    return source
 
 
 def _current_handle() -> str | None:
@@ -272,9 +293,9 @@ def _revoke(
     interface = _interface()
     may_wait = not interface.holds_lock()
     try:
+        source = _arrive(wait=may_wait)
         ended = work(interface.administration, may_wait)
-        source = getattr(session, "_source", None) if has_request_context() else None
-        if isinstance(source, RequestSource) and source.record is not None:
+        if source is not None and source.record is not None:
             source.has_ended |= bool(ended) and includes(source.record.row)
         return ended
     except SessionStoreBusyError as error:

@@ -390,7 +390,7 @@ class RequestSource:
             return {}
         try:
             if self._interface.adopter is not None:
-                return self._adopt(self._interface.adopter, cookie)
+                return self._adopt(self._interface.adopter)
             if not is_token(cookie):
                 return {}
             found = self._interface.records.find(self.secrets, cookie, _now())
@@ -402,17 +402,23 @@ class RequestSource:
         self.record, data = found
         return data
 
-    def _adopt(self, adopter: Adopter, cookie: str) -> dict[Any, Any]:
+    def _adopt(self, adopter: Adopter) -> dict[Any, Any]:
         """As :meth:`read`, where the cookie may be one of the site before."""
         lifetime = self._interface.current_config(self._app).lifetime
-        opened = adopter.open(self.secrets, cookie, _now(), lifetime)
-        if opened is None:
+        name = self._interface.get_cookie_name(self._app)
+        # A browser may have one of another domain or path besides.
+        for cookie in sorted(self._request.cookies.getlist(name), key=_is_foreign):
+            opened = adopter.open(self.secrets, cookie, _now(), lifetime)
+            if opened is not None:
+                break
             former = adopter.former(self.secrets, cookie, lifetime)
             if former is not None:
-                self.stale = Stale(former, self._began)
+                self.stale = self.stale or Stale(former, self._began)
+        if opened is None:
             return {}
+        self.stale = None
         self.record = opened.record
-        if opened.is_new or opened.confirms:
+        if opened.is_new or opened.confirms is not None:
             self.arrival = Arrival(adopter, self._interface.records, opened)
         return opened.data
 
@@ -469,10 +475,11 @@ class RequestSource:
             config=self._interface.current_config(self._app),
         )
 
+        note = None if self.arrival is None else self.arrival.confirms
+        confirms = note is not None
+
         def plan(noted: bool) -> Plan:
-            form, confirms = session._stored_form(), False
-            if self.arrival is not None and self.arrival.confirms:
-                form, confirms = form | ({ADOPTED_KEY: True} if noted else {}), True
+            form = session._stored_form() | ({ADOPTED_KEY: note} if noted else {})
             return self._interface.records.planner.plan(
                 use,
                 self.record,
@@ -861,6 +868,10 @@ def _page_for(
     if propagates is None:
         propagates = app.testing or app.debug
     return None if propagates else _VisitorsTableError(error)
+
+
+def _is_foreign(cookie: str) -> bool:
+    return not is_token(cookie)
 
 
 def _now() -> int:

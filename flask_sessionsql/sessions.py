@@ -25,6 +25,7 @@ from collections.abc import (
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import (
+    TYPE_CHECKING,
     Any,
     NamedTuple,
     NoReturn,
@@ -197,7 +198,7 @@ class ServerSideSession(SessionMixin):
     #: Which of the keys that go with a login have been set in this request.
     _sets: frozenset[str] = frozenset()
     #: Whether what the browser had before still leads to it.
-    _adopted: bool | None = None
+    _adopted: bytes | None = None
     #: Whether a key was set or deleted, or something handed out that can change.
     _can_differ = False
     #: Whether :meth:`clear` was called. What stands in it now is then a new session,
@@ -422,15 +423,19 @@ class ServerSideSession(SessionMixin):
         """
         return None if self._facts() is None else self._source.ends_at(self)
 
-    @property
-    @unseen
-    def sid(self) -> NoReturn:
-        """Not there: Flask-Session's name of what is a secret here."""
-        raise AttributeError(
-            "This session has no 'sid', which is Flask-Session's: the token is known to"
-            " the browser alone. Take session.handle, which names the session in lists,"
-            " logs and commands, and opens nothing."
-        )
+    if not TYPE_CHECKING:  # or every name would be one of a session's
+
+        @unseen
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what Flask-Session's name is here, which templates look for, too."""
+            if name == "sid":
+                raise AttributeError(
+                    "This session has no 'sid', which is Flask-Session's: the token is"
+                    " known to the browser alone. Take session.handle, which names the"
+                    " session in lists, logs and commands, and opens nothing."
+                )
+            kind = type(self).__name__
+            raise AttributeError(f"{kind!r} object has no attribute {name!r}")
 
     @unseen
     def set_expiry(self, when: datetime | timedelta | None) -> None:

@@ -69,6 +69,10 @@ DEFAULTS = {
     "sqlalchemy": None,
     "database_uri": "sqlite:///sessions.db",
     "echo": False,
+    "adopt": None,
+    "adopt_table": "sessions",
+    "key_prefix": "session:",
+    "use_signer": False,
 }
 
 
@@ -122,9 +126,12 @@ GOOD: list[tuple[str, Any, str, Any]] = [
             ("SESSION_PERMANENT", "permanent"),
             ("SESSION_RECORD_CLIENT", "record_client"),
             ("SESSION_CREATE_TABLE", "create_table"),
+            ("SESSION_USE_SIGNER", "use_signer"),
         ]
         for value in (True, False)
     ),
+    *(("SESSION_ADOPT", kind, "adopt", kind) for kind in ("flask-session", "cookie")),
+    *(("SESSION_KEY_PREFIX", text, "key_prefix", text) for text in ("", "s" * 200)),
     *(
         ("SESSION_COOKIE_SAMESITE", given, "cookie_samesite", expected)
         for given, expected in [
@@ -187,6 +194,7 @@ GOOD: list[tuple[str, Any, str, Any]] = [
     ("SESSION_SQLALCHEMY_TABLE", "t" * 63, "table", "t" * 63),
     ("SESSION_SQLALCHEMY_TABLE", "\xe4" * 24, "table", "\xe4" * 24),
     ("SESSION_SQLALCHEMY_SCHEMA", "web", "schema", "web"),
+    ("SESSION_ADOPT_TABLE", "old", "adopt_table", "old"),
     ("SESSION_SQLALCHEMY_BIND_KEY", "users", "bind_key", "users"),
     ("SESSION_SQLALCHEMY", db, "sqlalchemy", db),
     *(
@@ -395,7 +403,11 @@ def test_a_refresh_interval_stays(lifetime: int, expected: int) -> None:
 
 NO_FLAGS: list[Any] = ["true", "false", "", 0, 1, [], "yes"]
 NO_TEXTS: list[Any] = ["", b"x", 5, True, ["x"], {}]
-NAMES = [("SESSION_SQLALCHEMY_TABLE", "table"), ("SESSION_SQLALCHEMY_SCHEMA", "schema")]
+NAMES = [
+    ("SESSION_SQLALCHEMY_TABLE", "table"),
+    ("SESSION_SQLALCHEMY_SCHEMA", "schema"),
+    ("SESSION_ADOPT_TABLE", "table"),
+]
 
 #: What stands under these is never shown.
 SECRET = {"SQLALCHEMY_DATABASE_URI", "SESSION_ENCRYPT"}
@@ -406,9 +418,7 @@ PLAIN = (str, bytes, int, float, timedelta)
 WRONG: list[tuple[str, Any, str]] = [
     *(
         ("SESSION_TYPE", given, "one of 'null', 'flask-sqlalchemy', 'sqlalchemy'")
-        for given in each(
-            "redis", "", "NULL", 5, True, False, [], ["null"], {}, b"null"
-        )
+        for given in each("", "NULL", 5, True, False, [], ["null"], {}, b"null")
     ),
     *(
         ("SESSION_COOKIE_NAME", given, "a cookie name: letters, digits and")
@@ -451,6 +461,7 @@ WRONG: list[tuple[str, Any, str]] = [
             "SESSION_REFRESH_EACH_REQUEST",
             "SESSION_PERMANENT",
             "SESSION_RECORD_CLIENT",
+            "SESSION_USE_SIGNER",
             "SESSION_CREATE_TABLE",
         )
         for given in NO_FLAGS
@@ -533,6 +544,14 @@ WRONG: list[tuple[str, Any, str]] = [
     *(
         ("SESSION_SQLALCHEMY_TABLE", given, "that SQLite does not keep for itself")
         for given in each("sqlite_sessions", "SQLite_x")
+    ),
+    *(
+        ("SESSION_ADOPT", given, "one of 'flask-session', 'cookie', or None")
+        for given in each("", "redis", "cookies", True, 5, ["cookie"])
+    ),
+    *(
+        ("SESSION_KEY_PREFIX", given, "a text of at most 200 characters, without NUL")
+        for given in each("s" * 201, "a\0", "a\udc80", 5, b"s", True)
     ),
     *(
         ("SESSION_SQLALCHEMY_BIND_KEY", given, "a text that is not empty")
@@ -704,6 +723,8 @@ TEXTS = {
     "SESSION_SQLALCHEMY_BIND_KEY",
     "SESSION_SQLALCHEMY_SCHEMA",
     "SESSION_SQLALCHEMY_TABLE",
+    "SESSION_ADOPT_TABLE",
+    "SESSION_KEY_PREFIX",
     "SESSION_USER_KEY",
 }
 
@@ -932,12 +953,25 @@ def test_a_misspelt_key(key: str, meant: str) -> None:
 @pytest.mark.parametrize(
     ("key", "advice"),
     [
-        ("SESSION_KEY_PREFIX", "the table holds sessions only; remove the key."),
         (
-            "SESSION_USE_SIGNER",
-            "a token is never stored, so it needs no signature; remove the key.",
+            "SESSION_SERIALIZATION_FORMAT",
+            "there is one format, and both of Flask-Session's are read where its"
+            " sessions are taken over (SESSION_ADOPT); remove the key.",
         ),
-        ("SESSION_SERIALIZATION_FORMAT", "there is one format; remove the key."),
+        *(
+            (
+                f"SESSION_{key}",
+                f"sessions are kept in SQL, and not in {store}; remove the key.",
+            )
+            for key, store in [
+                *(("REDIS", "Redis"), ("MEMCACHED", "Memcached")),
+                *(("FILE_DIR", "files"), ("FILE_THRESHOLD", "files")),
+                *(("FILE_MODE", "files"), ("MONGODB", "MongoDB")),
+                *(("MONGODB_DB", "MongoDB"), ("MONGODB_COLLECT", "MongoDB")),
+                *(("CACHELIB", "CacheLib"), ("DYNAMODB", "DynamoDB")),
+                ("DYNAMODB_TABLE", "DynamoDB"),
+            ]
+        ),
         ("SESSION_CLEANUP_N_REQUESTS", "set SESSION_PURGE_INTERVAL, in seconds."),
         ("SESSION_SQLALCHEMY_SEQUENCE", "the table has no sequence; remove the key."),
     ],
@@ -948,7 +982,45 @@ def test_keys_of_flask_session(key: str, advice: str) -> None:
     assert f"Flask-SessionSql does not know the key {key}: {advice}" == message
 
 
-@pytest.mark.parametrize("key", ["SESSION_REDIS", "SESSION_FILE_DIR", "SESSION_X"])
+@pytest.mark.parametrize(
+    "kind", ["redis", "memcached", "filesystem", "mongodb", "cachelib", "Redis"]
+)
+def test_other_stores_of_flask_session(kind: str) -> None:
+    """A store that is no SQL is an error that says so, and what to do."""
+    with pytest.raises(SessionConfigError, match="keeps sessions in a SQL") as refused:
+        read(SESSION_TYPE=kind)
+    assert "go on with Flask-Session" in str(refused.value)
+    assert "'Moving in'" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SESSION_ADOPT_TABLE", "old"),
+        ("SESSION_KEY_PREFIX", "shop:"),
+        ("SESSION_USE_SIGNER", True),
+    ],
+)
+def test_what_is_about_sessions_taken_over(key: str, value: object) -> None:
+    """A setting about Flask-Session's table is warned of where nothing is taken over
+    from it; SESSION_ADOPT gives it a meaning.
+    """
+    config = {"SESSION_TYPE": "sqlalchemy", key: value}
+    [message] = warned(config)
+    assert f"{key} has no effect, because SESSION_ADOPT is not" in message
+    assert [message] == warned({**config, "SESSION_ADOPT": "cookie"})
+    assert [] == warned({**config, "SESSION_ADOPT": "flask-session"})
+
+
+def test_two_tables_of_one_name() -> None:
+    """Flask-Session's table cannot be that of the sessions: it is the way back."""
+    config = {"SESSION_TYPE": "sqlalchemy", "SESSION_ADOPT": "flask-session"}
+    with pytest.raises(SessionConfigError, match="Remove SESSION_SQLALCHEMY_TABLE"):
+        read(**config, SESSION_SQLALCHEMY_TABLE="sessions")
+    read(**config, SESSION_SQLALCHEMY_TABLE="sessions", SESSION_ADOPT_TABLE="old")
+
+
+@pytest.mark.parametrize("key", ["SESSION_REGIS", "SESSION_FILES", "SESSION_X"])
 def test_an_unknown_key(key: str) -> None:
     """Any other key that begins with SESSION_ is warned of with those that there
     are.

@@ -208,6 +208,7 @@ def test_defaults_in_words() -> None:
         "SQLALCHEMY_DATABASE_URI",
         "SESSION_MAX_PER_USER_POLICY",
         "SESSION_ENCRYPT",
+        "SESSION_ADOPT",
     }
     assert (
         f"**{SessionConfig().session_type}**: NullSessionInterface (default)"
@@ -217,6 +218,7 @@ def test_defaults_in_words() -> None:
     [usual] = [policy for policy in policies if policy.endswith(" (default)")]
     assert usual.startswith(f"**{SessionConfig().max_per_user_policy}**: ")
     assert f"`{SessionConfig().encrypt}` (default)" in ROWS["SESSION_ENCRYPT"]
+    assert f"`{SessionConfig().adopt}` (default)" in ROWS["SESSION_ADOPT"]
     assert SessionConfig().sqlalchemy is None
     file = str(SessionConfig().database_uri).removeprefix("sqlite:///")
     assert (

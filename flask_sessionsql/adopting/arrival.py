@@ -28,9 +28,10 @@ class Arrival:
         self._taking = opened.taking
         #: Whether the browser has to be told of the token.
         self.is_new: bool = opened.is_new
-        #: Whether it has come with the token for the first time.
-        self.confirms: bool = opened.confirms
+        #: The note of its session, if it has come with the token for the first time.
+        self.confirms: bytes | None = opened.confirms
         self._only_confirms = False
+        self._is_there = True
 
     def plan(self, plan: Callable[[bool], Plan]) -> Plan:
         """What saving the session comes to.
@@ -38,7 +39,7 @@ class Arrival:
         :param plan: gives that, with what notes that the browser has not come yet, or
             without.
         """
-        if not self.confirms:
+        if self.confirms is None:
             return plan(False)
         self._only_confirms = isinstance(plan(True), (Keep, Touch))
         return plan(False)
@@ -58,6 +59,16 @@ class Arrival:
             self._records.untold()
         return True
 
+    def take(self, *, wait: bool = True) -> bool:
+        """Take the session over now, if it is not here yet. Whether it is here.
+
+        :raises SessionStoreBusyError: as for :meth:`.SessionRecords.execute`.
+        """
+        if self._taking is not None:
+            self._is_there = self._adopter.take(self._taking, wait=wait)
+            self._taking = None
+        return self._is_there
+
     def execute(self, plan: Plan, *, wait: bool = True) -> Outcome:
         """Take the session over, and carry out a plan on it.
 
@@ -65,12 +76,12 @@ class Arrival:
         """
         may_fail = self._only_confirms or isinstance(plan, (Keep, Touch))
         try:
-            if self._taking is not None:
-                is_there = self._adopter.take(self._taking, wait=wait)
-                self._taking = None
-                if not is_there and isinstance(plan, Keep):
-                    return Outcome(None, {}, is_elsewhere=True)
-            return self._records.execute(plan, wait=wait)
+            if not self.take(wait=wait) and isinstance(plan, Keep):
+                return Outcome(None, {}, is_elsewhere=True)
+            outcome = self._records.execute(plan, wait=wait)
+            if self.confirms is not None:
+                self._adopter.notes.confirm(self.confirms)
+            return outcome
         except SessionStoreBusyError:
             raise
         except (SessionStoreUnavailableError, SessionTableError) as error:

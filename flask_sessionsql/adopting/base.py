@@ -28,7 +28,15 @@ from ..saving.planning import Secrets, SessionRecord
 from ..saving.records import SessionRecords
 from ..sessions import ADOPTED_KEY, HIDDEN_KEYS, PERMANENT_KEY
 from ..signals import SessionCreated, SessionEnded
-from ..storage.adoption import ForeignSession, Notes, everybody_note, user_note
+from ..storage.adoption import (
+    ForeignSession,
+    ForeignTableError,
+    Notes,
+    everybody_note,
+    used_note,
+    user_note,
+)
+from ..storage.errors import TextNotStorableError
 from ..storage.store import StoredSession
 
 __all__ = ["WHY", "Adopter", "NotAdoptedError", "Opened", "Reason", "Taking"]
@@ -36,7 +44,7 @@ __all__ = ["WHY", "Adopter", "NotAdoptedError", "Opened", "Reason", "Taking"]
 logger: logging.Logger = logging.getLogger(__name__)
 
 #: Why a session cannot be taken over.
-Reason = Literal["pickle", "unreadable", "value", "empty", "age", "prefix"]
+Reason = Literal["pickle", "unreadable", "value", "empty", "age", "prefix", "ended"]
 
 
 class NotAdoptedError(Exception):
@@ -56,9 +64,11 @@ class Taking:
     secrets: Secrets
     #: Where it stands, of Flask-Session's.
     row: ForeignSession | None = None
-    #: The note to leave, and until when, of a cookie.
+    #: The note to leave, and until when.
     note: bytes = b""
     until: int = 0
+    #: ``PERMANENT_SESSION_LIFETIME`` then, in seconds.
+    lifetime: int = 0
 
 
 @dataclass(slots=True, repr=False)
@@ -71,8 +81,9 @@ class Opened:
     taking: Taking | None = None
     #: Whether the browser has to be told of the token.
     is_new: bool = False
-    #: Whether the browser has come with the new token for the first time.
-    confirms: bool = False
+    #: The note of its session, where the browser has come with the new token for the
+    #: first time.
+    confirms: bytes | None = None
 
 
 #: Why a session cannot be taken over, in words.
@@ -82,6 +93,7 @@ WHY: dict[Reason, str] = {
     "value": "it holds a value that cannot be kept",
     "empty": "it holds nothing",
     "age": "it has had its absolute lifetime",
+    "ended": "it was ended here",
     "prefix": "its key begins with another prefix than SESSION_KEY_PREFIX",
 }
 
@@ -130,20 +142,21 @@ class Adopter(ABC):
         :param wait: whether to wait for a SQLite file that is locked.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
         """
-        row = self._move(taking, wait)
-        if row is None:
-            # Another request of this browser has, or it was ended.
-            return self._records.store.load(taking.target.row.id, 0) is not None
-        return self.settle(row, wait=wait)
-
-    def settle(self, row: StoredSession, *, wait: bool = True) -> bool:
-        """What follows when a session was moved here. Whether it stays."""
+        row = taking.target.row
+        try:
+            moved = self._move(taking, wait)
+        except (ForeignTableError, TextNotStorableError):
+            logger.warning("A session could not be taken over: %s", WHY["value"])
+            return False
         # Whoever ends sessions makes a note first, and then looks for rows: this order
-        # leaves no gap between the two.
+        # leaves no gap between the two, whichever request has moved it.
         if self.is_ended(row.user_id):
-            self._records.store.delete(row.id, wait=wait)
+            self._records.store.delete_moved(row.handle, row.user_id, wait=wait)
             self._records.tell(SessionEnded(row.handle, row.user_id, "revoked"))
             return False
+        if moved is None:
+            # Another request of this browser has, or it was ended.
+            return self._records.store.load(row.id, 0) is not None
         logger.info("Session %r was taken over from the site before.", row.handle)
         self._records.tell(SessionCreated(row.handle, row.user_id))
         return True
@@ -165,12 +178,14 @@ class Adopter(ABC):
         data: Mapping[Any, Any],
         created_at: int,
         expires_at: int,
+        used_at: int | None = None,
     ) -> SessionRecord:
         """The session as it is to stand here.
 
         :param name: what it is known by elsewhere.
         :param created_at: when it was written there last, which is the least that it is
             known to be old.
+        :param used_at: when the browser has come; ``None`` if it has not.
         :raises NotAdoptedError: it cannot be kept, or has had its absolute lifetime.
         """
         kept = {key: data[key] for key in data if key not in HIDDEN_KEYS}
@@ -180,7 +195,7 @@ class Adopter(ABC):
         if permanent != self._config.permanent:
             kept[PERMANENT_KEY] = permanent
         if not self.once:
-            kept[ADOPTED_KEY] = True
+            kept[ADOPTED_KEY] = used_note(name)
         token = adopted_token(secrets[0], name)
         try:
             payload = self._records.planner.payload(kept)
@@ -198,7 +213,8 @@ class Adopter(ABC):
             version=1,
             created_at=created_at,
             expires_at=expires_at,
-            last_used_at=created_at,
+            # A moment ago: the use that follows is later.
+            last_used_at=created_at if used_at is None else used_at - 1,
             previous_id=line_ids(secrets[:1], token)[0],
         )
         return SessionRecord(token, row, True)

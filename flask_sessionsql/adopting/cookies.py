@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..formats.foreign import open_cookie
-from ..formats.tokens import former_token, is_token
-from ..saving.planning import Secrets
+from ..formats.tokens import former_token, is_token, new_handle, new_token, row_id
+from ..saving.planning import Secrets, SessionRecord
 from ..storage.adoption import used_note
 from ..storage.store import StoredSession
 from .base import Adopter, NotAdoptedError, Opened, Taking
@@ -30,10 +30,18 @@ class CookieAdopter(Adopter):
         end = signed.signed_at + lifetime
         try:
             target = self._target(
-                secrets, signed.name, signed.data, min(now, signed.signed_at), end
+                secrets, signed.name, signed.data, min(now, signed.signed_at), end, now
             )
         except NotAdoptedError:
             return None
+        if target.row.user_id is None:
+            # Two visitors can have the same cookie, letter by letter, such as one that
+            # holds the language and was signed in the same second.
+            before = former_token(secrets[0], signed.name, None)
+            token = new_token(self._config.id_length, secrets[0], None, before)
+            place, handle = row_id(secrets[0], token), new_handle(now)
+            row = target.row._replace(id=place, handle=handle)
+            target = SessionRecord(token, row, True)
         note = used_note(signed.name)
         if target.row.expires_at <= now or self.is_ended(target.row.user_id, note):
             return None

@@ -21,12 +21,16 @@ from ..saving.records import SessionRecords
 from ..sessions import ADOPTED_KEY
 from ..signals import SessionCreated, SessionEnded, SessionUnreadable
 from ..storage.adoption import (
+    Convert,
     ForeignSession,
     ForeignTable,
     ForeignTableError,
+    Moving,
     everybody_note,
+    used_note,
     user_note,
 )
+from ..storage.errors import TextNotStorableError
 from ..storage.outages import OnceAMinute
 from ..storage.store import StoredSession
 from .base import WHY, Adopter, NotAdoptedError, Opened, Reason, Taking
@@ -78,15 +82,7 @@ class FlaskSessionAdopter(Adopter):
     ) -> Opened | None:
         """As :meth:`.Adopter.open`: by one SELECT here, and one there."""
         name = flask_session_id(cookie, secrets, signed=self._config.use_signer)
-        places: dict[bytes, tuple[str, str | bytes]] = {}
-        if is_token(cookie):
-            places = {row_id(secret, cookie): (cookie, secret) for secret in secrets}
-        if name is not None:
-            for secret in secrets:
-                token = adopted_token(secret, name)
-                # A session of an earlier key's moves to the current one when written.
-                for key in (secret, secrets[0]):
-                    places[row_id(key, token)] = (token, key)
+        places = _places(secrets, cookie, name)
         # Again, where another request has taken it over between the two looks.
         for _ in range(2):
             for row in self._records.store.load_any(places, now) if places else ():
@@ -96,7 +92,9 @@ class FlaskSessionAdopter(Adopter):
                 break
             found, is_here = self._find(self._config.key_prefix + name, now, places)
             if found is not None:
-                return self._elsewhere(found, secrets, now, lifetime)
+                opened, is_here = self._elsewhere(found, secrets, now, lifetime)
+                if opened is not None:
+                    return opened
             if not is_here:
                 break
         return None
@@ -120,24 +118,30 @@ class FlaskSessionAdopter(Adopter):
             return None
         record, data = found
         if by_token:
-            confirms = data.pop(ADOPTED_KEY, None) is not None
-            return Opened(record, data, confirms=confirms)
+            return Opened(record, data, confirms=data.pop(ADOPTED_KEY, None))
         if ADOPTED_KEY not in data:
             return None  # the browser has the new token
         return Opened(record, data, is_new=True)
 
     def _elsewhere(
         self, row: ForeignSession, secrets: Secrets, now: int, lifetime: int
-    ) -> Opened | None:
-        """A session that is in the other table."""
+    ) -> tuple[Opened | None, bool]:
+        """A session that was in the other table, and whether it has moved before: just
+        now, or it is there once more, since a late server of the site before has
+        written it.
+        """
         try:
-            target = self.convert(row, secrets, lifetime, now)
+            target = self.convert(row, secrets, lifetime, now, now)
         except NotAdoptedError as error:
             self._tell(error.reason)
-            return None
-        if target.row.expires_at <= now or self.is_ended(target.row.user_id):
-            return None
-        return self._opened(Taking(target, secrets, row))
+            return None, False
+        if target.row.expires_at <= now:
+            return None, False
+        note = used_note(self._name(row))
+        notes = self.notes.those_of([note, *_notes_of(target.row.user_id)])
+        if notes:
+            return None, note in notes
+        return self._opened(Taking(target, secrets, row, lifetime=lifetime)), False
 
     def _find(
         self, session_id: str, now: int, here: Iterable[bytes]
@@ -156,15 +160,24 @@ class FlaskSessionAdopter(Adopter):
                 )
             return None, False
 
+    def _name(self, row: ForeignSession) -> str:
+        return row.session_id.removeprefix(self._config.key_prefix)
+
     def convert(
-        self, row: ForeignSession, secrets: Secrets, lifetime: int, now: int
+        self,
+        row: ForeignSession,
+        secrets: Secrets,
+        lifetime: int,
+        now: int,
+        used_at: int | None = None,
     ) -> SessionRecord:
         """A row as it is to stand here.
 
         :param lifetime: with what each write there moved the end, in seconds.
+        :param used_at: when its browser has come; ``None`` if it has not.
         :raises NotAdoptedError: it cannot.
         """
-        name = row.session_id.removeprefix(self._config.key_prefix)
+        name = self._name(row)
         written_at = min(now, row.expires_at - lifetime)
         try:
             data = load_row(row.data)
@@ -172,7 +185,12 @@ class FlaskSessionAdopter(Adopter):
             raise NotAdoptedError("pickle") from None
         except UnreadableSessionError:
             raise NotAdoptedError("unreadable") from None
-        return self._target(secrets, name, data, written_at, row.expires_at)
+        end = row.expires_at
+        return self._target(secrets, name, data, written_at, end, used_at)
+
+    def _moving(self, row: StoredSession, name: str, lifetime: int) -> Moving:
+        # A late server of the site before may write it for one lifetime more.
+        return Moving(row, used_note(name), row.expires_at + lifetime)
 
     def all(
         self,
@@ -225,54 +243,77 @@ class FlaskSessionAdopter(Adopter):
         dry_run: bool,
     ) -> Adopted:
         """Take over some sessions."""
-        reasons: dict[int, Reason] = {}
+        reasons: dict[int, Reason | None] = {}
+        notes: set[bytes] | None = None
 
-        def convert(row: ForeignSession) -> StoredSession | None:
+        def convert(row: ForeignSession) -> Moving | None:
             # It may be called twice for one, after an answer that was lost.
-            reasons.pop(row.id, None)
+            reasons[row.id] = None
             try:
-                target = self._wanted(row, secrets, lifetime, now)
+                target = self._wanted(row, secrets, lifetime, now, notes)
             except NotAdoptedError as error:
                 reasons[row.id] = error.reason
                 return None
-            return self._records.sealed(target.row, secrets)
+            sealed = self._records.sealed(target.row, secrets)
+            return self._moving(sealed, self._name(row), lifetime)
 
+        users = {each.row.user_id for each in map(convert, rows) if each is not None}
+        notes = self._ended(users)
         if dry_run:
-            new = [*filter(None, map(convert, rows))]
+            new = [each.row for each in map(convert, rows) if each is not None]
         else:
-            new = self.table.take(rows, convert)
-        users = {row.user_id for row in new} - {None}
-        notes = {user: user_note(user) for user in users if user is not None}
-        found = self.notes.those_of([everybody_note(), *notes.values()])
-        ended = [
-            row
-            for row in new
-            if everybody_note() in found or notes.get(row.user_id or "") in found
-        ]
-        if not dry_run:
-            self._settle_all(new, ended)
-        left = Counter(reasons.values())
-        return Adopted(len(rows), len(new) - len(ended), len(ended), left)
+            new = self._take(rows, convert, reasons)
+            self._settle_all(new, self._ended({row.user_id for row in new}))
+        left = Counter(reason for reason in reasons.values() if reason is not None)
+        ended = left.pop("ended", 0)
+        return Adopted(len(rows), len(new), ended, left)
+
+    def _take(
+        self,
+        rows: Sequence[ForeignSession],
+        convert: Convert,
+        reasons: dict[int, Reason | None],
+    ) -> list[StoredSession]:
+        try:
+            return self.table.take(rows, convert)
+        except TextNotStorableError:
+            if len(rows) == 1:
+                reasons[rows[0].id] = "value"
+                return []
+        found = [self._take([row], convert, reasons) for row in rows]
+        return [row for each in found for row in each]
+
+    def _ended(self, users: Iterable[str | None]) -> set[bytes]:
+        """The notes of what was ended here, of these users and of everybody."""
+        keys = [everybody_note(), *(user_note(u) for u in users if u is not None)]
+        return self.notes.those_of(keys)
 
     def _wanted(
-        self, row: ForeignSession, secrets: Secrets, lifetime: int, now: int
+        self,
+        row: ForeignSession,
+        secrets: Secrets,
+        lifetime: int,
+        now: int,
+        notes: set[bytes] | None,
     ) -> SessionRecord:
-        """As :meth:`convert`, of a row that nobody has asked for by its cookie."""
+        """As :meth:`convert`, of a row that nobody has asked for by its cookie.
+
+        :param notes: of what was ended here, as far as that is known.
+        """
         if not row.session_id.startswith(self._config.key_prefix):
             raise NotAdoptedError("prefix")
         target = self.convert(row, secrets, lifetime, now)
         if target.row.expires_at <= now:
             raise NotAdoptedError("age")
+        if notes and not notes.isdisjoint(_notes_of(target.row.user_id)):
+            raise NotAdoptedError("ended")
         return target
 
-    def _settle_all(
-        self, new: Sequence[StoredSession], ended: Sequence[StoredSession]
-    ) -> None:
-        """As :meth:`settle`, of many at once."""
-        gone = {row.id for row in ended}
+    def _settle_all(self, new: Sequence[StoredSession], notes: set[bytes]) -> None:
+        """Tell of what was moved, and end what somebody has ended meanwhile."""
         for row in new:
-            if row.id in gone:
-                self._records.store.delete(row.id)
+            if not notes.isdisjoint(_notes_of(row.user_id)):
+                self._records.store.delete_moved(row.handle, row.user_id)
                 self._records.tell(SessionEnded(row.handle, row.user_id, "revoked"))
             else:
                 self._records.tell(SessionCreated(row.handle, row.user_id))
@@ -294,19 +335,20 @@ class FlaskSessionAdopter(Adopter):
         seen, target = taking.row, taking.target
         assert seen is not None  # noqa: S101 -- for the type checker
 
-        def convert(row: ForeignSession) -> StoredSession | None:
+        def convert(row: ForeignSession) -> Moving | None:
             # A server of the site before may have written it meanwhile. Then ours has
             # another version than the request knows, which merges its change.
-            now, lifetime = int(time.time()), self._config.lifetime
+            now, lifetime = int(time.time()), taking.lifetime
             try:
-                record = self.convert(row, taking.secrets, lifetime, now)
+                record = self.convert(row, taking.secrets, lifetime, now, now)
             except NotAdoptedError:
                 return None
             version = 1 if row.data == seen.data else 2
             new = record.row._replace(version=version)
             if version == 1:
                 new = target.row
-            return self._records.sealed(new, taking.secrets)
+            sealed = self._records.sealed(new, taking.secrets)
+            return self._moving(sealed, self._name(row), lifetime)
 
         return next(iter(self.table.take([seen], convert, wait=wait)), None)
 
@@ -316,3 +358,28 @@ class FlaskSessionAdopter(Adopter):
         if is_token(cookie) and (name is None or len(cookie) >= _SHORTEST):
             return cookie
         return None if name is None else former_token(secrets[0], name, None)
+
+
+def _places(
+    secrets: Secrets, cookie: str, name: str | None
+) -> dict[bytes, tuple[str, str | bytes]]:
+    """Under which keys the session of a cookie can be here, with the token and the
+    secret of each.
+
+    :param name: Flask-Session's id in the cookie, if there is one.
+    """
+    places: dict[bytes, tuple[str, str | bytes]] = {}
+    if is_token(cookie):
+        places = {row_id(secret, cookie): (cookie, secret) for secret in secrets}
+    for secret in () if name is None else secrets:
+        token = adopted_token(secret, name or "")
+        # A session of an earlier key's moves to the current one when written.
+        for key in (secret, secrets[0]):
+            places[row_id(key, token)] = (token, key)
+    return places
+
+
+def _notes_of(user_id: str | None) -> set[bytes]:
+    """The notes that end a user's sessions."""
+    notes = {everybody_note()}
+    return notes if user_id is None else notes | {user_note(user_id)}

@@ -47,17 +47,23 @@ def _check_table(adopter: FlaskSessionAdopter, table: str) -> Iterator[Finding]:
             f"{counted(left, 'live session')} of Flask-Session's may be left in"
             f" {table!r}. The last of them ends at {_when(last)}."
         )
-        advice = "Leave the setting until then, or run 'flask sessions adopt'."
+        advice = (
+            "'flask sessions adopt' moves them now. Leave the setting in either case:"
+            " their browsers have their old cookies until they come."
+        )
         yield warning("SESSION_ADOPT", problem, advice)
     elif waiting:
         problem = (
-            f"No live session is left in {table!r}, but {counted(waiting, 'session')}"
-            " that came from there may belong to browsers that have not come since, and"
-            f" have their old cookies. The last of them ends at {_when(until)}."
+            f"No live session is left in {table!r}. The browsers of"
+            f" {counted(waiting, 'session')} that came from there have not sent their"
+            f" new cookies yet. The last of these sessions ends at {_when(until)}."
         )
         yield warning("SESSION_ADOPT", problem, "Leave the setting until then.")
     else:
-        problem = f"No live session is left in {table!r}, and every browser has come."
+        problem = (
+            f"No live session is left in {table!r}, and every browser has sent its new"
+            " cookie."
+        )
         advice = (
             "Remove SESSION_ADOPT, SESSION_ADOPT_TABLE, SESSION_KEY_PREFIX and"
             " SESSION_USE_SIGNER; and drop the table when you need no way back."

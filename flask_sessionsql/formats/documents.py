@@ -31,7 +31,7 @@ _MOST_BITS = 14_000
 def from_value(value: Any) -> Any:
     """A value of a session as JSON has it."""
     kind = type(value)
-    if value is None or kind in (bool, str):
+    if value is None or kind is bool or (kind is str and _is_whole(value)):
         return value
     if kind is int and value.bit_length() <= _MOST_BITS:
         return value
@@ -39,7 +39,7 @@ def from_value(value: Any) -> Any:
         return value
     if kind is list:
         return [from_value(each) for each in value]
-    if kind is dict and _TYPE not in value and all(type(key) is str for key in value):
+    if kind is dict and _TYPE not in value and all(map(_is_name, value)):
         return {key: from_value(each) for key, each in value.items()}
     return {_TYPE: kind.__name__, "value": _WRITERS[kind](value)}
 
@@ -64,6 +64,25 @@ def to_value(document: Any) -> Any:
         ) from error
 
 
+def _is_whole(text: str) -> bool:
+    """Whether it has no halves of surrogate pairs, two of which JSON takes for one
+    character.
+    """
+    return text == text.encode(errors="ignore").decode()
+
+
+def _is_name(key: object) -> bool:
+    return type(key) is str and _is_whole(key)
+
+
+def _halves(text: str) -> str:
+    return base64.b64encode(text.encode(errors="surrogatepass")).decode("ascii")
+
+
+def _read_halves(text: str) -> str:
+    return base64.b64decode(text, validate=True).decode(errors="surrogatepass")
+
+
 def _pairs(value: dict[Any, Any]) -> list[list[Any]]:
     return [[from_value(key), from_value(each)] for key, each in value.items()]
 
@@ -82,6 +101,7 @@ _WRITERS: dict[type, Callable[[Any], Any]] = {
     set: _items,
     frozenset: _items,
     bytes: lambda value: base64.b64encode(value).decode("ascii"),
+    str: _halves,
     Markup: str.__str__,
     int: hex,
     float: repr,
@@ -98,6 +118,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "set": _read_items(set),
     "frozenset": _read_items(frozenset),
     "bytes": lambda text: base64.b64decode(text, validate=True),
+    "str": _read_halves,
     "Markup": Markup,
     "int": lambda text: int(text, 16),
     "float": float,

@@ -353,7 +353,7 @@ class Planner:
             return replace(plan, record=record)
         change = plan.change
         data, overwritten = self._merged(change, theirs)
-        user_id = self._stored_user_id(data)
+        user_id = self.stored_user_id(data)
         if self.user_before(record, user_id) not in (None, user_id):
             # What others have set meanwhile was for the login that ends here.
             for key in LOGIN_KEYS - change.sets:

@@ -33,6 +33,10 @@ T = TypeVar("T")
 #: logged in, and must not end somebody else's session.
 ANYBODY: object = object()
 
+#: Seconds for which it is remembered at least that sessions elsewhere were ended: more
+#: than browsers keep a cookie, whatever PERMANENT_SESSION_LIFETIME becomes.
+_NOTED = 400 * 24 * 3600
+
 #: Seconds by which the clocks of two hosts may differ.
 CLOCKS_DIFFER = 300
 
@@ -316,7 +320,7 @@ class SessionAdministration:
         """
         if self._config.adopt is not None:
             now = int(time.time())
-            until = now + self._config.lifetime
+            until = now + max(self._config.lifetime, _NOTED)
             Notes(self._database).make(note, now, until, wait=wait)
 
     def _end_all(

@@ -18,19 +18,26 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
+from ..exceptions import SessionTableError
 from .database import SessionDatabase, transaction
-from .errors import blames_schema
+from .errors import blames_schema, lacks_right, reason
 from .store import StoredSession
 
 __all__ = [
+    "Convert",
     "ForeignSession",
     "ForeignTable",
     "ForeignTableError",
+    "Moving",
     "Notes",
     "everybody_note",
+    "foreign_table",
     "used_note",
     "user_note",
 ]
+
+#: What is taken as the driver gives it.
+_RAW: sa.types.NullType = sa.types.NullType()
 
 #: The columns of Flask-Session's table.
 COLUMNS = ("id", "session_id", "data", "expiry")
@@ -54,8 +61,42 @@ class ForeignSession(NamedTuple):
         return f"<ForeignSession {self.id}>"
 
 
-#: Gives a row as it is to be stored here; ``None`` to leave it where it is.
-Convert = Callable[[ForeignSession], StoredSession | None]
+class Moving(NamedTuple):
+    """A session as it is to be stored here, and the note that it was."""
+
+    row: StoredSession
+    note: bytes
+    #: When the purge deletes the note, in seconds since 1970.
+    until: int
+
+    def __repr__(self) -> str:
+        """As :class:`StoredSession`."""
+        return f"<Moving {self.row.handle!r}>"
+
+
+#: Gives a row as it is to be moved; ``None`` to leave it where it is.
+Convert = Callable[[ForeignSession], Moving | None]
+
+
+def foreign_table(
+    metadata: sa.MetaData, name: str, schema: str | None = None
+) -> sa.Table:
+    """Flask-Session's table in ``metadata``: the one that is there, or a new one.
+
+    In that of the application, a migration leaves the table alone.
+    """
+    there = metadata.tables.get(name if schema is None else f"{schema}.{name}")
+    if there is not None:
+        return there
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("session_id", sa.String(255), unique=True),
+        sa.Column("data", sa.LargeBinary),
+        sa.Column("expiry", sa.DateTime),
+        schema=schema,
+    )
 
 
 class ForeignTable:
@@ -67,15 +108,8 @@ class ForeignTable:
 
     def __init__(self, database: SessionDatabase, name: str) -> None:
         self._database = database
-        self.table: sa.Table = sa.Table(
-            name,
-            sa.MetaData(),
-            sa.Column("id", sa.Integer, primary_key=True),
-            sa.Column("session_id", sa.String(255)),
-            sa.Column("data", sa.LargeBinary),
-            sa.Column("expiry", sa.DateTime),
-            schema=database.table.schema,
-        )
+        schema = database.table.schema
+        self.table: sa.Table = foreign_table(sa.MetaData(), name, schema)
 
     def find(
         self, session_id: str, now: int, here: Iterable[bytes]
@@ -108,15 +142,14 @@ class ForeignTable:
         :raises ForeignTableError: the table cannot be read.
         """
         expiry = self.table.c.expiry
-        statement = sa.select(sa.func.count(), sa.func.max(expiry)).where(
-            expiry > _as_expiry(now)
-        )
+        last = sa.type_coerce(sa.func.max(expiry), _RAW)
+        statement = sa.select(sa.func.count(), last).where(expiry > _as_expiry(now))
 
         def work(connection: sa.Connection) -> Sequence[Any]:
             return connection.execute(statement).one()
 
-        number, last = self._ask(work)
-        return int(number), None if last is None else _as_seconds(last)
+        number, end = self._ask(work)
+        return int(number), None if end is None else _as_seconds(end)
 
     def batch(self, after: int | None, most: int, now: int) -> list[ForeignSession]:
         """Live sessions, by their ``id``.
@@ -139,10 +172,12 @@ class ForeignTable:
         wait: bool = True,
     ) -> list[StoredSession]:
         """Move rows to our table, in one transaction: each as it stands there by then,
-        unless it is gone. Gives what is here now.
+        unless it is gone. Gives those that were moved.
 
-        :param convert: what makes a row of ours of one; where it gives ``None``, or one
-            that is here already, the row stays.
+        One that was moved before, and that a server of the site before has written
+        once more since, is deleted there: whatever has become of it here holds.
+
+        :param convert: what makes a row of ours of one.
         :param wait: whether to wait for a SQLite file that is locked.
         :raises ForeignTableError: the table cannot be read.
         """
@@ -150,25 +185,34 @@ class ForeignTable:
         keys = [row.id for row in rows]
         chosen = self._all().where(theirs.c.id.in_(keys)).with_for_update()
 
+        tried: list[Moving] = []
+
         def work(connection: sa.Connection) -> list[StoredSession]:
             with transaction(connection):
                 found = [_session(row) for row in connection.execute(chosen)]
                 new = {row.id: convert(row) for row in found}
-                ids = [row.id for row in new.values() if row is not None]
-                there = set(
-                    connection.scalars(sa.select(ours.c.id).where(ours.c.id.in_(ids)))
-                )
-                taken = {
-                    key: row
-                    for key, row in new.items()
-                    if row is not None and row.id not in there
-                }
-                if taken:
-                    gone = sa.delete(theirs).where(theirs.c.id.in_([*taken]))
+                moving = {key: each for key, each in new.items() if each is not None}
+                # If the answer to an earlier try was lost, those may be here.
+                asked = [*moving.values(), *tried]
+                ids = [key for each in asked for key in (each.row.id, each.note)]
+                select = sa.select(ours.c.id).where(ours.c.id.in_(ids))
+                there = {bytes(key) for key in connection.scalars(select)}
+                done = [each for each in tried if each.note in there]
+                fresh = [
+                    each
+                    for each in moving.values()
+                    if there.isdisjoint({each.row.id, each.note})
+                ]
+                if moving:
+                    gone = sa.delete(theirs).where(theirs.c.id.in_([*moving]))
                     connection.execute(gone)
-                    values = [_inserted(row) for row in taken.values()]
-                    connection.execute(sa.insert(ours), values)
-            return [*taken.values()]
+                if fresh:
+                    notes = [_moved_note(each) for each in fresh]
+                    connection.execute(sa.insert(ours), notes)
+                    rows = [_inserted(each.row) for each in fresh]
+                    connection.execute(sa.insert(ours), rows)
+                tried[:] = [*done, *fresh]
+            return [each.row for each in tried]
 
         try:
             moved: list[StoredSession] = self._ask(work, wait=wait)
@@ -179,7 +223,11 @@ class ForeignTable:
             return []
 
     def _all(self) -> sa.Select[Any]:
-        return sa.select(*(self.table.c[name] for name in COLUMNS))
+        columns = self.table.c
+        # As the driver gives it: a column of SQLite can hold anything.
+        raw = [sa.type_coerce(columns[name], _RAW).label(name) for name in COLUMNS]
+        chosen: Sequence[Any] = raw
+        return sa.select(*chosen)
 
     def _live(self, now: int) -> sa.Select[Any]:
         return self._all().where(self.table.c.expiry > _as_expiry(now))
@@ -191,16 +239,21 @@ class ForeignTable:
 
     def _ask(self, work: Callable[[sa.Connection], Any], *, wait: bool = True) -> Any:
         def look(connection: sa.Connection) -> Any:
+            # Here, and not where errors are taken for those of our table.
             try:
                 return work(connection)
-            except (sa_exc.DBAPIError, ValueError) as error:
-                # The latter of SQLite, where a date can be anything. Here, and not
-                # where errors are taken for those of our table.
-                if isinstance(error, sa_exc.DBAPIError) and not blames_schema(error):
+            except sa_exc.DBAPIError as error:
+                name = self.table.fullname
+                if lacks_right(error):
+                    raise SessionTableError(
+                        f"The database's user lacks a right on Flask-Session's table"
+                        f" {name!r}: {reason(error)}. Let an administrator grant"
+                        " SELECT, UPDATE and DELETE on it."
+                    ) from None
+                if not blames_schema(error):
                     raise
             raise ForeignTableError(
-                f"The table {self.table.fullname!r} is not there, or is not"
-                " Flask-Session's."
+                f"The table {name!r} is not there, or is not Flask-Session's."
             )
 
         return self._database.run(look, name=work.__qualname__, wait=wait)
@@ -208,7 +261,8 @@ class ForeignTable:
 
 def _session(row: Sequence[Any]) -> ForeignSession:
     key, session_id, data, expiry = row
-    return ForeignSession(key, session_id, bytes(data or b""), _as_seconds(expiry))
+    payload = data.encode(errors="replace") if isinstance(data, str) else data or b""
+    return ForeignSession(key, str(session_id), bytes(payload), _as_seconds(expiry))
 
 
 # Flask-Session has UTC there, without saying so.
@@ -218,8 +272,14 @@ def _as_expiry(now: int) -> datetime:
     return datetime.fromtimestamp(now, UTC).replace(tzinfo=None)
 
 
-def _as_seconds(expiry: datetime | None) -> int:
-    return 0 if expiry is None else int(expiry.replace(tzinfo=UTC).timestamp())
+def _as_seconds(expiry: object) -> int:
+    """0 for what is no time at all."""
+    with suppress(ValueError):
+        if isinstance(expiry, str):
+            expiry = datetime.fromisoformat(expiry)
+        if isinstance(expiry, datetime):
+            return int(expiry.replace(tzinfo=UTC).timestamp())
+    return 0
 
 
 def _inserted(row: StoredSession) -> dict[str, Any]:
@@ -230,7 +290,7 @@ def _inserted(row: StoredSession) -> dict[str, Any]:
 
 
 def used_note(name: str) -> bytes:
-    """The key of the note that a cookie was taken over."""
+    """The key of the note that what a browser had was taken over."""
     return _note("used", name)
 
 
@@ -313,16 +373,24 @@ class Notes:
             return False
         return True
 
+    def confirm(self, key: bytes) -> None:
+        """Note that the browser has come with its new token.
+
+        :param key: of the note that its session was moved.
+        """
+        table = self._database.table
+        confirm = sa.update(table).where(table.c.id == key, table.c.version == _MOVED)
+        statement = confirm.values(version=_CONFIRMED)
+        self._database.run(lambda connection: connection.execute(statement).rowcount)
+
     def waiting(self, now: int) -> tuple[int, int | None]:
-        """How many live sessions were taken over whose browsers have not come since,
-        and when the last of those ends, in seconds since 1970.
+        """How many sessions were moved whose browsers have not come with their new
+        tokens since, and until when that can last, in seconds since 1970.
         """
         columns = self._database.table.c
-        statement = sa.select(sa.func.count(), sa.func.max(columns.expires_at)).where(
-            # Whatever is done to a session raises its version.
-            columns.expires_at > now,
-            columns.version == 1,
-            columns.previous_id.is_not(None),
+        until = columns.last_used_at
+        statement = sa.select(sa.func.count(), sa.func.max(until)).where(
+            columns.handle == "", columns.version == _MOVED, until > now
         )
         return self._counted(statement)
 
@@ -343,8 +411,15 @@ class Notes:
         return int(number), None if last is None else int(last)
 
 
-#: What a note has for a version: whether it is about a cookie.
-_USED, _ENDED = 1, 0
+#: What a note has for a version: it is about sessions that were ended, about a cookie,
+#: or about a session that was moved, whose browser has not come since, or has.
+_ENDED, _USED, _MOVED, _CONFIRMED = range(4)
+
+
+def _moved_note(moving: Moving) -> dict[str, Any]:
+    row = moving.row
+    note = _noted(moving.note, row.created_at, moving.until, _MOVED)
+    return note | {"last_used_at": row.expires_at}
 
 
 def _noted(key: bytes, now: int, until: int, kind: int = _ENDED) -> dict[str, Any]:

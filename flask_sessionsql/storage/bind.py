@@ -15,11 +15,12 @@ from contextlib import nullcontext
 
 import sqlalchemy as sa
 from flask import Flask, appcontext_pushed, current_app, has_app_context
-from flask_sqlalchemy import SQLAlchemy, record_queries
+from flask_sqlalchemy import SQLAlchemy
 
 from ..config import SessionConfig, check_driver, no_bind
 from ..exceptions import SessionConfigError
-from .driver import driver_in_transaction, in_transaction
+from .adoption import foreign_table
+from .driver import driver_in_transaction, in_transaction, record_statements
 from .engines import sessions_engine
 from .places import address_key, check_path
 from .store import SessionStore
@@ -97,7 +98,7 @@ class SessionsBind:
         dispose()
         # By now: an extension such as Flask-DebugToolbar may have set it after us.
         if app.config.get("SQLALCHEMY_RECORD_QUERIES"):
-            _record(engine)
+            record_statements(engine)
         table, create = _translated(table, source), config.create_table
         store = SessionStore(engine, table, create_table=create, timeout=timeout)
         _dispose_with(source, store)
@@ -127,6 +128,10 @@ class SessionsBind:
         metadata = db and db.metadatas.get(self._config.bind_key)
         if not isinstance(metadata, sa.MetaData):
             return None
+        if self._config.adopt == "flask-session":
+            # So that a migration does not drop it.
+            schema = self._config.schema or metadata.schema
+            foreign_table(metadata, self._config.adopt_table, schema)
         return sessions_table(metadata, self._config.table, self._config.schema)
 
     def _on_context(self, sender: Flask, **_: object) -> None:
@@ -189,21 +194,6 @@ def _translated(table: sa.Table, source: sa.Engine) -> sa.Table:
     own = table.metadata
     metadata = sa.MetaData(naming_convention=own.naming_convention, info={**own.info})
     return sessions_table(metadata, table.name, schema)
-
-
-def _record(engine: sa.Engine) -> None:
-    """Let Flask-SQLAlchemy record the statements, as it does those of the application's
-    engines: ``get_recorded_queries()`` has them, without what the sessions hold.
-    """
-    listen = getattr(record_queries, "_listen", None)
-    if listen is not None:
-        listen(engine)
-        sa.event.listen(engine, "after_cursor_execute", _leave_values_out)
-
-
-def _leave_values_out(*_: object) -> None:
-    if has_app_context():
-        record_queries.get_recorded_queries()[-1].parameters = None
 
 
 def _dispose_with(source: sa.Engine, store: SessionStore) -> None:

@@ -27,6 +27,8 @@ from operator import attrgetter
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import sqlalchemy as sa
+from flask import has_app_context
+from flask_sqlalchemy import record_queries
 from sqlalchemy import exc as sa_exc
 from sqlalchemy import orm
 
@@ -621,3 +623,18 @@ def _may_write(connection: sa.Connection) -> bool:
         return False
     driver = connection.connection.driver_connection
     return bool(getattr(driver, "in_transaction", True))
+
+
+def record_statements(engine: sa.Engine) -> None:
+    """Let Flask-SQLAlchemy record the statements, as it does those of the application's
+    engines: ``get_recorded_queries()`` has them, without what the sessions hold.
+    """
+    listen = getattr(record_queries, "_listen", None)
+    if listen is not None:
+        listen(engine)
+        sa.event.listen(engine, "after_cursor_execute", _leave_values_out)
+
+
+def _leave_values_out(*_: object) -> None:
+    if has_app_context():
+        record_queries.get_recorded_queries()[-1].parameters = None

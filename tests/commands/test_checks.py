@@ -382,11 +382,9 @@ def test_the_table_of_flask_session(
     )
     [finding] = check(app)
     assert ("error", TABLE) == (finding.level, finding.subject)
-    assert "It is Flask-Session's table" in finding.problem
-    assert (
-        f"Set SESSION_SQLALCHEMY_TABLE to a name that is free, such as '{TABLE}_sql'"
-        in (finding.advice)
-    )
+    assert f"The table '{TABLE}' is Flask-Session's" in finding.problem
+    assert "SESSION_SQLALCHEMY_TABLE" in finding.advice
+    assert f"SESSION_ADOPT_TABLE = '{TABLE}' nobody is logged out" in finding.advice
     assert "DROP" not in finding.advice
 
 

@@ -1,0 +1,276 @@
+"""``flask sessions adopt``: what is left in Flask-Session's table."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from flask.cli import ScriptInfo
+
+from flask_sessionsql import Session
+from flask_sessionsql.adopting import FlaskSessionAdopter
+from tests.adopting.helpers import (
+    DAY,
+    PICKLED,
+    Site,
+    browser,
+    logged_in,
+    pages,
+    rows_of,
+    run,
+)
+from tests.conftest import MakeApp
+from tests.helpers import Clock, Cut, store_of
+
+#: What Flask-Session does, and newer Pythons warn of.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:datetime.datetime.utcnow:DeprecationWarning",
+    "ignore:The 'use_signer' option:DeprecationWarning",
+)
+
+NAMES = [f"user{number}" for number in range(7)]
+
+
+def spoil(app: Flask, data: bytes, session_id: str) -> None:
+    """Leave something else where a session was."""
+    change = sa.text("UPDATE sessions SET data = :data WHERE session_id = :id")
+    typed = change.bindparams(sa.bindparam("data", type_=sa.LargeBinary))
+    with store_of(app).engine.connect() as connection:
+        connection.execute(typed, {"data": data, "id": session_id})
+
+
+def test_the_rest_is_taken_over(old_site: Site, new_site: Site) -> None:
+    """All sessions move in batches, those that cannot are counted by the reason, and
+    every browser is logged in when it comes.
+    """
+    cookies = logged_in(old_site(), *NAMES)
+    new = new_site()
+    browser(new, cookies[0]).get("/me")
+    spoil(new, PICKLED, f"session:{cookies[1]}")
+    spoil(new, b"?", f"session:{cookies[2]}")
+
+    tried = run(new, "adopt", "--dry-run")
+    assert tried.stdout.splitlines()[:2] == [
+        "4 sessions would be taken over.",
+        "2 sessions would be left in the table sessions:",
+    ]
+    assert (6, 1) == (rows_of(new, "sessions"), rows_of(new, "flask_sessionsql"))
+    done = run(new, "adopt", "--batch-size", "2", "--pause", "0", "--json")
+    assert {"taken": 4, "ended": 0, "left": {"pickle": 1, "unreadable": 1}} == (
+        json.loads(done.stdout)
+    )
+    assert [4, 4] == [tried.exit_code, done.exit_code]
+    assert (2, 5) == (rows_of(new, "sessions"), rows_of(new, "flask_sessionsql"))
+    browsers = [browser(new, cookie) for cookie in cookies[3:]]
+    assert NAMES[3:] == [client.get("/me").text for client in browsers]
+    assert NAMES[3:] == [client.get("/me").text for client in browsers]
+    again = run(new, "adopt")
+    assert "Took over 0 sessions." in again.stdout
+    assert "is a pickle" in again.stdout
+
+
+def test_what_was_ended_here_first(old_site: Site, new_site: Site) -> None:
+    """A user's sessions that were ended before they had moved are not taken over."""
+    cookies = logged_in(old_site(), "ann", "ben")
+    new = new_site()
+    with new.app_context():
+        Session().revoke_user("ann")
+
+    assert '"ended": 1' in run(new, "adopt", "--dry-run", "--json").stdout
+    done = run(new, "adopt")
+    assert 0 == done.exit_code
+    assert "1 session had been ended here, and stay so." in done.stdout
+    assert ["nobody", "ben"] == [browser(new, each).get("/me").text for each in cookies]
+
+
+def test_its_time_is_over(old_site: Site, new_site: Site) -> None:
+    """It stops between two batches, says so by its exit code, and goes on later."""
+    logged_in(old_site(), *NAMES)
+    new = new_site()
+    done = run(new, "adopt", "--batch-size", "2", "--max-seconds", "0.000001")
+
+    assert (3, "Took over 2 sessions.\n") == (done.exit_code, done.stdout)
+    rest = run(new, "adopt", "--batch-size", "2", "--max-seconds", "60")
+    assert (0, "Took over 5 sessions.\n") == (rest.exit_code, rest.stdout)
+
+
+def test_too_old_or_of_another_site(
+    old_site: Site, new_site: Site, clock: Clock
+) -> None:
+    """Sessions that have had their absolute lifetime, and those of another site in the
+    same table, stay.
+    """
+    clock.now = datetime.now(UTC).timestamp()
+    logged_in(old_site(), "ann")
+    new = new_site(SESSION_ABSOLUTE_LIFETIME=DAY)
+    spoilt = sa.text("UPDATE sessions SET session_id = 'forum:1'")
+    clock.now += 2 * DAY
+
+    assert '"age": 1' in run(new, "adopt", "--json").stdout
+    with store_of(new).engine.connect() as connection:
+        connection.execute(spoilt)
+    assert '"prefix": 1' in run(new, "adopt", "--json").stdout
+    assert 1 == rows_of(new, "sessions")
+
+
+def test_errors(make_app: MakeApp, shared_database_uri: str) -> None:
+    """What is missing is said in one line, with what to do."""
+    cookie = make_app(shared_database_uri, SESSION_ADOPT="cookie")
+    assert "Signed cookies are with the browsers" in run(cookie, "adopt").stderr
+    nothing = make_app(shared_database_uri)
+    assert "SESSION_ADOPT is None" in run(nothing, "adopt").stderr
+    here = make_app(shared_database_uri, SESSION_ADOPT="flask-session")
+    told = run(here, "adopt")
+    assert (1, "") == (told.exit_code, told.stdout)
+    assert "'sessions' is not there" in told.stderr
+    assert "SESSION_ADOPT_TABLE" in told.stderr
+    found = run(here, "check")
+    assert "error: SESSION_ADOPT_TABLE" in found.stdout
+    here.config["SECRET_KEY"] = None
+    assert "No SECRET_KEY is set" in run(here, "adopt").stderr
+
+
+SHOP = """
+import os
+from flask import Flask
+from flask_sessionsql import Session
+from flask_sessionsql.adopting import FlaskSessionAdopter
+
+def create_app():
+    app = Flask("shop")
+    app.config.update(
+        SECRET_KEY="a key",
+        SESSION_TYPE="flask-sqlalchemy",
+        SQLALCHEMY_DATABASE_URI=os.environ["SHOP_DATABASE"],
+        SESSION_ADOPT="flask-session",
+    )
+    Session(app)
+    return app
+"""
+
+
+def test_killed_while_it_moves(
+    old_site: Site, new_site: Site, tmp_path: Path, shared_database_uri: str
+) -> None:
+    """Killed in the middle, nothing is lost and nothing there twice; run again, it goes
+    on with what is left.
+    """
+    names = [f"user{number}" for number in range(30)]
+    cookies = logged_in(old_site(), *names)
+    new = new_site()
+    (tmp_path / "shop.py").write_text(SHOP)
+    command = [sys.executable, "-m", "flask", "sessions", "adopt"]
+    process = subprocess.Popen(
+        [*command, "--batch-size", "1", "--pause", "0.005"],
+        cwd=tmp_path,
+        env={**os.environ, "FLASK_APP": "shop", "SHOP_DATABASE": shared_database_uri},
+    )
+    store_of(new).database.provide_table()
+    while rows_of(new, "flask_sessionsql") < 5:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    left, here = rows_of(new, "sessions"), rows_of(new, "flask_sessionsql")
+
+    assert 30 == left + here
+    assert 0 < left
+    assert 0 == run(new, "adopt").exit_code
+    assert (0, 30) == (rows_of(new, "sessions"), rows_of(new, "flask_sessionsql"))
+    assert names == [browser(new, cookie).get("/me").text for cookie in cookies]
+
+
+def test_interrupted(
+    old_site: Site, new_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was taken over until then is told, and kept."""
+    logged_in(old_site(), *NAMES)
+    new = new_site()
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    done = run(new, "adopt", "--batch-size", "3")
+
+    assert (130, "Took over 3 sessions.\n") == (done.exit_code, done.stdout)
+    assert 4 == rows_of(new, "sessions")
+
+
+def test_its_progress(
+    old_site: Site, new_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a terminal it shows how far it is, of all that may be left."""
+    logged_in(old_site(), *NAMES[:3])
+    new = new_site()
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    with os.fdopen(theirs, "w") as terminal:
+        runner = new.test_cli_runner()
+        with runner.isolation() as (stdout, *_), monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", terminal)
+            new.cli.main(
+                ["sessions", "adopt", "--batch-size", "1"],
+                obj=ScriptInfo(create_app=lambda: new),
+                standalone_mode=False,
+            )
+            printed = stdout.getvalue().decode()
+        shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+
+    assert "Took over 3 sessions.\n" == printed
+    assert "Adopting  [" in shown
+    assert "3/3" in shown
+
+
+def test_killed_before_it_looks_at_what_was_ended(
+    old_site: Site, new_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was ended here is never here, whenever it is killed."""
+    [cookie] = logged_in(old_site(), "ann")
+    new = new_site()
+    with new.app_context():
+        Session().revoke_user("ann")
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    adopter = FlaskSessionAdopter
+    with monkeypatch.context() as patched:
+        patched.setattr(adopter, "_settle_all", killed)
+        run(new, "adopt")
+
+    assert "nobody" == browser(new, cookie).get("/me").text
+    run(new, "adopt")
+    assert "nobody" == browser(new, cookie).get("/me").text
+
+
+def test_an_answer_that_was_lost(
+    old_site: Site, make_app: MakeApp, shared_database_uri: str
+) -> None:
+    """The connection breaks when a batch is committed: it is there, and counted."""
+    if not shared_database_uri.startswith("postgresql"):
+        pytest.skip("one server is enough")
+    cookies = logged_in(old_site(), *NAMES[:3])
+    cut = Cut(shared_database_uri)
+    try:
+        new = pages(make_app(cut.uri, SESSION_ADOPT="flask-session"))
+        store_of(new).database.provide_table()
+        cut.lose_answer("COMMIT")
+        done = run(new, "adopt")
+        assert cut.has_cut
+    finally:
+        cut.close()
+
+    assert (0, "Took over 3 sessions.\n") == (done.exit_code, done.stdout)
+    again = pages(make_app(shared_database_uri, SESSION_ADOPT="flask-session"))
+    assert NAMES[:3] == [browser(again, each).get("/me").text for each in cookies]

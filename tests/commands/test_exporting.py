@@ -1,0 +1,257 @@
+"""``flask sessions export``, and the ways back to where the sessions were."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask, session
+from markupsafe import Markup
+
+from examples.back_to_cookies import CookiesAgain
+from examples.back_to_flask_session import fill, keep_tokens
+from flask_sessionsql.formats.documents import to_value
+from tests.adopting.helpers import (
+    DAY,
+    Site,
+    browser,
+    cookie_of,
+    logged_in,
+    pages,
+    rows_of,
+    run,
+)
+from tests.conftest import MakeApp
+from tests.helpers import Clock, store_of
+
+#: What Flask-Session does, and newer Pythons warn of.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:datetime.datetime.utcnow:DeprecationWarning",
+    "ignore:The 'use_signer' option:DeprecationWarning",
+)
+
+NAMES = [f"user{number}" for number in range(7)]
+
+
+VALUES: dict[str, Any] = {
+    "tuple": (1, ("a", b"\xff")),
+    "sets": [{1}, frozenset({"a"})],
+    "times": [
+        datetime(2026, 1, 2, 3, 4, 5, 6, UTC),
+        datetime(2026, 1, 2),
+        date(2026, 1, 2),
+        datetime(2026, 1, 2, 3, 4).time(),
+        timedelta(-1, 2, 3),
+    ],
+    "numbers": [Decimal("1.10"), 2**20_000, float("inf"), 1.5, True, None],
+    "texts": [Markup("<b>"), "\ud800\n\u2028", UUID(int=5)],
+    "maps": {"a": {1: 2}, "b": {"$type": "tuple", "value": []}},
+}
+
+
+@pytest.fixture
+def shop(make_app: MakeApp, shared_database_uri: str) -> Flask:
+    app = pages(make_app(shared_database_uri))
+
+    @app.get("/values")
+    def values() -> str:
+        session.update(VALUES)
+        return "ok"
+
+    return app
+
+
+def test_export(shop: Flask, tmp_path: Path) -> None:
+    """Each live session is a line, with all that it holds, each value of its type; the
+    file is for its owner alone, and none is written over.
+    """
+    client, ended = shop.test_client(), shop.test_client()
+    client.get("/login/ann")
+    client.get("/values")
+    ended.get("/login/ben")
+    ended.get("/logout")
+    file = tmp_path / "sessions.jsonl"
+    done = run(shop, "export", "--output", str(file))
+    again = run(shop, "export", "--output", str(file))
+
+    assert (0, "Wrote 1 session.\n") == (done.exit_code, done.stderr)
+    assert 0o600 == stat.S_IMODE(file.stat().st_mode)
+    assert (1, "") == (again.exit_code, again.stdout)
+    assert "cannot be made" in again.stderr
+    [line] = file.read_text("ascii").splitlines()
+    document = json.loads(line)
+    assert {"_user_id": "ann", "basket": [], **VALUES} == to_value(document["data"])
+    assert cookie_of(client) not in line
+    assert ("ann", True) == (document["user_id"], document["permanent"])
+
+
+def test_export_of_a_user(shop: Flask) -> None:
+    """Only the sessions of this user, on standard output."""
+    for name in ("ann", "ben", "ann"):
+        shop.test_client().get(f"/login/{name}")
+    found = run(shop, "export", "--user", "ann").stdout.splitlines()
+
+    assert ["ann", "ann"] == [json.loads(line)["user_id"] for line in found]
+    assert "" == run(shop, "export", "--user", "cleo").stdout
+    assert 2 == run(shop, "export", "--user", "").exit_code
+
+
+def test_export_of_many(shop: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, whatever fits into one look; and what cannot be read is counted."""
+    monkeypatch.setattr("flask_sessionsql.storage.administration.BATCH", 2)
+    for name in NAMES[:5]:
+        shop.test_client().get(f"/login/{name}")
+    change = sa.text("UPDATE flask_sessionsql SET version = -1 WHERE user_id = 'user4'")
+    spoil = sa.text("UPDATE flask_sessionsql SET data = :x WHERE user_id = 'user4'")
+    with store_of(shop).engine.connect() as connection:
+        connection.execute(change)
+        connection.execute(
+            spoil.bindparams(sa.bindparam("x", type_=sa.LargeBinary)), {"x": b"?"}
+        )
+    done = run(shop, "export")
+
+    assert NAMES[:4] == sorted(
+        json.loads(line)["user_id"] for line in done.stdout.splitlines()
+    )
+    assert 4 == done.exit_code
+    assert "1 session could not be read" in done.stderr
+    shop.config["SECRET_KEY"] = None
+    assert "SECRET_KEY: It is not set" in run(shop, "export").stderr
+
+
+def exported(app: Flask, path: Path, *names: str) -> tuple[str, list[str]]:
+    """The exported sessions, and the cookies of their browsers."""
+    cookies = logged_in(app, *names)
+    file = str(path / "sessions.jsonl")
+    assert 0 == run(app, "export", "--output", file).exit_code
+    return file, cookies
+
+
+def test_back_to_flask_session(old_site: Site, shop: Flask, tmp_path: Path) -> None:
+    """Every browser is still logged in when the site has gone back to Flask-Session,
+    and goes on; a logout holds.
+    """
+    file, cookies = exported(shop, tmp_path, *NAMES)
+    back = old_site()
+    keep_tokens(back)
+
+    assert [7, 0] == [fill(back, file), fill(back, file)]
+    browsers = [browser(back, cookie) for cookie in cookies]
+    assert NAMES == [client.get("/me").text for client in browsers]
+    assert {"tea milk"} == {client.get("/put/milk").text for client in browsers}
+    browsers[0].get("/logout")
+    assert ["nobody", *NAMES[1:]] == [
+        browser(back, cookie).get("/me").text for cookie in cookies
+    ]
+
+
+def test_back_to_cookies(shop: Flask, tmp_path: Path) -> None:
+    """Every browser is still logged in when the site has gone back to Flask's own
+    sessions, and gets a signed cookie.
+    """
+    file, cookies = exported(shop, tmp_path, *NAMES)
+    back = pages(Flask("shop"))
+    back.config["SECRET_KEY"] = "a key"
+    back.session_interface = CookiesAgain(file)
+    browsers = [browser(back, cookie) for cookie in cookies]
+
+    assert NAMES == [client.get("/me").text for client in browsers]
+    back.session_interface = CookiesAgain(os.devnull)
+    assert {"tea milk"} == {client.get("/put/milk").text for client in browsers}
+    assert "nobody" == browser(back, "x" * 43).get("/me").text
+
+
+def test_there_and_back(old_site: Site, new_site: Site, tmp_path: Path) -> None:
+    """A site that has moved in and goes back logs nobody out."""
+    cookies = logged_in(old_site(), *NAMES)
+    new = new_site()
+    browsers = [browser(new, cookie) for cookie in cookies]
+    for client in browsers:
+        client.get("/me")
+    file = str(tmp_path / "sessions.jsonl")
+    run(new, "export", "--output", file)
+    back = old_site()
+    keep_tokens(back)
+    fill(back, file)
+
+    assert NAMES == [
+        browser(back, cookie_of(client)).get("/me").text for client in browsers
+    ]
+
+
+# What Flask-Session calls its own.
+
+
+def test_names_of_flask_session(shop: Flask) -> None:
+    """What applications call of Flask-Session's works, or says what to call."""
+
+    @shop.get("/regenerate")
+    def regenerate() -> str:
+        shop.session_interface.regenerate(session)  # type: ignore[attr-defined]
+        return "ok"
+
+    @shop.get("/sid")
+    def sid() -> str:
+        with pytest.raises(AttributeError, match=r"Take session\.handle"):
+            _ = session.sid  # type: ignore[attr-defined]
+        return str(hasattr(session, "sid"))
+
+    client = shop.test_client()
+    client.get("/login/ann")
+    before = cookie_of(client)
+    client.get("/regenerate")
+
+    assert before != cookie_of(client)
+    assert "ann" == client.get("/me").text
+    assert "False" == client.get("/sid").text
+
+
+def test_session_cleanup(shop: Flask, clock: Clock) -> None:
+    """A timer that still calls ``flask session_cleanup`` deletes what has expired, and
+    is told the new name.
+    """
+    shop.test_client().get("/login/ann")
+    clock.now += 400 * DAY
+    done = shop.test_cli_runner().invoke(args=["session_cleanup"])
+
+    assert (0, "Deleted 1 expired session.\n") == (done.exit_code, done.stdout)
+    assert "flask sessions purge" in done.stderr
+    assert 0 == rows_of(shop, "flask_sessionsql")
+
+
+def test_back_before_every_browser_has_come(
+    old_site: Site, new_site: Site, tmp_path: Path
+) -> None:
+    """Half of the browsers have come, some were moved by the command, and one not at
+    all, when the site goes back: all of them are still logged in.
+    """
+    cookies = logged_in(old_site(), *NAMES[:6])
+    new = new_site()
+    come = [browser(new, cookie) for cookie in cookies[:3]]
+    for client in come:
+        client.get("/me")
+    done = run(new, "adopt", "--batch-size", "2", "--max-seconds", "0.000001")
+    assert "Took over 2 sessions." in done.stdout
+    file = str(tmp_path / "sessions.jsonl")
+    run(new, "export", "--output", file)
+    back = old_site()
+    keep_tokens(back)
+    fill(back, file)
+
+    held = [*map(cookie_of, come), *cookies[3:]]
+    assert NAMES[:6] == [browser(back, cookie).get("/me").text for cookie in held]
+
+
+def test_back_with_signed_ids(old_site: Site) -> None:
+    """Tokens have no signature: it says what to remove."""
+    back = old_site(SESSION_USE_SIGNER=True)
+    with pytest.raises(RuntimeError, match="Remove SESSION_USE_SIGNER"):
+        keep_tokens(back)

@@ -1,0 +1,78 @@
+"""``flask sessions check`` of a site that moves."""
+
+from __future__ import annotations
+
+import pytest
+from flask import Flask
+
+from tests.adopting.helpers import (
+    Site,
+    browser,
+    logged_in,
+    pages,
+    rows_of,
+    run,
+)
+from tests.conftest import MakeApp
+
+#: What Flask-Session does, and newer Pythons warn of.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:datetime.datetime.utcnow:DeprecationWarning",
+    "ignore:The 'use_signer' option:DeprecationWarning",
+)
+
+
+def test_nothing_is_left(old_site: Site, new_site: Site) -> None:
+    """When all have moved the exit code says so; ``check`` says how many are left, that
+    browsers have not come yet, and when the setting can go.
+    """
+    cookies = logged_in(old_site(), "ann", "ben")
+    new = new_site()
+    assert "2 live sessions" in run(new, "check").stdout
+    done = run(new, "adopt")
+
+    assert (0, "Took over 2 sessions.\n") == (done.exit_code, done.stdout)
+    assert "The browsers of 2 sessions that came from there" in run(new, "check").stdout
+    for cookie in cookies:
+        client = browser(new, cookie)
+        client.get("/me")
+        client.get("/me")
+    assert "every browser has sent its new" in run(new, "check").stdout
+
+
+def test_check_of_cookies(make_app: MakeApp, shared_database_uri: str) -> None:
+    """It says how many cookies were taken over, and how long the setting stays."""
+    old = Flask("shop")
+    old.config["SECRET_KEY"] = "a key"
+    [cookie] = logged_in(pages(old), "ann")
+    new = pages(make_app(shared_database_uri, SESSION_ADOPT="cookie"))
+    assert "0 signed cookies" in run(new, "check").stdout
+    browser(new, cookie).get("/me")
+    told = run(new, "check").stdout
+
+    assert "1 signed cookie of Flask's were taken over" in told.replace("\n", " ")
+    assert "Leave the setting for 31 days" in told
+
+
+def test_check_of_a_database_that_is_not_there(make_app: MakeApp) -> None:
+    """That is told once, as of any database."""
+    app = make_app(
+        "postgresql+psycopg://nobody@127.0.0.1:1/x", SESSION_ADOPT="flask-session"
+    )
+
+    assert 1 == run(app, "check").stdout.count("error: ")
+
+
+def test_under_the_name_of_flask_sessions_table(old_site: Site, new_site: Site) -> None:
+    """The table is known, said to be Flask-Session's, and left as it is."""
+    logged_in(old_site(), "ann")
+    new = new_site(SESSION_ADOPT=None, SESSION_SQLALCHEMY_TABLE="sessions")
+    new.config["PROPAGATE_EXCEPTIONS"] = False
+    found, made = run(new, "check").stdout, run(new, "create-table")
+
+    assert 500 == browser(new, "x" * 43).get("/me").status_code
+    for told in (found, made.stderr):
+        assert "The table 'sessions' is Flask-Session's" in told
+        assert "SESSION_ADOPT = 'flask-session'" in told
+        assert "DROP" not in told
+    assert 1 == rows_of(new, "sessions")
