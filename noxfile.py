@@ -33,7 +33,9 @@ NO_SERVERS = [*NO_TOOLS, "-m", "not postgresql and not mariadb"]
 #: Another Python changes nothing of what a file does: the lowest versions have those.
 NO_FILES = [*NO_TOOLS, "-m", "not postgresql and not mariadb and not sqlite_file"]
 STATEMENTS = [
-    "tests/commands",
+    "tests/commands/test_checks.py",
+    "tests/commands/test_cli.py",
+    "tests/commands/test_server_checks.py",
     "tests/storage",
     "tests/test_extension.py",
     "tests/integration/test_concurrency.py",
@@ -211,9 +213,11 @@ def benchmarks_quick(session: nox.Session) -> None:
     session.run("pytest", "tests/test_benchmarks.py")
 
 
-@nox.session(python=LATEST)
+@nox.session(default=False, python=LATEST)
 def neighbours(session: nox.Session) -> None:
-    """What the pages say of other packages that use sessions, tried with them."""
+    """What the pages say of other packages that use sessions, tried with them. It takes
+    two minutes.
+    """
     install(session, "neighbours")
     # What Dash has for tests of its own is older than pytest's hooks are now.
     options = ["--numprocesses=4", "--dist=worksteal", "-p", "no:dash"]
