@@ -27,11 +27,12 @@ AT_ONCE = ["--numprocesses=4", "--dist=worksteal"]
 AT_ONCE += [f"--ignore=tests/{name}" for name in ("browser", "neighbours", "moving")]
 #: What the last Python runs alone: the tools, which are not part of the package.
 NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
-#: The servers take time. The last Python has them in every test, and the lowest
+#: The databases take time. The last Python has them in every test, and the lowest
 #: versions of the drivers in those that are about statements.
-NO_SERVERS = [*NO_TOOLS, "-m", "not postgresql and not mariadb"]
-#: Another Python changes nothing of what a file does: the lowest versions have those.
+#: Another Python changes little of what whole requests do: the lowest versions of all
+#: and the drivers run them on the other Pythons.
 NO_FILES = [*NO_TOOLS, "-m", "not postgresql and not mariadb and not sqlite_file"]
+NO_REQUESTS = [*NO_FILES, "--ignore=tests/integration"]
 STATEMENTS = [
     "tests/commands/test_checks.py",
     "tests/commands/test_cli.py",
@@ -42,7 +43,9 @@ STATEMENTS = [
     "tests/integration/test_revocation.py",
     "tests/integration/test_statements.py",
 ]
-FEW_SERVERS = [*AT_ONCE, "-m", "postgresql or mariadb", *STATEMENTS]
+#: Of the lowest versions.
+FEW_DATABASES = "postgresql or mariadb or sqlite_file"
+FEW_SERVERS = [*AT_ONCE, "-m", FEW_DATABASES, *STATEMENTS]
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -79,12 +82,12 @@ def typing(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The tests, on each supported Python; the last one has files and servers, and asks
-    for full coverage.
+    """The tests, on each supported Python; the last one has all databases and whole
+    requests, and asks for full coverage.
     """
     install(session, "tests")
     if session.posargs or session.python != LATEST:
-        session.run("pytest", *(session.posargs or NO_FILES))
+        session.run("pytest", *(session.posargs or NO_REQUESTS))
         return
     env = coverage_file(session)
     session.run("pytest", *AT_ONCE, "--cov", "--cov-report=", env=env)
@@ -102,7 +105,7 @@ def tests_min(session: nox.Session) -> None:
     lowest = [requirement.replace(">=", "==") for requirement in ranges]
     tools = nox.project.dependency_groups(PROJECT, "tests")
     session.install("-e", ".", *lowest, *tools)
-    session.run("pytest", *(session.posargs or NO_SERVERS))
+    session.run("pytest", *(session.posargs or NO_FILES))
     if not session.posargs:
         session.run("pytest", *FEW_SERVERS)
 

@@ -423,7 +423,8 @@ class ServerSideSession(SessionMixin):
         """
         return None if self._facts() is None else self._source.ends_at(self)
 
-    if not TYPE_CHECKING:  # or every name would be one of a session's
+    # Or every name would be one of a session's.
+    if not TYPE_CHECKING:  # pragma: no branch
 
         @unseen
         def __getattr__(self, name: str) -> NoReturn:

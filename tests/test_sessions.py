@@ -1441,3 +1441,9 @@ def test_what_is_stored_is_what_a_dictionary_would_be(
     assert expected == serializer.dumps(session._stored_form())
     assert session.modified == (expected != serializer.dumps(data))
     assert plain == session
+
+
+def test_a_key_that_notes_how_a_session_came() -> None:
+    """It is not the application's to set."""
+    with pytest.raises(ValueError, match="Take another key"):
+        session_of()["_sessionsql_adopted"] = True

@@ -11,6 +11,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -165,13 +166,13 @@ def test_killed_while_it_moves(
     """Killed in the middle, nothing is lost and nothing there twice; run again, it goes
     on with what is left.
     """
-    names = [f"user{number}" for number in range(30)]
+    names = [f"user{number}" for number in range(15)]
     cookies = logged_in(old_site(), *names)
     new = new_site()
     (tmp_path / "shop.py").write_text(SHOP)
     command = [sys.executable, "-m", "flask", "sessions", "adopt"]
     process = subprocess.Popen(
-        [*command, "--batch-size", "1", "--pause", "0.005"],
+        [*command, "--batch-size", "1", "--pause", "0.02"],
         cwd=tmp_path,
         env={**os.environ, "FLASK_APP": "shop", "SHOP_DATABASE": shared_database_uri},
     )
@@ -182,10 +183,10 @@ def test_killed_while_it_moves(
     process.wait(60)
     left, here = rows_of(new, "sessions"), rows_of(new, "flask_sessionsql")
 
-    assert 30 == left + here
+    assert 15 == left + here
     assert 0 < left
     assert 0 == run(new, "adopt").exit_code
-    assert (0, 30) == (rows_of(new, "sessions"), rows_of(new, "flask_sessionsql"))
+    assert (0, 15) == (rows_of(new, "sessions"), rows_of(new, "flask_sessionsql"))
     assert names == [browser(new, cookie).get("/me").text for cookie in cookies]
 
 
@@ -274,3 +275,21 @@ def test_an_answer_that_was_lost(
     assert (0, "Took over 3 sessions.\n") == (done.exit_code, done.stdout)
     again = pages(make_app(shared_database_uri, SESSION_ADOPT="flask-session"))
     assert NAMES[:3] == [browser(again, each).get("/me").text for each in cookies]
+
+
+def test_ended_while_a_batch_moves(
+    old_site: Site, new_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody ends while it moves is over."""
+    cookies = logged_in(old_site(), "ann", "ben")
+    new = new_site()
+    take = FlaskSessionAdopter._take
+
+    def late(*given: Any) -> Any:
+        Session().revoke_user("ann")
+        return take(*given)
+
+    monkeypatch.setattr(FlaskSessionAdopter, "_take", late)
+    assert 0 == run(new, "adopt").exit_code
+
+    assert ["nobody", "ben"] == [browser(new, each).get("/me").text for each in cookies]
