@@ -172,7 +172,7 @@ def test_killed_while_it_moves(
     (tmp_path / "shop.py").write_text(SHOP)
     command = [sys.executable, "-m", "flask", "sessions", "adopt"]
     process = subprocess.Popen(
-        [*command, "--batch-size", "1", "--pause", "0.02"],
+        [*command, "--batch-size", "1", "--pause", "0.3"],
         cwd=tmp_path,
         env={**os.environ, "FLASK_APP": "shop", "SHOP_DATABASE": shared_database_uri},
     )
