@@ -138,6 +138,7 @@ SCROLLING = (
     '<div class="highlight"><pre',
     '<div class="table-wrapper docutils container"',
     '<div class="table-wrapper measured docutils container"',
+    '<div class="table-wrapper colwidths-given docutils container"',
 )
 
 

@@ -1,4 +1,4 @@
-"""What the commands of ``flask sessions`` have in common."""
+"""What the commands have in common."""
 
 from __future__ import annotations
 
