@@ -8,6 +8,7 @@ It needs Flask-Session 0.7 or 0.8, and the SECRET_KEY that the sessions were mad
 """
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def keep_tokens(app: Flask) -> None:
     def store_id(sid: str) -> str:
         tokens = [sid, adopted_token(secret, sid)]
         ids = [interface.key_prefix + row_id(secret, token).hex() for token in tokens]
-        ids.append(interface.key_prefix + sid)  # which has never moved
+        if not re.fullmatch("[0-9a-f]{64}", sid):  # or the table's ids would be cookies
+            ids.append(interface.key_prefix + sid)  # of one that has never moved
         found = model.query.filter(model.session_id.in_(ids)).first()
         return ids[0] if found is None else str(found.session_id)
 

@@ -170,7 +170,7 @@ from .exceptions import (
     SessionValueError,
     UnreadableSessionError,
 )
-from .formats.tokens import is_token
+from .formats.tokens import is_marked, is_token
 from .frames import empty_frames, unseen
 from .responses import (
     after_context,
@@ -200,6 +200,9 @@ __all__ = [
 ]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+#: Cookies of one name that are looked at: of the host, of its domain, of a path.
+_MOST_COOKIES = 3
 
 
 class NullSession(_FlaskNullSession):
@@ -407,7 +410,8 @@ class RequestSource:
         lifetime = self._interface.current_config(self._app).lifetime
         name = self._interface.get_cookie_name(self._app)
         # A browser may have one of another domain or path besides.
-        for cookie in sorted(self._request.cookies.getlist(name), key=_is_foreign):
+        cookies = self._request.cookies.getlist(name)
+        for cookie in sorted(cookies, key=is_marked, reverse=True)[:_MOST_COOKIES]:
             opened = adopter.open(self.secrets, cookie, _now(), lifetime)
             if opened is not None:
                 break
@@ -444,6 +448,8 @@ class RequestSource:
             raise LookupError("The session cannot be read.") from error
 
     def differs(self, data: Mapping[Any, Any]) -> bool:
+        if self.arrival is not None and self.arrival.confirms is not None:
+            data = {**data, ADOPTED_KEY: self.arrival.confirms}  # as it was read
         return self._interface.records.planner.differs(self.record, data)
 
     def restore(self, session: ServerSideSession) -> None:
@@ -475,24 +481,20 @@ class RequestSource:
             config=self._interface.current_config(self._app),
         )
 
-        note = None if self.arrival is None else self.arrival.confirms
-        confirms = note is not None
-
-        def plan(noted: bool) -> Plan:
-            form = session._stored_form() | ({ADOPTED_KEY: note} if noted else {})
-            return self._interface.records.planner.plan(
-                use,
-                self.record,
-                form,
-                empty=not session,
-                cleared=session._cleared,
-                rotates=session._regenerated,
-                can_differ=session._can_differ or confirms,
-                sets=session._sets,
-                stale=self.stale,
-            )
-
-        return plan(False) if self.arrival is None else self.arrival.plan(plan)
+        can_differ = session._can_differ
+        if self.arrival is not None:
+            can_differ |= self.arrival.comes_back(changed=session.modified)
+        return self._interface.records.planner.plan(
+            use,
+            self.record,
+            session._stored_form(),
+            empty=not session,
+            cleared=session._cleared,
+            rotates=session._regenerated,
+            can_differ=can_differ,
+            sets=session._sets,
+            stale=self.stale,
+        )
 
     def ends_at(self, session: ServerSideSession) -> datetime:
         record = cast(SessionRecord, self.record)
@@ -868,10 +870,6 @@ def _page_for(
     if propagates is None:
         propagates = app.testing or app.debug
     return None if propagates else _VisitorsTableError(error)
-
-
-def _is_foreign(cookie: str) -> bool:
-    return not is_token(cookie)
 
 
 def _now() -> int:

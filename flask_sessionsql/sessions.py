@@ -278,7 +278,7 @@ class ServerSideSession(SessionMixin):
     def _lose(self) -> None:
         """Be empty from now on: a value cannot be decoded."""
         self._data, self._permanent, self._limit = {}, None, None
-        self._lifetime = self._label = None
+        self._lifetime = self._label = self._adopted = None
 
     def _mapping(self) -> dict[Any, Any]:
         if self._data is not None:

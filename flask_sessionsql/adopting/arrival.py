@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from contextlib import suppress
 
 from ..exceptions import (
     SessionStoreBusyError,
@@ -33,16 +33,14 @@ class Arrival:
         self._only_confirms = False
         self._is_there = True
 
-    def plan(self, plan: Callable[[bool], Plan]) -> Plan:
-        """What saving the session comes to.
+    def comes_back(self, *, changed: bool) -> bool:
+        """Whether the browser has come with the token for the first time, which is to
+        be noted in the session.
 
-        :param plan: gives that, with what notes that the browser has not come yet, or
-            without.
+        :param changed: whether there is more to be stored.
         """
-        if self.confirms is None:
-            return plan(False)
-        self._only_confirms = isinstance(plan(True), (Keep, Touch))
-        return plan(False)
+        self._only_confirms = self.confirms is not None and not changed
+        return self.confirms is not None
 
     def says_nothing(self, plan: Plan, can_tell: bool) -> bool:
         """Whether nothing is stored and the browser is not told anything.
@@ -79,9 +77,6 @@ class Arrival:
             if not self.take(wait=wait) and isinstance(plan, Keep):
                 return Outcome(None, {}, is_elsewhere=True)
             outcome = self._records.execute(plan, wait=wait)
-            if self.confirms is not None:
-                self._adopter.notes.confirm(self.confirms)
-            return outcome
         except SessionStoreBusyError:
             raise
         except (SessionStoreUnavailableError, SessionTableError) as error:
@@ -90,5 +85,10 @@ class Arrival:
             if not may_fail:
                 raise
             logger.info("A session could not be taken over yet: %s", error)
-            data = {} if isinstance(plan, (Empty, Clear)) else plan.data
+            data = self._records.foresee(plan).data
             return Outcome(None, data, is_elsewhere=True)
+        if self.confirms is not None:
+            # Only counted: what is stored is stored.
+            with suppress(SessionStoreUnavailableError, SessionTableError):
+                self._adopter.notes.confirm(self.confirms)
+        return outcome

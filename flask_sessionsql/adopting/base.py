@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -32,19 +32,19 @@ from ..storage.adoption import (
     ForeignSession,
     ForeignTableError,
     Notes,
-    everybody_note,
+    ending_notes,
     used_note,
-    user_note,
 )
 from ..storage.errors import TextNotStorableError
+from ..storage.outages import OnceAMinute
 from ..storage.store import StoredSession
 
-__all__ = ["WHY", "Adopter", "NotAdoptedError", "Opened", "Reason", "Taking"]
+__all__ = ["ONCE", "WHY", "Adopter", "NotAdoptedError", "Opened", "Reason", "Taking"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
 #: Why a session cannot be taken over.
-Reason = Literal["pickle", "unreadable", "value", "empty", "age", "prefix", "ended"]
+Reason = Literal["pickle", "unreadable", "value", "empty", "age", "prefix"]
 
 
 class NotAdoptedError(Exception):
@@ -93,9 +93,17 @@ WHY: dict[Reason, str] = {
     "value": "it holds a value that cannot be kept",
     "empty": "it holds nothing",
     "age": "it has had its absolute lifetime",
-    "ended": "it was ended here",
     "prefix": "its key begins with another prefix than SESSION_KEY_PREFIX",
 }
+
+
+#: Of a text, whose error has no words, since it has the text.
+_TEXT = (
+    "Its user's name has characters that the connection to the database cannot keep: on"
+    " MariaDB, add '?charset=utf8mb4' to the address."
+)
+#: What is said of all that could be said for each request.
+ONCE = "This is said once a minute, however many there are."
 
 
 class Adopter(ABC):
@@ -111,6 +119,7 @@ class Adopter(ABC):
     def __init__(self, config: SessionConfig, records: SessionRecords) -> None:
         self._config = config
         self._records = records
+        self._not_moved = OnceAMinute()
 
     @cached_property
     def notes(self) -> Notes:
@@ -145,31 +154,35 @@ class Adopter(ABC):
         row = taking.target.row
         try:
             moved = self._move(taking, wait)
-        except (ForeignTableError, TextNotStorableError):
-            logger.warning("A session could not be taken over: %s", WHY["value"])
-            return False
-        # Whoever ends sessions makes a note first, and then looks for rows: this order
-        # leaves no gap between the two, whichever request has moved it.
-        if self.is_ended(row.user_id):
-            self._records.store.delete_moved(row.handle, row.user_id, wait=wait)
-            self._records.tell(SessionEnded(row.handle, row.user_id, "revoked"))
+        except (ForeignTableError, TextNotStorableError) as error:
+            if self._not_moved.is_time():
+                why = str(error) or _TEXT
+                logger.warning("A session could not be taken over: %s %s", why, ONCE)
             return False
         if moved is None:
             # Another request of this browser has, or it was ended.
             return self._records.store.load(row.id, 0) is not None
-        logger.info("Session %r was taken over from the site before.", row.handle)
-        self._records.tell(SessionCreated(row.handle, row.user_id))
-        return True
+        return not self.settle([row], wait=wait)
 
-    def is_ended(self, user_id: str | None, *more: bytes) -> bool:
-        """Whether a user's sessions elsewhere were ended here.
+    def settle(self, rows: Sequence[StoredSession], *, wait: bool = True) -> int:
+        """Tell of sessions that were moved, and end those that somebody has ended
+        meanwhile. How many those were.
 
-        :param more: other notes that end it.
+        Whoever ends sessions makes a note first, and then looks for rows: to look for
+        the notes once the rows are there leaves no gap between the two.
         """
-        keys = [everybody_note(), *more]
-        if user_id is not None:
-            keys.append(user_note(user_id))
-        return self.notes.any_of(keys)
+        users = {row.user_id for row in rows}
+        found = self.notes.those_of(set[bytes]().union(*map(ending_notes, users)))
+        ended = 0
+        for row in rows:
+            if found.isdisjoint(ending_notes(row.user_id)):
+                logger.info("Session %r was taken over.", row.handle)
+                self._records.tell(SessionCreated(row.handle, row.user_id))
+                continue
+            ended += 1
+            if self._records.store.delete_moved(row.handle, row.user_id, wait=wait):
+                self._records.tell(SessionEnded(row.handle, row.user_id, "revoked"))
+        return ended
 
     def _target(
         self,

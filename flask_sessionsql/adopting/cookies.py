@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..formats.foreign import open_cookie
 from ..formats.tokens import former_token, is_token, new_handle, new_token, row_id
 from ..saving.planning import Secrets, SessionRecord
-from ..storage.adoption import used_note
+from ..storage.adoption import ending_notes, used_note
 from ..storage.store import StoredSession
 from .base import Adopter, NotAdoptedError, Opened, Taking
 
@@ -43,7 +43,8 @@ class CookieAdopter(Adopter):
             row = target.row._replace(id=place, handle=handle)
             target = SessionRecord(token, row, True)
         note = used_note(signed.name)
-        if target.row.expires_at <= now or self.is_ended(target.row.user_id, note):
+        ends = {note} | ending_notes(target.row.user_id)
+        if target.row.expires_at <= now or self.notes.those_of(ends):
             return None
         return self._opened(Taking(target, secrets, note=note, until=end))
 

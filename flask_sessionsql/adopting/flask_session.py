@@ -11,36 +11,43 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 from ..config import SessionConfig
 from ..exceptions import SessionTableError, UnreadableSessionError
 from ..formats.foreign import PickleError, flask_session_id, load_row
-from ..formats.tokens import adopted_token, former_token, is_token, row_id
+from ..formats.tokens import (
+    adopted_token,
+    former_token,
+    is_marked,
+    is_token,
+    row_id,
+)
 from ..saving.planning import Secrets, SessionRecord
 from ..saving.records import SessionRecords
 from ..sessions import ADOPTED_KEY
-from ..signals import SessionCreated, SessionEnded, SessionUnreadable
+from ..signals import SessionUnreadable
 from ..storage.adoption import (
     Convert,
     ForeignSession,
     ForeignTable,
     ForeignTableError,
     Moving,
-    everybody_note,
+    ending_notes,
     used_note,
-    user_note,
 )
 from ..storage.errors import TextNotStorableError
 from ..storage.outages import OnceAMinute
 from ..storage.store import StoredSession
-from .base import WHY, Adopter, NotAdoptedError, Opened, Reason, Taking
+from .base import ONCE, WHY, Adopter, NotAdoptedError, Opened, Reason, Taking
 
 __all__ = ["Adopted", "FlaskSessionAdopter"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Tokens of ours have at least so many characters. What is shorter is somebody else's.
-_SHORTEST = 46
+#: The token with which a session is here, and the secret under which that leads there.
+Place: TypeAlias = tuple[str, str | bytes]
+
 #: Seconds for which a table that is not there is not asked for again.
 _PAUSE = 60.0
 
@@ -80,48 +87,35 @@ class FlaskSessionAdopter(Adopter):
     def open(
         self, secrets: Secrets, cookie: str, now: int, lifetime: int
     ) -> Opened | None:
-        """As :meth:`.Adopter.open`: by one SELECT here, and one there."""
-        name = flask_session_id(cookie, secrets, signed=self._config.use_signer)
-        places = _places(secrets, cookie, name)
-        # Again, where another request has taken it over between the two looks.
-        for _ in range(2):
-            for row in self._records.store.load_any(places, now) if places else ():
-                token, secret = places[row.id]
-                return self._ours(row, token, secret, secrets, now, token == cookie)
-            if name is None:
-                break
-            found, is_here = self._find(self._config.key_prefix + name, now, places)
-            if found is not None:
-                opened, is_here = self._elsewhere(found, secrets, now, lifetime)
-                if opened is not None:
-                    return opened
-            if not is_here:
-                break
-        return None
-
-    def _ours(
-        self,
-        row: StoredSession,
-        token: str,
-        secret: str | bytes,
-        secrets: Secrets,
-        now: int,
-        by_token: bool,
-    ) -> Opened | None:
-        """A session that is here.
-
-        :param by_token: whether the browser has come with its token; otherwise, with
-            what it had before.
-        """
-        found = self._records.opened(row, token, secret, secret == secrets[0], now)
-        if found is None:
-            return None
-        record, data = found
-        if by_token:
+        """As :meth:`.Adopter.open`: one SELECT more where the cookie is no token."""
+        own = self._records.find(secrets, cookie, now) if is_token(cookie) else None
+        if own is not None:
+            record, data = own
             return Opened(record, data, confirms=data.pop(ADOPTED_KEY, None))
-        if ADOPTED_KEY not in data:
-            return None  # the browser has the new token
-        return Opened(record, data, is_new=True)
+        name = flask_session_id(cookie, secrets, signed=self._config.use_signer)
+        if name is None:
+            return None
+        places = _places(secrets, name)
+        found, is_here = self._find(self._config.key_prefix + name, now, places)
+        if found is not None:
+            opened, is_here = self._elsewhere(found, secrets, now, lifetime)
+            if opened is not None:
+                return opened
+        return self._moved(places, secrets, now) if is_here else None
+
+    def _moved(
+        self, places: Mapping[bytes, Place], secrets: Secrets, now: int
+    ) -> Opened | None:
+        """A session that has moved here, of a browser that has its old id: if it has
+        not come with the new token yet, and may never have got it.
+        """
+        for row in self._records.store.load_any(places, now):
+            token, secret = places[row.id]
+            is_current = secret == secrets[0]
+            opened = self._records.opened(row, token, secret, is_current, now)
+            if opened is not None and ADOPTED_KEY in opened[1]:
+                return Opened(*opened, is_new=True)
+        return None
 
     def _elsewhere(
         self, row: ForeignSession, secrets: Secrets, now: int, lifetime: int
@@ -138,7 +132,7 @@ class FlaskSessionAdopter(Adopter):
         if target.row.expires_at <= now:
             return None, False
         note = used_note(self._name(row))
-        notes = self.notes.those_of([note, *_notes_of(target.row.user_id)])
+        notes = self.notes.those_of({note} | ending_notes(target.row.user_id))
         if notes:
             return None, note in notes
         return self._opened(Taking(target, secrets, row, lifetime=lifetime)), False
@@ -146,8 +140,16 @@ class FlaskSessionAdopter(Adopter):
     def _find(
         self, session_id: str, now: int, here: Iterable[bytes]
     ) -> tuple[ForeignSession | None, bool]:
+        """As :meth:`.ForeignTable.find`. Without the table, the session may be here:
+        all may have moved, and the table be dropped.
+        """
         if time.monotonic() < self._ask_again:
-            return None, False
+            return None, True
+        try:
+            return self.table.find(session_id, now, here)
+        except ForeignTableError:
+            # It asks for both tables. Ours is made by what asks for it alone.
+            self._records.store.load_any(here, now)
         try:
             return self.table.find(session_id, now, here)
         except ForeignTableError as error:
@@ -155,10 +157,11 @@ class FlaskSessionAdopter(Adopter):
             if self._not_there.is_time():
                 logger.warning(
                     "No session can be taken over: %s Set SESSION_ADOPT_TABLE to its"
-                    " name, or remove SESSION_ADOPT.",
+                    " name, or remove SESSION_ADOPT. %s",
                     error,
+                    ONCE,
                 )
-            return None, False
+            return None, True
 
     def _name(self, row: ForeignSession) -> str:
         return row.session_id.removeprefix(self._config.key_prefix)
@@ -244,49 +247,48 @@ class FlaskSessionAdopter(Adopter):
     ) -> Adopted:
         """Take over some sessions."""
         reasons: dict[int, Reason | None] = {}
-        notes: set[bytes] | None = None
 
         def convert(row: ForeignSession) -> Moving | None:
             # It may be called twice for one, after an answer that was lost.
             reasons[row.id] = None
             try:
-                target = self._wanted(row, secrets, lifetime, now, notes)
+                target = self._wanted(row, secrets, lifetime, now)
             except NotAdoptedError as error:
                 reasons[row.id] = error.reason
                 return None
             sealed = self._records.sealed(target.row, secrets)
             return self._moving(sealed, self._name(row), lifetime)
 
-        users = {each.row.user_id for each in map(convert, rows) if each is not None}
-        notes = self._ended(users)
         if dry_run:
-            new = [each.row for each in map(convert, rows) if each is not None]
+            new = [each for each in map(convert, rows) if each is not None]
+            notes = self.notes.those_of(set[bytes]().union(*(e.ends for e in new)))
+            ended = sum(not notes.isdisjoint(each.ends) for each in new)
+            taken = len(new) - ended
         else:
-            new = self._take(rows, convert, reasons)
-            self._settle_all(new, self._ended({row.user_id for row in new}))
+            moved, ended = self._take(rows, convert, reasons)
+            late = self.settle(moved)
+            taken, ended = len(moved) - late, ended + late
         left = Counter(reason for reason in reasons.values() if reason is not None)
-        ended = left.pop("ended", 0)
-        return Adopted(len(rows), len(new), ended, left)
+        return Adopted(len(rows), taken, ended, left)
 
     def _take(
         self,
         rows: Sequence[ForeignSession],
         convert: Convert,
         reasons: dict[int, Reason | None],
-    ) -> list[StoredSession]:
+    ) -> tuple[list[StoredSession], int]:
+        """As :meth:`.ForeignTable.take`, without those that the connection cannot
+        write.
+        """
         try:
             return self.table.take(rows, convert)
         except TextNotStorableError:
             if len(rows) == 1:
                 reasons[rows[0].id] = "value"
-                return []
-        found = [self._take([row], convert, reasons) for row in rows]
-        return [row for each in found for row in each]
-
-    def _ended(self, users: Iterable[str | None]) -> set[bytes]:
-        """The notes of what was ended here, of these users and of everybody."""
-        keys = [everybody_note(), *(user_note(u) for u in users if u is not None)]
-        return self.notes.those_of(keys)
+                return [], 0
+        # One of them: it is told which it is.
+        parts = [self._take([row], convert, reasons) for row in rows]
+        return [row for moved, _ in parts for row in moved], sum(n for _, n in parts)
 
     def _wanted(
         self,
@@ -294,29 +296,14 @@ class FlaskSessionAdopter(Adopter):
         secrets: Secrets,
         lifetime: int,
         now: int,
-        notes: set[bytes] | None,
     ) -> SessionRecord:
-        """As :meth:`convert`, of a row that nobody has asked for by its cookie.
-
-        :param notes: of what was ended here, as far as that is known.
-        """
+        """As :meth:`convert`, of a row that nobody has asked for by its cookie."""
         if not row.session_id.startswith(self._config.key_prefix):
             raise NotAdoptedError("prefix")
         target = self.convert(row, secrets, lifetime, now)
         if target.row.expires_at <= now:
             raise NotAdoptedError("age")
-        if notes and not notes.isdisjoint(_notes_of(target.row.user_id)):
-            raise NotAdoptedError("ended")
         return target
-
-    def _settle_all(self, new: Sequence[StoredSession], notes: set[bytes]) -> None:
-        """Tell of what was moved, and end what somebody has ended meanwhile."""
-        for row in new:
-            if not notes.isdisjoint(_notes_of(row.user_id)):
-                self._records.store.delete_moved(row.handle, row.user_id)
-                self._records.tell(SessionEnded(row.handle, row.user_id, "revoked"))
-            else:
-                self._records.tell(SessionCreated(row.handle, row.user_id))
 
     def _tell(self, reason: Reason) -> None:
         if reason == "empty":
@@ -325,10 +312,10 @@ class FlaskSessionAdopter(Adopter):
         if self._not_read.is_time():
             logger.warning(
                 "A session of Flask-Session's was not taken over, and is left in the"
-                " table %r: %s. 'flask sessions adopt --dry-run' counts them. This is"
-                " said once a minute, however many there are.",
+                " table %r: %s. 'flask sessions adopt --dry-run' counts them. %s",
                 self._config.adopt_table,
                 WHY[reason],
+                ONCE,
             )
 
     def _move(self, taking: Taking, wait: bool) -> StoredSession | None:
@@ -350,36 +337,23 @@ class FlaskSessionAdopter(Adopter):
             sealed = self._records.sealed(new, taking.secrets)
             return self._moving(sealed, self._name(row), lifetime)
 
-        return next(iter(self.table.take([seen], convert, wait=wait)), None)
+        moved, _ = self.table.take([seen], convert, wait=wait)
+        return next(iter(moved), None)
 
     def former(self, secrets: Secrets, cookie: str, lifetime: int) -> str | None:
         """As :meth:`.Adopter.former`."""
         name = flask_session_id(cookie, secrets, signed=self._config.use_signer)
-        if is_token(cookie) and (name is None or len(cookie) >= _SHORTEST):
+        if is_marked(cookie) or (name is None and is_token(cookie)):
             return cookie
         return None if name is None else former_token(secrets[0], name, None)
 
 
-def _places(
-    secrets: Secrets, cookie: str, name: str | None
-) -> dict[bytes, tuple[str, str | bytes]]:
-    """Under which keys the session of a cookie can be here, with the token and the
-    secret of each.
-
-    :param name: Flask-Session's id in the cookie, if there is one.
-    """
-    places: dict[bytes, tuple[str, str | bytes]] = {}
-    if is_token(cookie):
-        places = {row_id(secret, cookie): (cookie, secret) for secret in secrets}
-    for secret in () if name is None else secrets:
-        token = adopted_token(secret, name or "")
-        # A session of an earlier key's moves to the current one when written.
-        for key in (secret, secrets[0]):
-            places[row_id(key, token)] = (token, key)
-    return places
-
-
-def _notes_of(user_id: str | None) -> set[bytes]:
-    """The notes that end a user's sessions."""
-    notes = {everybody_note()}
-    return notes if user_id is None else notes | {user_note(user_id)}
+def _places(secrets: Secrets, name: str) -> dict[bytes, Place]:
+    """Under which keys the session of an id can be here."""
+    tokens = {secret: adopted_token(secret, name) for secret in secrets}
+    # A session of an earlier key's moves to the current one when it is written.
+    return {
+        row_id(key, token): (token, key)
+        for secret, token in tokens.items()
+        for key in (secret, secrets[0])
+    }

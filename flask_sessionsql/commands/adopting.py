@@ -22,6 +22,7 @@ from .base import (
     json_option,
     pace_options,
     sessions_command,
+    told_at_the_end,
 )
 from .console import counted, escaped, progress, say, say_json, say_table
 
@@ -76,30 +77,30 @@ def adopt_command(
         )
     database = interface.records.store.database
     database.provide_table()
-    total, ended, left, failure = 0, 0, Counter[Reason](), None
+    total, ended, left = 0, 0, Counter[Reason]()
     lifetime, complete = interface.current_config(current_app).lifetime, False
-    try:
-        with progress("Adopting", lambda: _count(adopter)) as advance:
-            for done in adopter.all(
-                secrets,
-                lifetime,
-                batch=batch_size,
-                pause=pause,
-                max_seconds=max_seconds,
-                dry_run=dry_run,
-            ):
-                total, complete = total + done.taken, done.is_last
-                ended += done.ended
-                left.update(done.left)
-                advance(done.seen)
-    except BaseException as error:  # first what was done, and then what went wrong
-        failure = error
-    if total or as_json or not isinstance(failure, Exception):
-        _say_adopted(total, ended, left, table, as_json, dry_run=dry_run)
-    if isinstance(failure, KeyboardInterrupt):
-        ctx.exit(INTERRUPTED)
-    if failure is not None:
-        raise failure
+    batches = adopter.all(
+        secrets,
+        lifetime,
+        batch=batch_size,
+        pause=pause,
+        max_seconds=max_seconds,
+        dry_run=dry_run,
+    )
+
+    def tell(failed: bool) -> None:
+        if total or as_json or not failed:
+            _say_adopted(total, ended, left, table, as_json, dry_run=dry_run)
+
+    with (
+        told_at_the_end(ctx, tell),
+        progress("Adopting", lambda: _count(adopter)) as advance,
+    ):
+        for done in batches:
+            total, complete = total + done.taken, done.is_last
+            ended += done.ended
+            left.update(done.left)
+            advance(done.seen)
     ctx.exit(_code(complete, left))
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "pace_options",
     "sessions_command",
     "somebody",
+    "told_at_the_end",
 ]
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -173,6 +174,26 @@ def pace_options(what: str) -> Callable[[T], T]:
         return command
 
     return add
+
+
+@contextmanager
+def told_at_the_end(
+    ctx: click.Context, tell: Callable[[bool], object]
+) -> Iterator[None]:
+    """Whatever ends the work within it, tell first what was done until then.
+
+    :param tell: called with whether something went wrong.
+    """
+    failure: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        failure = error
+    tell(isinstance(failure, Exception))
+    if isinstance(failure, KeyboardInterrupt):
+        ctx.exit(INTERRUPTED)
+    if failure is not None:
+        raise failure
 
 
 def somebody(ctx: click.Context, option: click.Parameter, user: str | None) -> Any:

@@ -28,6 +28,7 @@ from .base import (
     pace_options,
     sessions_command,
     somebody,
+    told_at_the_end,
 )
 from .checks import check_all
 from .console import (
@@ -237,22 +238,19 @@ def purge_command(
         max_seconds=max_seconds,
         tell=records.tell,
     )
-    total, seen, left, failure = 0, batch_size, None, None
-    try:
+    total, seen, left = 0, batch_size, None
+
+    def tell(failed: bool) -> None:
+        if total or as_json or not failed:
+            _say_purged(total, left, as_json)
+
+    with told_at_the_end(ctx, tell):
         with progress("Purging", lambda: count_expired(database, now)) as advance:
             for done in batches:
                 total, seen = total + done.deleted, done.seen
                 advance(done.deleted)
         # What a last batch did not find, other processes are deleting.
         left = count_expired(database, now) if seen == batch_size else 0
-    except BaseException as error:  # first what was done, and then what went wrong
-        failure = error
-    if total or as_json or not isinstance(failure, Exception):
-        _say_purged(total, left, as_json)
-    if isinstance(failure, KeyboardInterrupt):
-        ctx.exit(INTERRUPTED)
-    if failure is not None:
-        raise failure
     ctx.exit(TIME_OVER if left else 0)
 
 

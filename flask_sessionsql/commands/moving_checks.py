@@ -36,12 +36,14 @@ def _check_table(adopter: FlaskSessionAdopter, table: str) -> Iterator[Finding]:
     try:
         left, last = adopter.table.count(now)
     except ForeignTableError as why:
-        advice = (
-            "Set SESSION_ADOPT_TABLE to its name; or remove SESSION_ADOPT, if the"
-            " sessions were taken over long ago, and the table is dropped."
-        )
-        yield error("SESSION_ADOPT_TABLE", str(why), advice)
-        return
+        left, last = 0, None
+        if not waiting:  # who has moved all, may have dropped it
+            advice = (
+                "Set SESSION_ADOPT_TABLE to its name. If its sessions were moved and it"
+                " is dropped, remove SESSION_ADOPT."
+            )
+            yield error("SESSION_ADOPT_TABLE", str(why), advice)
+            return
     if left:
         problem = (
             f"{counted(left, 'live session')} of Flask-Session's may be left in"
@@ -73,7 +75,7 @@ def _check_table(adopter: FlaskSessionAdopter, table: str) -> Iterator[Finding]:
 
 def _cookies(adopter: CookieAdopter, lifetime: int) -> Finding:
     number, last = adopter.notes.taken()
-    problem = f"{counted(number, 'signed cookie')} of Flask's were taken over lately."
+    problem = f"Signed cookies of Flask's that were taken over lately: {number:,}."
     if last is not None:
         problem += f" The last of them would have been valid until {_when(last)}."
     advice = (

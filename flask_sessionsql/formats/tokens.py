@@ -28,6 +28,7 @@ __all__ = [
     "adopted_handle",
     "adopted_token",
     "former_token",
+    "is_marked",
     "is_of_user",
     "is_token",
     "line_ids",
@@ -130,6 +131,11 @@ def line_ids(keys: Iterable[str | bytes], token: str) -> list[bytes]:
 def is_token(text: str) -> bool:
     """Whether ``text`` has the shape of a token. Nothing else is looked up."""
     return _TOKEN.fullmatch(text) is not None
+
+
+def is_marked(text: str) -> bool:
+    """Whether ``text`` is long enough for a token with its marks, as ours all are."""
+    return len(text) >= 22 + 2 * _MARK and is_token(text)
 
 
 def new_handle(now: int) -> str:

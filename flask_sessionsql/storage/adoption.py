@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc as sa_exc
 
 from ..exceptions import SessionTableError
-from .database import SessionDatabase, transaction
+from .database import SessionDatabase, in_parts, transaction
 from .errors import blames_schema, lacks_right, reason
 from .store import StoredSession
 
@@ -30,6 +30,7 @@ __all__ = [
     "ForeignTableError",
     "Moving",
     "Notes",
+    "ending_notes",
     "everybody_note",
     "foreign_table",
     "used_note",
@@ -68,6 +69,11 @@ class Moving(NamedTuple):
     note: bytes
     #: When the purge deletes the note, in seconds since 1970.
     until: int
+
+    @property
+    def ends(self) -> set[bytes]:
+        """The notes with which it is over, and is not stored."""
+        return ending_notes(self.row.user_id)
 
     def __repr__(self) -> str:
         """As :class:`StoredSession`."""
@@ -124,7 +130,7 @@ class ForeignTable:
         nothing = [sa.null()] * (len(COLUMNS) - 1)
         statement: sa.CompoundSelect[Any] = sa.union_all(
             self._live(now).where(self.table.c.session_id == session_id),
-            sa.select(sa.literal(0), *nothing).where(ours.in_([*here])),
+            sa.select(sa.literal_column("0"), *nothing).where(ours.in_([*here])),
         )
 
         def work(connection: sa.Connection) -> Sequence[Any]:
@@ -170,57 +176,66 @@ class ForeignTable:
         convert: Convert,
         *,
         wait: bool = True,
-    ) -> list[StoredSession]:
+    ) -> tuple[list[StoredSession], int]:
         """Move rows to our table, in one transaction: each as it stands there by then,
-        unless it is gone. Gives those that were moved.
+        unless it is gone. Gives those that were moved, and how many were not, because
+        they had been ended here.
 
-        One that was moved before, and that a server of the site before has written
-        once more since, is deleted there: whatever has become of it here holds.
+        Those are deleted there; and so is one that was moved before, and that a server
+        of the site before has written once more since: whatever has become of it here
+        holds.
 
         :param convert: what makes a row of ours of one.
         :param wait: whether to wait for a SQLite file that is locked.
         :raises ForeignTableError: the table cannot be read.
         """
         ours, theirs = self._database.table, self.table
-        keys = [row.id for row in rows]
-        chosen = self._all().where(theirs.c.id.in_(keys)).with_for_update()
-
+        asked_for = [row.id for row in rows]
         tried: list[Moving] = []
+        over: set[bytes] = set()
 
-        def work(connection: sa.Connection) -> list[StoredSession]:
+        def work(connection: sa.Connection) -> tuple[list[StoredSession], int]:
             with transaction(connection):
-                found = [_session(row) for row in connection.execute(chosen)]
+                chosen = [
+                    self._all().where(theirs.c.id.in_(some)).with_for_update()
+                    for some in in_parts(asked_for)
+                ]
+                found = [
+                    _session(r) for each in chosen for r in connection.execute(each)
+                ]
                 new = {row.id: convert(row) for row in found}
                 moving = {key: each for key, each in new.items() if each is not None}
                 # If the answer to an earlier try was lost, those may be here.
                 asked = [*moving.values(), *tried]
-                ids = [key for each in asked for key in (each.row.id, each.note)]
-                select = sa.select(ours.c.id).where(ours.c.id.in_(ids))
-                there = {bytes(key) for key in connection.scalars(select)}
+                keys = {key for each in asked for key in (each.row.id, each.note)}
+                keys.update(*(each.ends for each in asked))
+                there = _there(connection, ours, keys)
                 done = [each for each in tried if each.note in there]
+                over.update(
+                    e.note for e in moving.values() if not there.isdisjoint(e.ends)
+                )
                 fresh = [
                     each
                     for each in moving.values()
-                    if there.isdisjoint({each.row.id, each.note})
+                    if there.isdisjoint({each.row.id, each.note} | each.ends)
                 ]
-                if moving:
-                    gone = sa.delete(theirs).where(theirs.c.id.in_([*moving]))
-                    connection.execute(gone)
+                for some in in_parts([*moving]):
+                    connection.execute(sa.delete(theirs).where(theirs.c.id.in_(some)))
                 if fresh:
                     notes = [_moved_note(each) for each in fresh]
                     connection.execute(sa.insert(ours), notes)
                     rows = [_inserted(each.row) for each in fresh]
                     connection.execute(sa.insert(ours), rows)
                 tried[:] = [*done, *fresh]
-            return [each.row for each in tried]
+            return [each.row for each in tried], len(over)
 
         try:
-            moved: list[StoredSession] = self._ask(work, wait=wait)
+            moved: tuple[list[StoredSession], int] = self._ask(work, wait=wait)
             return moved
         except sa_exc.IntegrityError:
             # Another request has taken it between the look and the insertion; nothing
             # was done.
-            return []
+            return [], 0
 
     def _all(self) -> sa.Select[Any]:
         columns = self.table.c
@@ -304,6 +319,12 @@ def everybody_note() -> bytes:
     return _note("everybody", "")
 
 
+def ending_notes(user_id: str | None) -> set[bytes]:
+    """The keys of the notes that end a user's sessions; of nobody's, for ``None``."""
+    notes = {everybody_note()}
+    return notes if user_id is None else notes | {user_note(user_id)}
+
+
 def _note(about: str, what: str) -> bytes:
     # Not under SECRET_KEY: it holds whatever becomes of that.
     return hashlib.sha256(f"{about}\0{what}".encode(errors="replace")).digest()
@@ -318,19 +339,10 @@ class Notes:
     def __init__(self, database: SessionDatabase) -> None:
         self._database = database
 
-    def any_of(self, keys: Iterable[bytes]) -> bool:
-        """Whether one of these notes is there."""
-        return bool(self.those_of(keys))
-
     def those_of(self, keys: Iterable[bytes]) -> set[bytes]:
         """Which of these notes are there."""
-        table = self._database.table
-        statement = sa.select(table.c.id).where(
-            table.c.id.in_([*keys]), table.c.handle == ""
-        )
-        return self._database.run(
-            lambda connection: {bytes(key) for key in connection.scalars(statement)}
-        )
+        table, asked = self._database.table, [*keys]
+        return self._database.run(lambda connection: _there(connection, table, asked))
 
     def make(self, key: bytes, now: int, until: int, *, wait: bool = True) -> None:
         """Leave a note, or let one last longer.
@@ -409,6 +421,17 @@ class Notes:
             lambda connection: connection.execute(statement).one()
         )
         return int(number), None if last is None else int(last)
+
+
+def _there(
+    connection: sa.Connection, table: sa.Table, keys: Iterable[bytes]
+) -> set[bytes]:
+    """Which of these keys are in our table."""
+    return {
+        bytes(key)
+        for some in in_parts([*keys])
+        for key in connection.scalars(sa.select(table.c.id).where(table.c.id.in_(some)))
+    }
 
 
 #: What a note has for a version: it is about sessions that were ended, about a cookie,

@@ -72,7 +72,7 @@ from .poolers import (
 from .tables import of_flask_session
 from .turns import in_turn, insists
 
-__all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "transaction"]
+__all__ = ["UNKNOWN", "SessionDatabase", "delete_rows", "in_parts", "transaction"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -517,6 +517,12 @@ def transaction(connection: sa.Connection) -> Iterator[None]:
         raise
 
 
+def in_parts(keys: Sequence[T]) -> Iterator[Sequence[T]]:
+    """As many keys at once as one statement can name on every database."""
+    for start in range(0, len(keys), _MOST_KEYS):
+        yield keys[start : start + _MOST_KEYS]
+
+
 def delete_rows(
     connection: sa.Connection, table: sa.Table, ids: Sequence[bytes]
 ) -> None:
@@ -524,10 +530,7 @@ def delete_rows(
 
     :raises SessionTableError: not all of them are deleted, though they are there.
     """
-    deleted = sum(
-        _delete_some(connection, table, ids[start : start + _MOST_KEYS])
-        for start in range(0, len(ids), _MOST_KEYS)
-    )
+    deleted = sum(_delete_some(connection, table, some) for some in in_parts(ids))
     if deleted != len(ids):
         # What asks until nothing is left would ask for ever, and tell of each as ended.
         raise SessionTableError(

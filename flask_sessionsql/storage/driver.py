@@ -637,4 +637,5 @@ def record_statements(engine: sa.Engine) -> None:
 
 def _leave_values_out(*_: object) -> None:
     if has_app_context():
-        record_queries.get_recorded_queries()[-1].parameters = None
+        for query in record_queries.get_recorded_queries()[-1:]:
+            query.parameters = None

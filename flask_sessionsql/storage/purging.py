@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from ..exceptions import SessionError
 from ..signals import SessionEnded, Tell
-from .database import SessionDatabase, delete_rows, transaction
+from .database import SessionDatabase, delete_rows, in_parts, transaction
 
 __all__ = ["Batch", "Purger", "count_expired", "purge", "purge_batch"]
 
@@ -133,11 +133,10 @@ def purge_batch(
             gone = [row for row in rows if row.expired]
             delete_rows(connection, table, [row.id for row in gone])
             live = [row.id for row in rows if not row.expired]
-            for start in range(0, len(live), BATCH):
+            for some in in_parts(live):
                 # Unlike a DELETE, an UPDATE of MariaDB's that reads the whole of a
                 # small table waits for no other row that somebody has locked.
-                part = columns.id.in_(live[start : start + BATCH])
-                connection.execute(note_again.where(part))
+                connection.execute(note_again.where(columns.id.in_(some)))
         return rows, gone
 
     rows, gone = database.run(work, wait=wait)

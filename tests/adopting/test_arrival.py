@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from flask import Flask, session
 from flask_sqlalchemy import SQLAlchemy
 
+from flask_sessionsql.testing import database_down
 from tests.helpers import statements_on, store_of
 
 from .helpers import (
@@ -140,3 +141,18 @@ def test_a_cookie_and_a_request_that_cannot_tell(
     [again] = logged_in(cookie_site, "ben")
     browser(new, again).get("/logout", headers=socket)
     assert "nobody" == browser(new, again).get("/me").text
+
+
+def test_a_server_that_takes_no_writes_later(moved: Moved) -> None:
+    """Who has come once reads on where nothing can be written, and is logged in when it
+    can.
+    """
+    _, new, cookie = moved
+    client = browser(new, cookie)
+    client.get("/me")
+    with database_down(new, read_only=True):
+        assert "ann" == client.get("/me").text
+        assert 503 == client.get("/put/milk").status_code
+
+    assert "tea bread" == client.get("/put/bread").text
+    assert "ann" == client.get("/me").text

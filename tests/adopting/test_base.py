@@ -229,3 +229,39 @@ def test_a_lifetime_that_is_set_later(
     new.test_cli_runner().invoke(args=["sessions", "purge"])
 
     assert "nobody" == browser(new, cookie).get("/me").text
+
+
+@pytest.mark.parametrize("kind", ["flask-session", "cookie"])
+def test_one_that_is_kept_while_another_request_comes(
+    request: pytest.FixtureRequest, new_site: Site, kind: str
+) -> None:
+    """A tab ends all other sessions of its user, while another tab of the same browser
+    is under way with the old cookie: the browser stays logged in.
+    """
+    fixture = "old_site" if kind == "flask-session" else "cookie_site"
+    site = request.getfixturevalue(fixture)
+    [cookie] = logged_in(site() if kind == "flask-session" else site, "ann")
+    new = new_site(SESSION_ADOPT=kind)
+    read, go = threading.Event(), threading.Event()
+
+    @new.get("/slow")
+    def slow() -> str:
+        name = str(session["_user_id"])
+        read.set()
+        assert go.wait(30)
+        return name
+
+    @new.get("/others")
+    def others() -> str:
+        return str(Session().revoke_others())
+
+    client, tab = browser(new, cookie), browser(new, cookie)
+    late = threading.Thread(target=lambda: tab.get("/slow"))
+    late.start()
+    assert read.wait(30)
+    client.get("/others")
+    go.set()
+    late.join(30)
+
+    assert "ann" == client.get("/me").text
+    assert "ann" == tab.get("/me").text

@@ -348,7 +348,10 @@ def test_two_cookies_of_one_name(moved: Moved) -> None:
 
 
 def test_a_name_that_the_connection_lacks(
-    old_site: Site, make_app: MakeApp, shared_database_uri: str
+    old_site: Site,
+    make_app: MakeApp,
+    shared_database_uri: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A user whom the connection cannot write is left, and hinders nobody else."""
     if not shared_database_uri.startswith("mysql"):
@@ -357,7 +360,10 @@ def test_a_name_that_the_connection_lacks(
     address = sa.make_url(shared_database_uri).update_query_dict({"charset": "latin1"})
     settings = {"SESSION_ADOPT": "flask-session", "SQLALCHEMY_DATABASE_URI": address}
     new = pages(make_app(**settings))
-    browser(new, cookies[0]).get("/me")
+    for _ in range(2):
+        browser(new, cookies[0]).get("/me")
+    [told] = [each.getMessage() for each in caplog.records if each.levelname != "INFO"]
+    assert "charset=utf8mb4" in told
 
     assert "ann" == browser(new, cookies[1]).get("/me").text
     done = json.loads(run(new, "adopt", "--json").stdout)
@@ -378,3 +384,43 @@ def test_migrations_leave_its_table(old_site: Site, new_site: Site) -> None:
         made = produce_migrations(context, db.metadata).upgrade_ops
     assert made is not None
     assert {"flask_sessionsql"} == {vars(each)["table_name"] for each in made.ops}
+
+
+def test_a_table_that_is_dropped(moved: Moved) -> None:
+    """Once all sessions are here, the other table can go: browsers that have not come
+    since are still logged in.
+    """
+    _, new, cookie = moved
+    assert 0 == run(new, "adopt").exit_code
+    with store_of(new).engine.connect() as connection:
+        connection.execute(sa.text("DROP TABLE sessions"))
+
+    found = run(new, "check").stdout
+    assert "The browsers of 1 session that came from there" in found
+    assert "error: SESSION_ADOPT" not in found
+    client = browser(new, cookie)
+    assert ["ann", "ann"] == [client.get("/me").text for _ in range(2)]
+
+
+def test_many_cookies_of_one_name(moved: Moved) -> None:
+    """However many a client sends, few of them are looked up."""
+    _, new, _ = moved
+    store_of(new).database.provide_table()
+    many = "; ".join(f"session={number:043}" for number in range(50))
+    client = new.test_client(use_cookies=False)
+    with statements_on(store_of(new).engine) as seen:
+        assert "nobody" == client.get("/me", headers={"Cookie": many}).text
+    assert len(seen) <= 6
+
+
+def test_what_the_second_request_changes(moved: Moved) -> None:
+    """It is the first with the new cookie, and says that it has changed nothing."""
+    _, new, cookie = moved
+
+    @new.get("/modified")
+    def modified() -> str:
+        return f"{len(session['basket'])} {session.modified}"
+
+    client = browser(new, cookie)
+
+    assert ["1 False"] * 3 == [client.get("/modified").text for _ in range(3)]

@@ -20,6 +20,7 @@ from flask.cli import ScriptInfo
 
 from flask_sessionsql import Session
 from flask_sessionsql.adopting import FlaskSessionAdopter
+from flask_sessionsql.storage.adoption import ForeignTable, Notes, user_note
 from tests.adopting.helpers import (
     DAY,
     PICKLED,
@@ -146,6 +147,7 @@ import os
 from flask import Flask
 from flask_sessionsql import Session
 from flask_sessionsql.adopting import FlaskSessionAdopter
+from flask_sessionsql.storage.adoption import ForeignTable, Notes, user_note
 
 def create_app():
     app = Flask("shop")
@@ -245,9 +247,8 @@ def test_killed_before_it_looks_at_what_was_ended(
     def killed(*_: object) -> None:
         raise SystemExit
 
-    adopter = FlaskSessionAdopter
     with monkeypatch.context() as patched:
-        patched.setattr(adopter, "_settle_all", killed)
+        patched.setattr(FlaskSessionAdopter, "settle", killed)
         run(new, "adopt")
 
     assert "nobody" == browser(new, cookie).get("/me").text
@@ -283,13 +284,15 @@ def test_ended_while_a_batch_moves(
     """What somebody ends while it moves is over."""
     cookies = logged_in(old_site(), "ann", "ben")
     new = new_site()
-    take = FlaskSessionAdopter._take
+    take = ForeignTable.take
 
     def late(*given: Any) -> Any:
-        Session().revoke_user("ann")
-        return take(*given)
+        moved = take(*given)
+        # Of somebody whose look for rows was before.
+        Notes(store_of(new).database).make(user_note("ann"), 0, 2**40)
+        return moved
 
-    monkeypatch.setattr(FlaskSessionAdopter, "_take", late)
+    monkeypatch.setattr(ForeignTable, "take", late)
     assert 0 == run(new, "adopt").exit_code
 
     assert ["nobody", "ben"] == [browser(new, each).get("/me").text for each in cookies]
