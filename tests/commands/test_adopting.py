@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from flask.cli import ScriptInfo
 
 from flask_sessionsql import Session
 from flask_sessionsql.adopting import FlaskSessionAdopter
@@ -31,6 +29,7 @@ from tests.adopting.helpers import (
     rows_of,
     run,
 )
+from tests.commands.helpers import with_progress
 from tests.conftest import MakeApp
 from tests.helpers import Clock, Cut, store_of
 
@@ -209,26 +208,11 @@ def test_interrupted(
     assert 4 == rows_of(new, "sessions")
 
 
-def test_its_progress(
-    old_site: Site, new_site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_its_progress(old_site: Site, new_site: Site) -> None:
     """On a terminal it shows how far it is, of all that may be left."""
     logged_in(old_site(), *NAMES[:3])
     new = new_site()
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, False)
-    with os.fdopen(theirs, "w") as terminal:
-        runner = new.test_cli_runner()
-        with runner.isolation() as (stdout, *_), monkeypatch.context() as patched:
-            patched.setattr(sys, "stderr", terminal)
-            new.cli.main(
-                ["sessions", "adopt", "--batch-size", "1"],
-                obj=ScriptInfo(create_app=lambda: new),
-                standalone_mode=False,
-            )
-            printed = stdout.getvalue().decode()
-        shown = os.read(ours, 10_000).decode()
-    os.close(ours)
+    printed, shown = with_progress(new, "adopt", "--batch-size", "1")
 
     assert "Took over 3 sessions.\n" == printed
     assert "Adopting  [" in shown
@@ -278,8 +262,9 @@ def test_an_answer_that_was_lost(
     assert NAMES[:3] == [browser(again, each).get("/me").text for each in cookies]
 
 
+@pytest.mark.parametrize("looked", ["before", "after"])
 def test_ended_while_a_batch_moves(
-    old_site: Site, new_site: Site, monkeypatch: pytest.MonkeyPatch
+    old_site: Site, new_site: Site, monkeypatch: pytest.MonkeyPatch, looked: str
 ) -> None:
     """What somebody ends while it moves is over."""
     cookies = logged_in(old_site(), "ann", "ben")
@@ -288,8 +273,10 @@ def test_ended_while_a_batch_moves(
 
     def late(*given: Any) -> Any:
         moved = take(*given)
-        # Of somebody whose look for rows was before.
-        Notes(store_of(new).database).make(user_note("ann"), 0, 2**40)
+        if looked == "after":
+            Session().revoke_user("ann")
+        else:  # as of somebody whose look for rows was over
+            Notes(store_of(new).database).make(user_note("ann"), 0, 2**40)
         return moved
 
     monkeypatch.setattr(ForeignTable, "take", late)

@@ -38,6 +38,7 @@ from flask_sessionsql.sessions import EXPIRY_KEY, LIFETIME_KEY, PERMANENT_KEY
 from flask_sessionsql.storage.administration import SessionAdministration
 from flask_sessionsql.storage.purging import BATCH, PAUSE
 from flask_sessionsql.storage.store import StoredSession
+from tests.commands.helpers import with_progress
 from tests.conftest import MakeApp
 from tests.helpers import locked_file, store_of, told_by, wait_until
 from tests.integration.helpers import add_views, token, visit
@@ -957,26 +958,13 @@ def test_the_turn_is_documented(make_app: MakeApp) -> None:
     assert told in " ".join(page("commands").split())
 
 
-def test_progress_bar(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_bar(make_app: MakeApp) -> None:
     """On a terminal ``purge`` shows how far it is, of all that had expired; the result
     is on standard output all the same.
     """
     app = make_app("sqlite://")
     put_expired(app, 3)
-    ours, theirs = pty.openpty()
-    os.set_blocking(ours, False)
-    with os.fdopen(theirs, "w") as terminal:
-        runner = app.test_cli_runner()
-        with runner.isolation() as (stdout, *_), monkeypatch.context() as patched:
-            patched.setattr(sys, "stderr", terminal)
-            app.cli.main(
-                ["sessions", "purge", "--batch-size", "1"],
-                obj=ScriptInfo(create_app=lambda: app),
-                standalone_mode=False,
-            )
-            printed = stdout.getvalue().decode()
-        shown = os.read(ours, 10_000).decode()
-    os.close(ours)
+    printed, shown = with_progress(app, "purge", "--batch-size", "1")
 
     assert "Deleted 3 expired sessions.\n" == printed
     assert "Purging  [" in shown

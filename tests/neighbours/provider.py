@@ -10,6 +10,9 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
+from flask.testing import FlaskClient
+
+from tests.integration.helpers import browser_with, rows, token
 
 requests: Any = pytest.importorskip(
     "requests", reason="Requests comes with `nox -s neighbours`"
@@ -79,3 +82,28 @@ def provider_without_network(monkeypatch: pytest.MonkeyPatch) -> Provider:
         lambda adapter, request, **options: provider.send(adapter, request, **options),
     )
     return provider
+
+
+def sent_to_provider(client: FlaskClient, path: str) -> str | None:
+    """The browser begins a login, by this page: where it is sent to."""
+    return client.get(path, base_url="https://localhost").location
+
+
+def assert_a_login_changes_the_token(
+    client: FlaskClient, provider: Provider, path: str
+) -> None:
+    """What was planted before a login opens nothing, the basket stays, and nothing is
+    left of the way there.
+    """
+    app = client.application
+    client.get("/set/basket/tea")
+    planted = token(client)
+    back = provider.consent(sent_to_provider(client, path), "ann")
+    assert planted == token(client)
+    assert "/" == client.get(back).location
+
+    assert "Hello, ann!" == client.get("/").text
+    assert {"user": "ann", "basket": "tea"} == client.get("/all").json
+    assert ["ann"] == [row.user_id for row in rows(app)]
+    assert planted != token(client)
+    assert "Hello, stranger!" == browser_with(app, planted).get("/").text

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from html import unescape
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,35 +15,22 @@ from flask.testing import FlaskClient
 
 from flask_sessionsql import session_ended
 from tests.helpers import store_of, told_by
-from tests.integration.helpers import add_views, rows, token
-from tests.neighbours.blocks import run_blocks
+from tests.integration.helpers import rows, token
 
 pytest.importorskip("flask_admin", reason="Flask-Admin comes with `nox -s neighbours`")
 
 LIST = "/admin/storedsession/"
 ACTION = f"{LIST}action/"
 
+pytestmark = pytest.mark.usefixtures("with_views")
+
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What the page defines, on a file of its own."""
-    monkeypatch.chdir(tmp_path)
-    names = run_blocks("flask-admin")
-    app: Flask = names["app"]
-    app.testing = True
+def names(names: dict[str, Any]) -> dict[str, Any]:
+    """With what Flask-Admin asks for where Flask-Babel is installed."""
     if find_spec("flask_babel"):
-        import_module("flask_babel").Babel(app)  # as Flask-Admin asks for then
-    add_views(app)
-    yield names
-    store_of(app).dispose()
-    with app.app_context():
-        names["db"].engine.dispose()
-
-
-@pytest.fixture
-def app(names: dict[str, Any]) -> Flask:
-    app: Flask = names["app"]
-    return app
+        import_module("flask_babel").Babel(names["app"])
+    return names
 
 
 def logged_in(app: Flask, user: str, address: str = "127.0.0.1") -> FlaskClient:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,22 +13,12 @@ from flask_sessionsql import SessionValueError
 from tests.conftest import MakeApp
 from tests.helpers import statements_on, store_of
 from tests.integration.helpers import add_views, rows, token, visit
-from tests.neighbours.blocks import run_blocks
 
 flask_babel: Any = pytest.importorskip(
     "flask_babel", reason="Flask-Babel comes with `nox -s neighbours`"
 )
 
 GERMAN, FRENCH = "Sonntag, 1. März 2026", "dimanche 1 mars 2026"
-
-
-@pytest.fixture
-def app() -> Iterator[Flask]:
-    """What the page defines."""
-    app: Flask = run_blocks("flask-babel")["app"]
-    app.testing = True
-    yield app
-    store_of(app).dispose()
 
 
 def test_the_language_is_kept(app: Flask) -> None:

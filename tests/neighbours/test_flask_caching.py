@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,28 +12,12 @@ from flask_sessionsql import Session
 from tests.conftest import MakeApp
 from tests.helpers import statements_on, store_of
 from tests.integration.helpers import add_views, rows, token
-from tests.neighbours.blocks import run_blocks
 
 caching: Any = pytest.importorskip(
     "flask_caching", reason="Flask-Caching comes with `nox -s neighbours`"
 )
 
-
-@pytest.fixture
-def names() -> Iterator[dict[str, Any]]:
-    """What the page defines."""
-    names = run_blocks("flask-caching")
-    app: Flask = names["app"]
-    app.testing = True
-    add_views(app)
-    yield names
-    store_of(app).dispose()
-
-
-@pytest.fixture
-def app(names: dict[str, Any]) -> Flask:
-    app: Flask = names["app"]
-    return app
+pytestmark = pytest.mark.usefixtures("with_views")
 
 
 def logged_in(app: Flask, user: str) -> FlaskClient:

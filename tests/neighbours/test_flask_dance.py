@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,68 +9,30 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from tests.conftest import MakeApp
-from tests.helpers import store_of
-from tests.integration.helpers import add_views, browser_with, rows, token
+from tests.integration.helpers import add_views, rows, token
 
-from .blocks import run_blocks
-from .provider import AT, Provider, provider_without_network
+from .provider import AT, Provider, assert_a_login_changes_the_token, sent_to_provider
 
 consumer: Any = pytest.importorskip(
     "flask_dance.consumer", reason="Flask-Dance comes with `nox -s neighbours`"
 )
 
+pytestmark = pytest.mark.usefixtures("with_views")
 
-@pytest.fixture
-def names() -> Iterator[dict[str, Any]]:
-    """What the page defines, and views that change the session."""
-    names = run_blocks("flask-dance")
-    app = names["app"]
-    app.testing = True
-    add_views(app)
-    yield names
-    store_of(app).dispose()
+#: The page that begins a login.
+LOGIN = "/login/id"
 
 
-@pytest.fixture
-def app(names: dict[str, Any]) -> Flask:
-    app: Flask = names["app"]
-    return app
-
-
-@pytest.fixture
-def provider(monkeypatch: pytest.MonkeyPatch) -> Provider:
-    return provider_without_network(monkeypatch)
-
-
-def sent_to_provider(client: FlaskClient) -> str | None:
-    """The browser begins a login: where it is sent to."""
-    return client.get("/login/id", base_url="https://localhost").location
-
-
-def test_a_login_changes_the_token(
-    app: Flask, client: FlaskClient, provider: Provider
-) -> None:
-    """What was planted before it opens nothing, the basket stays, and nothing is left
-    of the way there.
-    """
-    client.get("/set/basket/tea")
-    planted = token(client)
-    back = provider.consent(sent_to_provider(client), "ann")
-    assert planted == token(client)
-    assert "/" == client.get(back).location
-
-    assert "Hello, ann!" == client.get("/").text
-    assert {"user": "ann", "basket": "tea"} == client.get("/all").json
-    assert ["ann"] == [row.user_id for row in rows(app)]
-    assert planted != token(client)
-    assert "Hello, stranger!" == browser_with(app, planted).get("/").text
+def test_a_login_changes_the_token(client: FlaskClient, provider: Provider) -> None:
+    """What was planted before it opens nothing."""
+    assert_a_login_changes_the_token(client, provider, LOGIN)
 
 
 def test_a_login_outlives_a_change_of_the_token(
     app: Flask, client: FlaskClient, provider: Provider
 ) -> None:
     """Another tab has logged in otherwise while this one was at the provider."""
-    back = provider.consent(sent_to_provider(client), "ann")
+    back = provider.consent(sent_to_provider(client, LOGIN), "ann")
     before = token(client)
     client.get("/set/user/bob")
     assert before != token(client)
@@ -91,10 +52,10 @@ def test_another_browser_cannot_finish_it(
     """Neither one without a session nor one whose session has another login on its way:
     nobody is logged in to somebody else's account (RFC 6749, section 10.12).
     """
-    back = provider.consent(sent_to_provider(client), "mallory")
+    back = provider.consent(sent_to_provider(client, LOGIN), "mallory")
     assert starts_again(app.test_client(), back)
     victim = app.test_client()
-    sent_to_provider(victim)
+    sent_to_provider(victim, LOGIN)
     assert starts_again(victim, back)
     assert "Hello, stranger!" == victim.get("/").text
 
@@ -104,7 +65,7 @@ def test_it_starts_again_where_the_session_has_ended(
     names: dict[str, Any], client: FlaskClient, provider: Provider, end: str
 ) -> None:
     """Meanwhile; the second time, it logs in."""
-    back = provider.consent(sent_to_provider(client), "ann")
+    back = provider.consent(sent_to_provider(client, LOGIN), "ann")
     if end == "clear":
         client.get("/clear")
     else:
@@ -112,7 +73,7 @@ def test_it_starts_again_where_the_session_has_ended(
             names["sessions"].revoke_all()
 
     assert starts_again(client, back)
-    client.get(provider.consent(sent_to_provider(client), "ann"))
+    client.get(provider.consent(sent_to_provider(client, LOGIN), "ann"))
     assert "Hello, ann!" == client.get("/").text
 
 
@@ -120,10 +81,10 @@ def test_the_first_of_two_tabs_starts_again(
     client: FlaskClient, provider: Provider
 ) -> None:
     """The second one's state has replaced its own."""
-    first, second = (sent_to_provider(client) for _ in range(2))
+    first, second = (sent_to_provider(client, LOGIN) for _ in range(2))
     assert starts_again(client, provider.consent(first, "ann"))
     assert starts_again(client, provider.consent(second, "ann"))
-    client.get(provider.consent(sent_to_provider(client), "ann"))
+    client.get(provider.consent(sent_to_provider(client, LOGIN), "ann"))
     assert "Hello, ann!" == client.get("/").text
 
 
@@ -156,7 +117,7 @@ def test_the_providers_token_is_kept(
     """
     app = with_kept_token(make_app("sqlite://", SESSION_ENCRYPT=encrypt))
     client = app.test_client()
-    client.get(provider.consent(sent_to_provider(client), "ann"))
+    client.get(provider.consent(sent_to_provider(client, LOGIN), "ann"))
     assert "ann" == client.get("/me", base_url="https://localhost").text
     kept = (client.get("/all").json or {})["id_oauth_token"]["access_token"]
     assert encrypt is (kept.encode() not in rows(app)[0].data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from flask_sqlalchemy import SQLAlchemy
 from tests.conftest import MakeApp
 from tests.helpers import store_of
 from tests.integration.helpers import rows, token
-from tests.neighbours.blocks import run_blocks
 
 toolbar: Any = pytest.importorskip(
     "flask_debugtoolbar", reason="Flask-DebugToolbar comes with `nox -s neighbours`"
@@ -24,19 +22,6 @@ toolbar: Any = pytest.importorskip(
 
 #: The panel with the session's values, which reads all of them.
 WITHOUT_VALUES = ("flask_debugtoolbar.panels.sqlalchemy.SQLAlchemyDebugPanel",)
-
-
-@pytest.fixture
-def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
-    """What the page defines, on a file of its own."""
-    monkeypatch.chdir(tmp_path)
-    names = run_blocks("flask-debugtoolbar")
-    app: Flask = names["app"]
-    app.testing = True
-    yield app
-    store_of(app).dispose()
-    with app.app_context():
-        names["db"].engine.dispose()
 
 
 def panel(page: str, name: str = "SQLAlchemy") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,18 +13,14 @@ from tests.conftest import MakeApp
 from tests.helpers import statements_on, store_of
 from tests.integration.helpers import token
 
-from .blocks import run_blocks
-
 flask_limiter: Any = pytest.importorskip(
     "flask_limiter", reason="Flask-Limiter comes with `nox -s neighbours`"
 )
 
 
 @pytest.fixture
-def app() -> Iterator[Flask]:
-    """What the page defines, and views that are not limited."""
-    app: Flask = run_blocks("flask-limiter")["app"]
-    app.testing = True
+def app(app: Flask) -> Flask:
+    """With views that are not limited."""
 
     @app.get("/begin")
     def begin() -> str:
@@ -37,8 +32,7 @@ def app() -> Iterator[Flask]:
         session.clear()
         return "ok"
 
-    yield app
-    store_of(app).dispose()
+    return app
 
 
 def visitor(app: Flask) -> FlaskClient:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,6 @@ from tests.conftest import MakeApp
 from tests.helpers import statements_on, store_of
 from tests.integration.helpers import browser_with, rows, token
 
-from .blocks import run_blocks
-
 flask_login: Any = pytest.importorskip(
     "flask_login", reason="Flask-Login comes with `nox -s neighbours`"
 )
@@ -24,26 +21,14 @@ pytestmark = pytest.mark.filterwarnings(r"ignore:datetime.datetime.utcnow\(\)")
 
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What the page defines, on a file of its own, with two users."""
-    monkeypatch.chdir(tmp_path)
-    names = run_blocks("flask-login")
-    app, db = names["app"], names["db"]
-    app.testing = True
-    with app.app_context():
+def names(names: dict[str, Any]) -> dict[str, Any]:
+    """With two users."""
+    db = names["db"]
+    with names["app"].app_context():
         db.create_all()
         db.session.add_all([names["User"](name="ann"), names["User"](name="bob")])
         db.session.commit()
-    yield names
-    store_of(app).dispose()
-    with app.app_context():
-        db.engine.dispose()
-
-
-@pytest.fixture
-def app(names: dict[str, Any]) -> Flask:
-    app: Flask = names["app"]
-    return app
+    return names
 
 
 def logged_in(app: Flask, name: str) -> FlaskClient:

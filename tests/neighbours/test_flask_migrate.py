@@ -4,7 +4,6 @@ tests/integration/test_migrations.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,24 @@ import sqlalchemy as sa
 from flask import Flask
 
 from flask_sessionsql import SessionTableError
-from tests.helpers import store_of
-from tests.integration.helpers import add_views
-from tests.neighbours.blocks import run_blocks
 
 pytest.importorskip(
     "flask_migrate", reason="Flask-Migrate comes with `nox -s neighbours`"
 )
-pytestmark = pytest.mark.filterwarnings(
-    # Said by what Flask-Migrate generates.
-    "ignore:'get_engine' is deprecated:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.filterwarnings(
+        # Said by what Flask-Migrate generates.
+        "ignore:'get_engine' is deprecated:DeprecationWarning"
+    ),
+    pytest.mark.usefixtures("with_views"),
+]
 
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What the page defines, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    # It would configure the logs of the whole process, which other tests look at.
+def names(names: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Without the logs of the whole process, which other tests look at, configured."""
     monkeypatch.setattr("logging.config.fileConfig", lambda *args, **kwargs: None)
-    names = run_blocks("flask-migrate")
-    app: Flask = names["app"]
-    app.testing = True
-    add_views(app)
-    yield names
-    store_of(app).dispose()
-    with app.app_context():
-        names["db"].engine.dispose()
+    return names
 
 
 def db(app: Flask, *words: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +13,11 @@ from tests.conftest import MakeApp
 from tests.helpers import statements_on, store_of
 from tests.integration.helpers import add_views, browser_with, during, rows, token
 
-from .blocks import run_blocks
-
 principal: Any = pytest.importorskip(
     "flask_principal", reason="Flask-Principal comes with `nox -s neighbours`"
 )
 
-
-@pytest.fixture
-def names() -> Iterator[dict[str, Any]]:
-    """What the page defines."""
-    names = run_blocks("flask-principal")
-    app = names["app"]
-    app.testing = True
-    add_views(app)
-    yield names
-    store_of(app).dispose()
-
-
-@pytest.fixture
-def app(names: dict[str, Any]) -> Flask:
-    app: Flask = names["app"]
-    return app
+pytestmark = pytest.mark.usefixtures("with_views")
 
 
 def logged_in(app: Flask, name: str) -> FlaskClient:

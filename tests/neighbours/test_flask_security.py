@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +10,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from tests.helpers import store_of
-from tests.integration.helpers import add_views, rows, token
-
-from .blocks import run_blocks
+from tests.integration.helpers import rows, token
 
 flask_security: Any = pytest.importorskip(
     "flask_security", reason="Flask-Security comes with `nox -s neighbours`"
@@ -25,40 +20,30 @@ changeable: Any = pytest.importorskip(
 )
 pytest.importorskip("argon2", reason="argon2-cffi comes with `nox -s neighbours`")
 #: Flask-Login sets its cookie by it.
-pytestmark = pytest.mark.filterwarnings(r"ignore:datetime.datetime.utcnow\(\)")
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:datetime.datetime.utcnow\(\)"),
+    pytest.mark.usefixtures("with_views"),
+]
 
 PASSWORD, NEW_PASSWORD = "correct horse battery", "staple battery horse"
 
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
-    """What the page defines, on a file of its own, with two users."""
-    monkeypatch.chdir(tmp_path)
-    names = run_blocks("flask-security")
+def names(names: dict[str, Any]) -> dict[str, Any]:
+    """With two users."""
     app, db, users = names["app"], names["db"], names["users"]
-    app.testing = True
     app.config["SECURITY_EMAIL_VALIDATOR_ARGS"] = {"check_deliverability": False}
     app.config["SECURITY_SEND_PASSWORD_CHANGE_EMAIL"] = False
     # Real hashes, and cheap ones.
     cheap = {"argon2__time_cost": 1, "argon2__memory_cost": 32}
     app.extensions["security"].pwd_context.update(**cheap)
-    add_views(app)
     with app.app_context():
         db.create_all()
         password = flask_security.hash_password(PASSWORD)
         for name in ("ann", "bob"):
             users.create_user(email=f"{name}@example.org", password=password)
         users.commit()
-    yield names
-    store_of(app).dispose()
-    with app.app_context():
-        db.engine.dispose()
-
-
-@pytest.fixture
-def app(names: dict[str, Any]) -> Flask:
-    app: Flask = names["app"]
-    return app
+    return names
 
 
 def submit(client: FlaskClient, path: str, **fields: str) -> TestResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,8 +25,6 @@ from tests.integration.helpers import (
     visit,
 )
 
-from .blocks import run_blocks
-
 flask_socketio: Any = pytest.importorskip(
     "flask_socketio", reason="Flask-SocketIO comes with `nox -s neighbours`"
 )
@@ -35,23 +33,14 @@ python_socketio: Any = pytest.importorskip(
     "socketio", reason="python-socketio comes with `nox -s neighbours`"
 )
 
+pytestmark = pytest.mark.usefixtures("with_views")
+
 
 @pytest.fixture
-def names() -> Iterator[dict[str, Any]]:
-    """What the page defines, with an event that says who is logged in."""
-    names = run_blocks("flask-socketio")
-    app = names["app"]
-    app.testing = True
-    add_views(app)
+def names(names: dict[str, Any]) -> dict[str, Any]:
+    """With an event that says who is logged in."""
     names["socketio"].on_event("who", lambda: session.get("_user_id", "nobody"))
-    yield names
-    store_of(app).dispose()
-
-
-@pytest.fixture
-def app(names: dict[str, Any]) -> Flask:
-    app: Flask = names["app"]
-    return app
+    return names
 
 
 def logged_in(app: Flask, name: str) -> FlaskClient:

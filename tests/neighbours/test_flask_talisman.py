@@ -4,7 +4,6 @@ extension comes first is in tests/integration/test_late_settings.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,22 +13,12 @@ from flask_sessionsql import SessionConfigError
 from tests.conftest import MakeApp
 from tests.helpers import statements_on, store_of
 from tests.integration.helpers import add_views, cookie, rows
-from tests.neighbours.blocks import run_blocks
 
 talisman: Any = pytest.importorskip(
     "flask_talisman", reason="Flask-Talisman comes with `nox -s neighbours`"
 )
 
 HTTPS = "https://localhost"
-
-
-@pytest.fixture
-def app() -> Iterator[Flask]:
-    """What the page defines."""
-    app: Flask = run_blocks("flask-talisman")["app"]
-    app.testing = True
-    yield app
-    store_of(app).dispose()
 
 
 def test_the_cookie_is_secure_from_the_first_request_on(app: Flask) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -23,23 +22,12 @@ from tests.integration.helpers import (
     visit,
 )
 
-from .blocks import run_blocks
-
 flask_wtf: Any = pytest.importorskip(
     "flask_wtf", reason="Flask-WTF comes with `nox -s neighbours`"
 )
 csrf: Any = pytest.importorskip(
     "flask_wtf.csrf", reason="Flask-WTF comes with `nox -s neighbours`"
 )
-
-
-@pytest.fixture
-def app() -> Iterator[Flask]:
-    """What the page defines."""
-    app: Flask = run_blocks("flask-wtf")["app"]
-    app.testing = True
-    yield app
-    store_of(app).dispose()
 
 
 @pytest.fixture
