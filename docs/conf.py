@@ -14,12 +14,16 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.intersphinx import missing_reference
+from sphinx.util.tags import Tags
 
 # Between the last releases of two others that run on Python 3.11.
 warnings.filterwarnings("ignore", "'sphinx.*is deprecated")
 
 # What belongs to the checkout, and is not installed.
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+#: Given by Sphinx, which runs this file.
+tags: Tags = globals()["tags"]
 
 project = "Flask-SessionSql"
 author = "The Flask-SessionSql maintainers"
@@ -51,13 +55,12 @@ typehints_use_signature_return = True
 typehints_document_rtype = False
 always_use_bars_union = True
 
-# Other projects. The second place is where the names are looked up if the first one
-# does not answer: our own list of those that we refer to, so that the documentation
-# builds anywhere.
+# Other projects. Their names are looked up in our own lists of those that we use, so
+# that the documentation builds anywhere. ``-t remote`` asks the projects themselves.
 
 intersphinx_timeout = 5
 intersphinx_mapping = {
-    name: (address, (None, f"inventories/{name}.inv"))
+    name: (address, None if "remote" in tags else f"inventories/{name}.inv")
     for name, address in {
         "blinker": "https://blinker.readthedocs.io/en/stable/",
         "click": "https://click.palletsprojects.com/en/stable/",

@@ -4,7 +4,7 @@ A field of :class:`SessionConfig` declares a setting: the field's type is the se
 ``setting()`` gives the rest, and what the setting does stands under it in words, the
 first sentence by itself. From that come what :meth:`SessionConfig.from_mapping` reads,
 the keys that are known when another one is warned of as misspelt, and the page
-:doc:`/settings`. Those that are not kept are declared in the same way in
+:doc:`/reference/settings`. Those that are not kept are declared in the same way in
 ``OtherSettings``.
 """
 
@@ -56,7 +56,7 @@ POLICIES = ("end-oldest", "refuse")
 DEFAULT_DATABASE_URI = "sqlite:///sessions.db"
 
 #: The databases and their drivers that sessions were tried with, as SQLAlchemy names
-#: them: see :doc:`/servers`.
+#: them: see :doc:`/guides/servers`.
 DRIVERS: dict[str, tuple[str, ...]] = {
     "sqlite": ("pysqlite", "pysqlcipher"),
     "postgresql": ("psycopg", "psycopg2", "pg8000"),
@@ -462,7 +462,7 @@ class SessionConfig:
     <flask_sessionsql.SessionStoreUnavailableError>`. Waiting for a connection of the
     pool, connecting and a second try are included. A command such as ``flask sessions
     stats`` has ten times as long. Which drivers keep to it is on the page
-    :doc:`/servers`. Less than a second, or more than an hour, is an error.
+    :doc:`/guides/servers`. Less than a second, or more than an hour, is an error.
     """
 
     sqlalchemy: SQLAlchemy | None = setting(
@@ -490,7 +490,8 @@ class SessionConfig:
     """The address of the database.
 
     It is used where the application has no ``SQLAlchemy`` object. A SQLite file is then
-    in WAL mode: see :doc:`/sqlite`. An address that SQLAlchemy does not understand, or
+    in WAL mode: see
+    :doc:`/guides/sqlite`. An address that SQLAlchemy does not understand, or
     whose driver is not installed, is an error. No message shows it, because it may hold
     a password.
     """
@@ -521,7 +522,8 @@ class SessionConfig:
     """Which sessions of the site before are taken over, so that nobody is logged out.
 
     ``'flask-session'`` takes those in the table of Flask-Session, ``'cookie'`` those in
-    the signed cookies of Flask itself, each when its browser comes. See :doc:`/moving`.
+    the signed cookies of Flask itself, each when its browser comes. See
+    :doc:`/guides/moving`.
     Anything else is an error.
     """
 

@@ -55,7 +55,8 @@ def _restored(
 class SessionConfigError(SessionError, ValueError):
     """A configuration value that cannot work, raised by
     :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`, and by the use of
-    what cannot be known before, or has been set since: :doc:`/settings` says which.
+    what cannot be known before, or has been set since:
+    :doc:`/reference/settings` says which.
     """
 
     #: The configuration key, such as ``"SESSION_ID_LENGTH"``.
@@ -160,7 +161,7 @@ class SessionStoreUnavailableError(SessionError, ServiceUnavailable):
     Raised at the first touch of :data:`flask.session` in a request, or turned
     into the response when the session could not be saved. The reason is in the
     log and in :attr:`reason`, never in the response. The response asks to be tried
-    again after ten seconds, by ``Retry-After``: see :doc:`/servers`.
+    again after ten seconds, by ``Retry-After``: see :doc:`/guides/servers`.
     """
 
     description: str = (

@@ -2,7 +2,7 @@
 
 It puts the rest together for an application, and has the calls that list sessions, read
 them and end them. Whom a session belongs to, and why its token changes with the user,
-is on the page :doc:`/users`.
+is on the page :doc:`/explanations/users`.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Session:
         """Set up an application whose configuration is complete.
 
         The configuration is read and checked here; changing it afterwards changes
-        nothing, but for Flask's own settings and the secret keys: :doc:`/settings` says
+        nothing, but for Flask's own settings and the secret keys:
+        :doc:`/reference/settings` says
         what is read when.
 
         :param app: the application: a :class:`flask.Flask`.

@@ -135,7 +135,7 @@ Basically you only need to configure ``SESSION_TYPE``.
 
 What each of them takes, what a wrong value gets, and when it is read (Flask's
 own are read when they are used, as Flask does), is on the page
-:doc:`/settings`.
+:doc:`/reference/settings`.
 
 .. _SQLAlchemy doc: https://docs.sqlalchemy.org/en/20/core/engines.html
 

@@ -3,7 +3,7 @@
 Each signal is a :class:`blinker.Signal`. It is sent by the application
 (:class:`flask.Flask`), after the database has done what it tells of, with one argument,
 ``event``, whose class says what is known. How to receive them is on the page
-:doc:`/signals`.
+:doc:`/reference/signals`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ into its session, let it end, and let the database fail.
 
 It works with :meth:`Flask.test_client() <flask.Flask.test_client>` and needs no test
 runner: import it in pytest, in unittest or in a shell. Nothing else in the package
-imports it. The page :doc:`/testing` has fixtures to copy.
+imports it. The page :doc:`/guides/testing` has fixtures to copy.
 
 Whatever it stores takes the way that a request takes: the token changes with the user,
 limits hold, signals are sent. What a request would turn into a page, such as a ``403``

@@ -208,7 +208,7 @@ USED = {
 
 def test_what_is_measured_is_shown() -> None:
     """All that shows figures is on the page, and is tested here."""
-    pages = "".join(path.read_text("utf-8") for path in DOCS.glob("*.rst"))
+    pages = "".join(path.read_text("utf-8") for path in DOCS.rglob("*.rst"))
     on_page = re.findall(r"^\.\. measured:: (\S+)$", pages, re.MULTILINE)
 
     assert sorted(measured.SHOWN) == sorted(on_page)
@@ -342,7 +342,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page, as HTML."""
     target = tmp_path_factory.mktemp("html")
     build(DOCS, target, "-b", "html", "-W", "-n")
-    return (target / "costs.html").read_text("utf-8")
+    return (target / "explanations/costs.html").read_text("utf-8")
 
 
 def test_answer_comes_first(page: str) -> None:
@@ -372,7 +372,7 @@ def commands() -> list[list[str]]:
     """The commands on the page that run benchmarks, without what is before ``--``."""
     return [
         line.split()[6:]
-        for line in (DOCS / "costs.rst").read_text("utf-8").splitlines()
+        for line in (DOCS / "explanations/costs.rst").read_text("utf-8").splitlines()
         if line.strip().startswith("$ sh tools/nox.sh -s benchmarks")
     ]
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +40,7 @@ from flask_sessionsql.sessions import (
 
 from .conftest import MakeApp
 from .helpers import at_once
+from .pages import page
 
 FACTS = SessionFacts(
     "f00d",
@@ -564,8 +564,7 @@ def test_every_method_was_tried_alone() -> None:
 
 def test_the_names_that_a_template_finds_are_documented() -> None:
     """All other keys of the application's are found by ``session.name`` in Jinja."""
-    page = Path(__file__).parents[1] / "docs" / "values.rst"
-    listed = re.findall(r"^   - ``(\w+)``$", page.read_text(encoding="utf-8"), re.M)
+    listed = re.findall(r"^   - ``(\w+)``$", page("explanations/values"), re.M)
     found = session_of({"a": 1})
     assert sorted(name for name in dir(found) if name[0] != "_") == listed
     keys = ["source", "loaded", "cleared", "failure", "regenerated", "settle", "record"]

@@ -27,10 +27,11 @@ from flask_sessionsql.config import (
     Setting,
 )
 
+from .pages import page
 from .test_documentation import build
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "settings.rst"
+PAGE = ROOT / "docs" / "reference" / "settings.rst"
 
 #: The attributes of ``SessionConfig``, by their keys.
 ATTRIBUTES = {
@@ -231,7 +232,7 @@ def test_defaults_of_lifetimes_are_those_of_the_code() -> None:
     """The lifetimes are documented with the defaults that the code has (OWASP ASVS 5.0,
     7.1.1).
     """
-    rows = rows_of((ROOT / "docs" / "lifetimes.rst").read_text("utf-8"))
+    rows = rows_of(page("explanations/lifetimes"))
     stated = {
         key: re.findall("Defaults to ``([^`]+)``", text)[0]
         for key, text in rows.items()

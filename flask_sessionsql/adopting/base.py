@@ -1,5 +1,6 @@
 """Sessions of the site before, taken over when their browsers come: how nobody is
-logged out by the move. What applications set for it is on the page :doc:`/moving`.
+logged out by the move. What applications set for it is on the page
+:doc:`/guides/moving`.
 
 A request that comes with something that opens no session of ours **reads** the one that
 it opens at the other place, and :meth:`Adopter.take` moves it when it is saved; from

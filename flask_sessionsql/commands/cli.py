@@ -1,7 +1,7 @@
 """The commands of ``flask sessions``, as Click has them.
 
 What each of them does, its options, its output and its exit codes are on the page
-:doc:`/commands`.
+:doc:`/reference/commands`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """A session's values as JSON, from which each comes back equal and of its type: what
-``flask sessions export`` writes. The forms are on the page :doc:`/moving`.
+``flask sessions export`` writes. The forms are on the page :doc:`/guides/moving`.
 
 >>> from datetime import date
 >>> from_value({"due": date(2026, 11, 22), "size": (3, 4)})

@@ -2,7 +2,7 @@ r"""Encryption of the sessions in the database.
 
 The data is sealed with AES-256-GCM. Each row has a key of its own, derived from
 ``SECRET_KEY`` and the row's ``id``, so data that was moved to another row does not
-open. What that keeps from whom is on the page :doc:`/encryption`.
+open. What that keeps from whom is on the page :doc:`/guides/encryption`.
 
 >>> encryption = Encryption()
 >>> sealed = encryption.seal(b"\x01data", "a secret key", id=b"0" * 32)

@@ -4,7 +4,7 @@ Pickle is out of the question: whoever can write to the table could run code in
 the application. JSON, which Flask's own session uses, has no tuples, bytes or
 dates, and costs more. MessagePack has extension types, one number and some
 bytes each, and so every value of a session comes back equal and of its type.
-The types are on the page :doc:`/values`.
+The types are on the page :doc:`/explanations/values`.
 
 >>> from datetime import date
 >>> serializer = MsgpackSerializer()
@@ -95,7 +95,7 @@ class Serializer(Protocol):
 
 
 class MsgpackSerializer:
-    """The serializer that ships. What it keeps is on the page :doc:`/values`."""
+    """The serializer that ships: :doc:`/explanations/values` says what it keeps."""
 
     def dumps(self, data: Mapping[Any, Any]) -> bytes:
         """The bytes for ``data``, some values of which may be encoded already.

@@ -9,7 +9,7 @@ Two drivers look at it while they wait. psycopg takes what it waits for from a
 generator, which is ended here; PyMySQL has time-outs of its own, which are set to what
 is left before each command. Either way the connection is closed, so nobody else gets an
 answer that comes late. Other drivers are given the time-outs that they know when they
-connect: the page :doc:`/servers` tells which.
+connect: the page :doc:`/guides/servers` tells which.
 
 The application's own connections wait as they did.
 """

@@ -19,7 +19,7 @@ in use at once, so a process with one thread has one.
 Where the application makes its connections by a ``creator``, as that of a pool which
 others use as well, each goes back as it came.
 
-A SQLite file that nobody else opens is put into WAL mode: see :doc:`/sqlite`.
+A SQLite file that nobody else opens is put into WAL mode: see :doc:`/guides/sqlite`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 time.
 
 The settings, and what a login does that would be one too many, are on the page
-:doc:`/limits`.
+:doc:`/guides/limits`.
 """
 
 from __future__ import annotations

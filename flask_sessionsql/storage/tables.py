@@ -4,7 +4,7 @@ Integers rather than ``DATETIME``: no time zone, and no difference between
 drivers. Binary rather than text for the key: no collation can make two keys
 one. It is a plain :class:`sqlalchemy.schema.Table` in the metadata of the bind,
 so Alembic and Flask-Migrate see it like any table of the application: see
-:doc:`/migrations`.
+:doc:`/guides/migrations`.
 """
 
 from __future__ import annotations

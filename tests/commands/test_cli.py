@@ -955,7 +955,7 @@ def test_the_turn_is_documented(make_app: MakeApp) -> None:
     assert told in " ".join(
         run(make_app("sqlite://"), "purge", "--help").stdout.split()
     )
-    assert told in " ".join(page("commands").split())
+    assert told in " ".join(page("reference/commands").split())
 
 
 def test_progress_bar(make_app: MakeApp) -> None:
@@ -1237,7 +1237,9 @@ def options_in_help(app: Flask, command: str) -> dict[str, str | None]:
 def options_in_documentation() -> dict[str, dict[str, str | None]]:
     """The same, by command, as the documentation has them."""
     found: dict[str, dict[str, str | None]] = {}
-    parts = re.split(r"\*\*flask sessions ([a-z-]+)(?: HANDLE)?\*\*", page("commands"))
+    parts = re.split(
+        r"\*\*flask sessions ([a-z-]+)(?: HANDLE)?\*\*", page("reference/commands")
+    )
     for command, part in zip(parts[1::2], parts[2::2], strict=True):
         found[command] = {}
         for option, text in re.findall(
@@ -1279,7 +1281,7 @@ def test_every_option_is_explained(make_app: MakeApp) -> None:
 
 def test_documented_exit_codes(make_app: MakeApp) -> None:
     """The table of ``purge``'s exit codes has those of its help."""
-    table = page("commands").split("\n===== ")[1]
+    table = page("reference/commands").split("\n===== ")[1]
     documented = re.findall(r"^(\d+) ", table, re.MULTILINE)
     text = run(make_app("sqlite://"), "purge", "--help").stdout
 
@@ -1290,7 +1292,7 @@ def example(command: str) -> list[str]:
     """The output of a command in the documentation."""
     found = re.search(
         rf"    \$ flask sessions {command}.*\n((?:    .*\n|\n(?=    ))*)",
-        page("commands"),
+        page("reference/commands"),
     )
     assert found
     return [line.strip() for line in found[1].splitlines()]

@@ -109,7 +109,9 @@ def write_migration(app: Flask, body: str) -> None:
 def documented() -> list[str]:
     """The migrations that the documentation gives."""
     blocks = re.findall(
-        r"^    import sqlalchemy as sa\n(?:(?:    .*)?\n)+", page("migrations"), re.M
+        r"^    import sqlalchemy as sa\n(?:(?:    .*)?\n)+",
+        page("guides/migrations"),
+        re.M,
     )
     return [textwrap.dedent(block) for block in blocks]
 

@@ -328,7 +328,7 @@ def test_no_event_shows_a_token_or_a_value(
 
 def recipe() -> str:
     """The code under "Counting for an operator", without the visits at its end."""
-    code = page("signals").split("Counting for an operator", 1)[1]
+    code = page("reference/signals").split("Counting for an operator", 1)[1]
     code = code.split(".. testcode:: counters", 1)[1].split(".. testoutput::", 1)[0]
     return textwrap.dedent(code).partition("browser = ")[0]
 
