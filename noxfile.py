@@ -113,6 +113,7 @@ def tests_min(session: nox.Session) -> None:
 #: What the drivers' session runs: the life of a session, and what drivers differ in.
 OF_DRIVERS = [
     "tests/integration/test_drivers.py",
+    "tests/integration/test_moving.py",
     "tests/storage/test_connections.py",
     "tests/storage/test_errors.py",
 ]
