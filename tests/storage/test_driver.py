@@ -37,6 +37,8 @@ from flask_sessionsql.storage.driver import (
 from flask_sessionsql.storage.engines import sessions_engine
 from flask_sessionsql.storage.store import SessionStore, StoredSession
 from flask_sessionsql.storage.tables import sessions_table
+from tests.conftest import MakeDatabase
+from tests.helpers import on
 from tests.storage.helpers import ROW, kill_connections, make_store, row_of
 
 CURSOR = "flask_sessionsql.cursor"
@@ -756,12 +758,25 @@ PARTS: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_sqlalchemy_without_a_part(shared_database_uri: str, part: str) -> None:
+#: A process each: all of them on the database that can lose its connections, and one
+#: of each outcome on the others.
+MISSED = [("postgresql", part) for part in PARTS]
+MISSED += [
+    (backend, part)
+    for backend in ("sqlite-file", "mariadb")
+    for part in ("_do_get", "_pool", "_has_events")
+]
+
+
+@pytest.mark.parametrize(("backend", "part"), on(*MISSED))
+def test_a_sqlalchemy_without_a_part(
+    make_database: MakeDatabase, backend: str, part: str
+) -> None:
     """Where another version has renamed it, SQLAlchemy's own way is taken: every
     statement of the store, lost connections, the limit of the pool, and whole requests.
     """
-    tried = ["-W", "error", "-m", "tests.storage.renaming", part, shared_database_uri]
+    address = make_database(backend)
+    tried = ["-W", "error", "-m", "tests.storage.renaming", part, address]
     result = subprocess.run(
         [sys.executable, *tried],
         capture_output=True,
