@@ -154,8 +154,8 @@ def docs(session: nox.Session) -> None:
     for builder in ("html", "text"):
         output = f"docs/_build/{builder}"
         session.run("sphinx-build", "-W", "-n", "-E", "-b", builder, "docs", output)
-    pages = ["documentation", "settings", "parity", "benchmarks"]
-    session.run("pytest", *(f"tests/test_{name}.py" for name in pages))
+    site = {"SESSIONSQL_SITE": "docs/_build/html"}
+    session.run("pytest", "tests/documentation", env=site)
     session.log(f"Open {Path('docs/_build/html/index.html').resolve()}")
 
 
@@ -214,7 +214,7 @@ def benchmarks_quick(session: nox.Session) -> None:
         # They fill tables on each database, which takes longest.
         few = ["--database", "sqlite"] if name in {"growth", "purge"} else []
         session.run("python", "-m", "benchmarks", name, "--quick", *few)
-    session.run("pytest", "tests/test_benchmarks.py")
+    session.run("pytest", "tests/documentation/test_benchmarks.py")
 
 
 @nox.session(default=False, python=LATEST)

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from .pages import DOCS
-from .test_documentation import build
+from tests.pages import DOCS
 
 pytest.importorskip("sphinx", reason="the nox session docs installs it")
 
@@ -337,12 +336,10 @@ def test_numbers_are_rounded(value: float | None, shown: str) -> None:
     assert shown == blocks.number(value)
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+@pytest.fixture
+def page(html: Path) -> str:
     """The page, as HTML."""
-    target = tmp_path_factory.mktemp("html")
-    build(DOCS, target, "-b", "html", "-W", "-n")
-    return (target / "explanations/costs.html").read_text("utf-8")
+    return (html / "explanations/costs.html").read_text("utf-8")
 
 
 def test_answer_comes_first(page: str) -> None:

@@ -26,12 +26,12 @@ from flask_sessionsql.config import (
     SessionConfig,
     Setting,
 )
+from tests.pages import DOCS, page
 
-from .pages import page
-from .test_documentation import build
+from .site import build
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "reference" / "settings.rst"
+ROOT = DOCS.parent
+PAGE = DOCS / "reference" / "settings.rst"
 
 #: The attributes of ``SessionConfig``, by their keys.
 ATTRIBUTES = {

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .pages import DOCS
-from .test_documentation import build
+from .site import build
 
 SPECIFICATION = Path(__file__).parent / "specification"
 
@@ -298,11 +297,8 @@ def specification(tmp_path_factory: pytest.TempPathFactory) -> Read:
 
 
 @pytest.fixture(scope="module")
-def documentation(tmp_path_factory: pytest.TempPathFactory) -> Read:
-    target = tmp_path_factory.mktemp("documentation")
-    options = ("-b", "dummy", "-W", "-n", "-d", str(target / "doctrees"))
-    complaints = build(DOCS, target, *options)
-    return Read(facts_of(target / "doctrees"), complaints)
+def documentation(html: Path) -> list[Fact]:
+    return facts_of(html / ".doctrees")
 
 
 def test_specification_is_read(specification: Read) -> None:
@@ -322,45 +318,47 @@ def test_specification_is_read(specification: Read) -> None:
     assert 2 == specification.complaints.count("index.rst:")
 
 
-def test_nothing_is_lost(specification: Read, documentation: Read) -> None:
+def test_nothing_is_lost(specification: Read, documentation: list[Fact]) -> None:
     """The documentation says all that the specification says, in the same order, but
     for the departures; and what stands in their place is there.
     """
-    assert [] == lost(specification.facts, documentation.facts)
+    assert [] == lost(specification.facts, documentation)
 
 
-def test_departures_are_departures(specification: Read, documentation: Read) -> None:
+def test_departures_are_departures(
+    specification: Read, documentation: list[Fact]
+) -> None:
     """Each departure is from something that the specification says and the
     documentation does not.
     """
-    assert [] == stale(specification.facts, documentation.facts)
+    assert [] == stale(specification.facts, documentation)
     assert len(DEPARTURES) == len({departure.fact for departure in DEPARTURES})
     assert all(departure.reason for departure in DEPARTURES)
 
 
 def test_comparison_sees_what_is_missing(
-    specification: Read, documentation: Read
+    specification: Read, documentation: list[Fact]
 ) -> None:
     """Were any one fact left out of the documentation, the comparison would tell."""
     replaced = {departure.fact: departure.replacement for departure in DEPARTURES}
     wanted = [replaced.get(fact, fact) for fact in specification.facts]
 
     for fact in filter(None, wanted):
-        rest = [ours for ours in documentation.facts if not says(ours, fact)]
+        rest = [ours for ours in documentation if not says(ours, fact)]
         assert lost(specification.facts, rest), fact
 
 
 def test_comparison_sees_another_order(
-    specification: Read, documentation: Read
+    specification: Read, documentation: list[Fact]
 ) -> None:
     """Were the documentation the other way round, the comparison would tell."""
-    complaints = lost(specification.facts, documentation.facts[::-1])
+    complaints = lost(specification.facts, documentation[::-1])
 
     assert any(complaint.startswith("out of order: ") for complaint in complaints)
 
 
 def test_comparison_sees_stale_departures(
-    specification: Read, documentation: Read
+    specification: Read, documentation: list[Fact]
 ) -> None:
     """A departure from what is not in the specification is told, and so is one from
     what the documentation says as well.
@@ -371,4 +369,4 @@ def test_comparison_sees_stale_departures(
     assert [
         f"the specification does not say: {invented.fact}",
         f"the documentation says, too: {none.fact}",
-    ] == stale(specification.facts, documentation.facts, [invented, none])
+    ] == stale(specification.facts, documentation, [invented, none])

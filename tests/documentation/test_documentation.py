@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import re
-import subprocess
-import sys
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,30 +14,7 @@ import pytest
 import flask_sessionsql
 from flask_sessionsql.commands.cli import sessions_command
 
-from .pages import DOCS
-
-#: What a build of the documentation needs.
-NEEDED = ("furo", "sphinx", "sphinx_autodoc_typehints", "sphinx_copybutton")
-
-
-def build(source: Path, target: Path, *options: str) -> str:
-    """Build documentation; gives what Sphinx had to complain about."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(
-            f"Building the documentation needs {', '.join(missing)}, which the nox"
-            " session docs installs: sh tools/nox.sh -s docs"
-        )
-    command = [sys.executable, "-m", "sphinx", "-q", "-E", *options]
-    result = subprocess.run(
-        [*command, str(source), str(target)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stderr
-
+from .site import Page
 
 # The names.
 
@@ -89,57 +62,6 @@ def test_code_begins_where_a_file_begins(module: str) -> None:
 
 
 # The pages.
-
-
-class Page(HTMLParser):
-    """What the tests ask of a page."""
-
-    def __init__(self, path: Path, name: str) -> None:
-        super().__init__()
-        self.name = name
-        self.text = re.sub("<[^>]*>", "", path.read_text(encoding="utf-8"))
-        self.ids: set[str] = set()
-        #: The addresses that a browser loads by itself.
-        self.loaded: list[str] = []
-        #: The start tags of what scrolls where it is wider than the page.
-        self.scrolling: list[dict[str, str | None]] = []
-        self._outer: list[str] = []
-        self.feed(path.read_text(encoding="utf-8"))
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        classes = (attributes.get("class") or "").split()
-        if attributes.get("id"):
-            self.ids.add(attributes["id"] or "")
-        if "table-wrapper" in classes or (
-            tag == "pre" and self._outer and "highlight" in self._outer[-1].split()
-        ):
-            self.scrolling.append(attributes)
-        if tag == "link" and attributes.get("rel") in ("stylesheet", "icon"):
-            self.loaded.append(attributes.get("href") or "")
-        elif tag in ("script", "img", "iframe", "source") and attributes.get("src"):
-            self.loaded.append(attributes["src"] or "")
-        if tag == "div":
-            self._outer.append(attributes.get("class") or "")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "div":
-            self._outer.pop()
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documentation as HTML, built without a warning."""
-    target = tmp_path_factory.mktemp("html")
-    build(DOCS, target, "-b", "html", "-W", "-n")
-    return target
-
-
-@pytest.fixture(scope="session")
-def pages(html: Path) -> dict[str, Page]:
-    names = {path: path.relative_to(html).as_posix() for path in html.rglob("*.html")}
-    return {name: Page(path, name) for path, name in names.items()}
 
 
 def test_public_names_are_in_the_reference(pages: dict[str, Page]) -> None:
