@@ -1,0 +1,36 @@
+"""What has to be known of single pages."""
+
+from __future__ import annotations
+
+_PIP = "It installs from a package index; what it installs, the tests run."
+_NOX = "It sets up environments of its own: .ci/run types it."
+
+#: Blocks that nothing runs: the page, the first line, and why. A page of docstrings is
+#: named by where they are shown.
+NOT_RUN: list[tuple[str, str, str]] = [
+    ("../README", "$ pip install Flask-SessionSql", _PIP),
+    ("../README", "$ sh tools/nox.sh -s quickstart", _NOX),
+    ("guides/encryption", '$ pip install "Flask-SessionSql[encryption]"', _PIP),
+    ("index", "$ pip install Flask-SessionSql", _PIP),
+    ("index", '$ pip install "Flask-SessionSql[postgresql]"', _PIP),
+    (
+        "index",
+        "$ python -c 'import secrets; print(secrets.token_hex())'",
+        "It prints something else each time.",
+    ),
+    ("project/contributing", "$ sh tools/nox.sh", _NOX),
+    (
+        "project/contributing",
+        "$ sh tools/nox.sh -s tests -- tests/storage/test_store.py",
+        _NOX,
+    ),
+]
+
+#: Commands that come before a page's own, in its folder, with the tests beside.
+PREPARED: dict[str, list[str]] = {}
+
+
+def not_run(page: str, text: str) -> bool:
+    """Whether a block is on the list."""
+    first = text.strip().partition("\n")[0].strip()
+    return any((page, first) == (where, line) for where, line, _ in NOT_RUN)
