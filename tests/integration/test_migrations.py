@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from flask_sessionsql.formats.tokens import row_id
 from flask_sessionsql.storage.purging import purge_batch
 from flask_sessionsql.storage.tables import sessions_table
 from tests.conftest import SHARED_BACKENDS, MakeApp, MakeDatabase
+from tests.documentation.source import block
 from tests.helpers import on, store_of
 from tests.integration.helpers import add_views, browser_with, visit
-from tests.pages import page
 
 pytestmark = pytest.mark.filterwarnings(
     # Said by what Flask-Migrate generates.
@@ -106,14 +104,11 @@ def write_migration(app: Flask, body: str) -> None:
     path.write_text(f"{head}\n{body}")
 
 
-def documented() -> list[str]:
-    """The migrations that the documentation gives."""
-    blocks = re.findall(
-        r"^    import sqlalchemy as sa\n(?:(?:    .*)?\n)+",
-        page("guides/migrations"),
-        re.M,
-    )
-    return [textwrap.dedent(block) for block in blocks]
+#: The migrations that the documentation gives.
+WHOLE = block("guides/migrations", '"""Create the table of the sessions."""')
+ADDING = block(
+    "guides/migrations", '"""Add the later columns to the table of the sessions."""'
+)
 
 
 def inspect(app: Flask) -> sa.Inspector:
@@ -194,8 +189,7 @@ def test_by_hand(database: str, make_migrated: MakeMigrated) -> None:
     drops it again.
     """
     app = make_migrated(database)
-    whole, _ = documented()
-    write_migration(app, whole)
+    write_migration(app, WHOLE)
     run(app, flask_migrate.upgrade)
 
     assert finds_nothing_to_migrate(app)
@@ -277,7 +271,7 @@ def test_later_columns(
         number_in(app, tokens[0])
     assert "run the migration that adds them" in str(caught.value)
     if by_hand:
-        write_migration(app, documented()[1])
+        write_migration(app, ADDING)
     else:
         run(app, flask_migrate.migrate)
     run(app, flask_migrate.upgrade)
