@@ -27,7 +27,14 @@ NOT_RUN: list[tuple[str, str, str]] = [
 ]
 
 #: Commands that come before a page's own, in its folder, with the tests beside.
-PREPARED: dict[str, list[str]] = {}
+PREPARED: dict[str, list[str]] = {
+    # Browsers that are logged in on the old site.
+    "guides/moving": [
+        "mkdir instance",
+        "python -m tests.moving.sites flask-session"
+        " sqlite:////srv/shop/instance/shop.db 6 >/dev/null",
+    ],
+}
 
 
 def not_run(page: str, text: str) -> bool:

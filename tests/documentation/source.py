@@ -111,7 +111,7 @@ def commands_of(block: Block) -> list[Command]:
             raise ValueError(
                 f"{block.where}: a console block begins with a command: '$ ...'"
             )
-        elif line.startswith("> ") and not found[-1].shown:
+        elif (line == ">" or line.startswith("> ")) and not found[-1].shown:
             command.append(line[2:])
             found[-1] = Command("\n".join(command), [], number + 1)
         else:
