@@ -38,6 +38,7 @@ extensions = [
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
     "docs.measured",
+    "docs.pictures",
     "docs.settings",
 ]
 exclude_patterns = ["_build"]
