@@ -531,77 +531,15 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     """Keeps each session in a row of a SQL table, and in the browser a cookie with
     a random token. Used if ``SESSION_TYPE`` is ``flask-sqlalchemy``.
 
-    A request takes this way. Nothing is read when it begins. At the first touch of
-    the session the cookie's token is hashed and the row loaded; a token that is
-    malformed, unknown or expired is an empty session, and is left alone: an answer
-    that comes late must not end the session that another one has just begun. When
-    the view has returned, the session is compared with what was loaded:
-
-    - never touched: nothing happens;
-    - touched and the same: the response varies by cookie, and once in a while
-      (``SESSION_REFRESH_INTERVAL``) the end of the session moves on;
-    - new, and not empty: a row is inserted, and the cookie set;
-    - emptied: the row is deleted, and the cookie cleared; what another request wrote
-      meanwhile stays, unless it was ``session.clear()`` that emptied it;
-    - changed: the row is updated, if nobody else has done so meanwhile. If somebody
-      has, both changes are kept: key by key, and within a value that both changed, what
-      both have appended to a list, or put into a dictionary or a set. Where that does
-      not say what comes of it, the value is that of who is saved last, and
-      :data:`~flask_sessionsql.session_merged` names the key. If somebody has ended the
-      session, it stays ended, and this change is dropped, unless it logs somebody in:
-      then what the session holds is stored as a new one.
-
-    The token changes when the value of ``SESSION_USER_KEY`` does, at login and
-    logout, by ``session.regenerate()``, and when something is written after
-    ``session.clear()``. The old one is dead at once.
-
-    What a request costs in SQL statements, each a transaction of its own, on a
-    connection that is given back at once:
-
-    ========================================== ===================================
-    The request                                runs
-    ========================================== ===================================
-    has no session and begins none             nothing
-    does not touch its session                 nothing
-    reads its session                          1: SELECT
-    begins a session                           1: INSERT
-    changes its session                        2: SELECT, UPDATE
-    changes the user, and so the token         2: SELECT, UPDATE
-    ends its session                           2: SELECT, DELETE
-    reads it and moves its end                 2: SELECT, UPDATE
-    meets another's change                     4: SELECT, UPDATE, SELECT, UPDATE
-    ========================================== ===================================
-
-    A cookie that opens nothing is looked up before a session begins: SELECT, INSERT for
-    a login, and SELECT, SELECT, INSERT otherwise, since one more look tells whether its
-    token is an earlier one of a session that is in use.
-
-    With ``SECRET_KEY_FALLBACKS``, a token that the current key does not find costs one
-    more SELECT for each of them, and a last one under the current key. Where several
-    processes change to a new key one after the other, give it to all of them as a
-    fallback first: who does not know the key finds nothing that the others have
-    written.
-
-    With ``SESSION_MAX_PER_USER``, a login is one transaction: it takes its turn among
-    the logins of that user, writes the session, and looks for those that are too many.
-    If there are, and the policy is ``"refuse"``, the response is a
-    :exc:`403 <flask_sessionsql.SessionLimitError>`.
-
-    Every ``SESSION_PURGE_INTERVAL`` some expired rows are deleted in each process, when
-    the response to a request that touched its session has left.
-
-    On a SQLite file, a view that has flushed and not committed holds the file's lock
-    when its session is to be stored. That is then done at the end of the application
-    context, when the view's own work is committed or rolled back, and before the
-    response leaves; if it fails there, the server answers 500. Tests that keep a
-    context open around their requests find such a session changed only after it.
-
-    A session over MariaDB's ``max_allowed_packet`` (16 MiB unless set otherwise) cannot
-    be stored: the server closes the connection, which is a 503.
+    Nothing is read when a request begins. The first touch of the session runs one
+    ``SELECT``. When the view has returned, the session is compared with what was
+    loaded, and if it has changed, one statement stores it. Each statement is a
+    transaction of its own, on a connection that goes back at once.
+    :doc:`/explanations/request` has every case and what it costs, and
+    :doc:`/explanations/merging` what two requests at once keep.
 
     Without ``SECRET_KEY``, read in every request as Flask does, the session is the
-    null one, and its error says so. The attributes of the cookie are read, and made
-    sure of, before anything is stored: no row is left by a response that then fails.
+    null one, and its error says so.
 
     If the database cannot be reached, a request that touches the session is
     answered with :exc:`503 <flask_sessionsql.SessionStoreUnavailableError>`, and

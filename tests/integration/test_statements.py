@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,15 +10,14 @@ import pytest
 from flask import Flask, session
 from flask.testing import FlaskClient
 
-from flask_sessionsql import FlaskSQLAlchemySessionInterface
 from tests.helpers import Clock, statements_on, store_of
 from tests.integration.helpers import token, visit
+from tests.pages import page
 
 
 def documented() -> dict[str, list[str]]:
     """The table in the documentation: what a request does, and its statements."""
-    text = inspect.cleandoc(FlaskSQLAlchemySessionInterface.__doc__ or "")
-    table = re.split(r"^=+ =+$", text, flags=re.M)[2]
+    table = re.split(r"^=+ =+$", page("explanations/request"), flags=re.M)[2]
     found = {}
     for line in table.strip().splitlines():
         request, statements = re.split(" {2,}", line)
