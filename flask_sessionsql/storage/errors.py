@@ -47,6 +47,9 @@ _SQLITE_MOVED = 1032
 _SQLITE_CANNOT_OPEN = 14
 #: SQLite's result codes of a file that cannot be written, and of a disk that is full.
 _SQLITE_READ_ONLY, _SQLITE_FULL = 8, 13
+#: Its result codes of a file that is damaged, and of one that is no database: errors
+#: that sqlite3 does not call operational.
+_SQLITE_DAMAGED = (11, 26)
 
 #: A right that the database's user lacks: on PostgreSQL, and on MariaDB for a table, a
 #: column, a database, a routine.
@@ -241,6 +244,11 @@ def is_replaced_file(error: Exception) -> bool:
     return _sqlite_code(error) == _SQLITE_MOVED
 
 
+def _is_damaged(error: Exception) -> bool:
+    code = _sqlite_code(error)
+    return code is not None and code & 0xFF in _SQLITE_DAMAGED
+
+
 def _sqlite_code(error: BaseException) -> int | None:
     return getattr(getattr(error, "orig", None), "sqlite_errorcode", None)
 
@@ -254,7 +262,7 @@ def is_lost(error: Exception) -> bool:
 
 def is_unavailable(error: Exception) -> bool:
     """Whether the database cannot be reached, or does not do its work now."""
-    if is_lost(error) or is_elsewhere(error):
+    if is_lost(error) or is_elsewhere(error) or _is_damaged(error):
         return True
     told = codes(error)
     if any(isinstance(code, int) for code in told):

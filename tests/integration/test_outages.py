@@ -181,6 +181,23 @@ def test_an_outage_after_an_outage(
     assert "still" not in line
 
 
+def test_a_damaged_file_is_one_line(
+    make_app: MakeApp, tmp_path: Path, log: Log
+) -> None:
+    """A SQLite file that holds something else is a 503, and the line says what to do
+    with the file.
+    """
+    (tmp_path / "app.db").write_bytes(b"This is no database. " * 1000)
+    app = in_production(make_app(f"sqlite:///{tmp_path}/app.db"))
+
+    assert {503} == codes_of(somebody(app)) | codes_of(app.test_client(), "/set/a/1")
+    [line] = log.lines()
+    assert line.endswith(
+        "cannot be used: file is not a database. The file is damaged, or no database:"
+        " take it from a backup, or move it away."
+    )
+
+
 @contextmanager
 def away(app: Flask) -> Iterator[None]:
     """No statement gets through meanwhile."""
