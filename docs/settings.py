@@ -1,8 +1,9 @@
-"""The page "Settings": the directive that makes entries of the declarations.
+"""The page "Settings": the directives that make it from the declarations.
 
 ``.. settings:: cookie`` has an entry for each setting of that group, in the order of
-``flask_sessionsql/config.py``. ``:setting:`SESSION_MAX_BYTES``` links to an entry from
-any page, and other projects find it in ``objects.inv``.
+``flask_sessionsql/config.py``, and ``.. settings-summary::`` a table of all of them.
+``:setting:`SESSION_MAX_BYTES``` links to an entry from any page, and other projects
+find it in ``objects.inv``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def entry(setting: Setting, text: list[str]) -> list[str]:
     """The entry of a setting, in reStructuredText: the first paragraph, what can be
     said in a word each, and the rest.
 
-    :param text: what stands under the declaration.
+    :param text: the text under the declaration.
     """
     first = text.index("") if "" in text else len(text)
     lines = [*text[:first], "", *facts(setting), "", *text[first:]]
@@ -92,6 +93,33 @@ class Settings(SphinxDirective):
         return self.parse_text_to_nodes(StringList(lines, source=str(config.__file__)))
 
 
+class Summary(SphinxDirective):
+    """``.. settings-summary::`` is a table of all settings, in a row each."""
+
+    def run(self) -> list[Any]:
+        """Read the declarations."""
+        self.env.note_dependency(str(config.__file__))
+        texts = ModuleAnalyzer.for_module(config.__name__).find_attr_docs()
+        lines = [".. list-table::", "   :header-rows: 1", "   :class: settings", ""]
+        lines += row("Setting", "Default", ["What it does"])
+        for each in SETTINGS.values():
+            text = texts[DECLARED[each.key][:2]]
+            default = f"``{None if each.unset else each.default!r}``"
+            lines += row(f":setting:`{each.key}`", default, text[: text.index("")])
+        return self.parse_text_to_nodes(StringList(lines, source=str(config.__file__)))
+
+
+def row(setting: str, default: str, text: list[str]) -> list[str]:
+    """A row of a list-table."""
+    first, *rest = text
+    return [
+        f"   * - {setting}",
+        f"     - {default}",
+        f"     - {first}",
+        *(f"       {line}" for line in rest),
+    ]
+
+
 class SettingObject(GenericObject):
     """``.. setting:: KEY`` is an entry, which the contents of the page show."""
 
@@ -119,6 +147,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_object_type("setting", "setting", ref_nodeclass=nodes.literal)
     app.add_directive_to_domain("std", "setting", SettingObject, override=True)
     app.add_directive("settings", Settings)
+    app.add_directive("settings-summary", Summary)
     app.add_css_file("settings.css")
     app.connect("autodoc-process-docstring", refer_to_settings)
     return {"parallel_read_safe": True}

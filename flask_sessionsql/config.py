@@ -1,11 +1,10 @@
 """The settings, each declared once.
 
 A field of :class:`SessionConfig` declares a setting: the field's type is the setting's,
-``setting()`` gives the rest, and what the setting does stands under it in words, the
-first sentence by itself. From that come what :meth:`SessionConfig.from_mapping` reads,
-the keys that are known when another one is warned of as misspelt, and the page
-:doc:`/reference/settings`. Those that are not kept are declared in the same way in
-``OtherSettings``.
+``setting()`` gives the rest, and the text below says what the setting does, in a first
+paragraph of one sentence or two. :meth:`SessionConfig.from_mapping`, the warning about
+misspelt keys and the page :doc:`/reference/settings` are made from these declarations.
+``OtherSettings`` declares the settings whose values are not kept, in the same way.
 """
 
 # ruff: noqa: RUF009 -- setting() makes a field, as dataclasses.field() does
@@ -51,12 +50,12 @@ ADOPTED = ("flask-session", "cookie")
 #: The values of ``SESSION_MAX_PER_USER_POLICY``.
 POLICIES = ("end-oldest", "refuse")
 
-#: Where the sessions are if neither an address nor a ``SQLAlchemy`` object is
-#: given: a file in the application's instance folder.
+#: Where sessions are stored if neither an address nor a ``SQLAlchemy`` object is given:
+#: a file in the application's instance folder.
 DEFAULT_DATABASE_URI = "sqlite:///sessions.db"
 
-#: The databases and their drivers that sessions were tried with, as SQLAlchemy names
-#: them: see :doc:`/guides/servers`.
+#: The databases and drivers that are tested, by SQLAlchemy's names: see
+#: :doc:`/guides/servers`.
 DRIVERS: dict[str, tuple[str, ...]] = {
     "sqlite": ("pysqlite", "pysqlcipher"),
     "postgresql": ("psycopg", "psycopg2", "pg8000"),
@@ -64,11 +63,11 @@ DRIVERS: dict[str, tuple[str, ...]] = {
 }
 DRIVERS["mariadb"] = DRIVERS["mysql"]
 
-#: What settings are about. The page has a section for each.
+#: The groups of settings. The page has a section for each.
 Group = Literal[
     "kind", "cookie", "lifetime", "users", "row", "database", "moving", "secrets"
 ]
-#: Gives a value that depends on other settings.
+#: Returns a default that depends on other settings.
 Unset = Callable[[Mapping[str, Any]], Any]
 
 T = TypeVar("T")
@@ -77,34 +76,34 @@ D = TypeVar("D")
 
 @dataclass(frozen=True)
 class Setting:
-    """What is declared of a setting, besides its type and its words."""
+    """The declaration of a setting, apart from its type and its text."""
 
     key: str
     group: Group
     check: Callable[[Any], Any]
-    """Takes what was given, never ``None``, and returns what is kept."""
+    """Takes the given value, never ``None``, and returns the value to keep."""
     default: Any
-    """What is kept where nothing is given."""
+    """The value to keep if none is given."""
     unit: str = ""
     takes: str = ""
-    """What can be given, in words, if the type of what is kept does not say it."""
+    """What can be given, in words, if the type of the kept value does not say it."""
     meaning: str = ""
-    """What the default comes to, in words."""
+    """What the default means, in words."""
     unset: Unset | None = None
-    """Gives the default from the configuration, if other settings decide it."""
+    """Returns the default, if other settings decide it."""
 
     @property
     def owner(self) -> str:
-        """The package whose setting it is."""
+        """The package that the setting belongs to."""
         if self.key in Flask.default_config:
             return "Flask"
         ours = not self.key.startswith("SQLALCHEMY_")
         return "Flask-SessionSql" if ours else "Flask-SQLAlchemy"
 
     def read(self, config: Mapping[str, Any]) -> Any:
-        """What ``config`` says, checked; the default if that is ``None`` or nothing.
+        """The value in ``config``, checked; the default if it is ``None`` or missing.
 
-        :raises SessionConfigError: the value cannot work.
+        :raises SessionConfigError: the value is wrong.
         """
         given = config.get(self.key)
         if given is None:
@@ -124,20 +123,20 @@ def setting(
 
 
 def flag(key: str, group: Group, default: bool) -> bool:
-    """A field that declares a setting which is on or off."""
+    """A field that declares a setting which is ``True`` or ``False``."""
     return setting(key, group, lambda given: _flag(given), default)
 
 
-# The checks are lambdas because what they call stands below.
+# The checks are lambdas because the functions that they call are defined below.
 
 
 @dataclass(frozen=True)
 class SessionConfig:
-    """What the sessions of one application are set to.
+    """The settings of one application's sessions.
 
-    The settings are read and checked once and cannot be changed afterwards; of Flask's
-    own, this is what they were when they were read, and :meth:`now` gives what they
-    have become. Times are kept in whole seconds, and sizes in bytes.
+    They are read and checked once and cannot be changed afterwards. Flask's own
+    settings can: here they have the values that were read first, and :meth:`now`
+    returns the current ones. Times are in whole seconds, sizes in bytes.
     """
 
     session_type: str = setting(
@@ -149,10 +148,13 @@ class SessionConfig:
     )
     """Where sessions are stored.
 
-    ``'flask-sqlalchemy'``, for which ``'sqlalchemy'`` is another name, stores them in a
-    SQL database. ``'null'`` stores none: the session is empty, reading it works, and
-    writing to it raises a :exc:`~flask_sessionsql.NullSessionError`. Anything else is
-    an error that suggests what was probably meant.
+    - ``'flask-sqlalchemy'``, or ``'sqlalchemy'``, which means the same: in a SQL
+      database.
+    - ``'null'``: nowhere. The session is empty: reading it works, and writing to it
+      raises a :exc:`~flask_sessionsql.NullSessionError`.
+
+    Anything else is an error that suggests what you probably meant. Every application
+    that uses sessions sets this to ``'flask-sqlalchemy'``.
     """
 
     cookie_name: str = setting(
@@ -161,10 +163,14 @@ class SessionConfig:
     """The name of the cookie that holds the session's token.
 
     It consists of letters, digits and ``!#$%&'*+-.^_`|~`` (RFC 6265, section 4.1.1), at
-    most 1024 of them; anything else is an error. It can begin with a prefix (RFC
-    6265bis, section 4.1.3): ``__Secure-`` needs :setting:`SESSION_COOKIE_SECURE`, and
-    ``__Host-`` needs that, the path ``/`` and no domain. A prefix whose conditions the
-    other settings do not meet is an error: browsers would refuse the cookie.
+    most 1024 of them; anything else is an error. It can begin with one of two prefixes
+    that browsers check (RFC 6265bis, section 4.1.3): ``__Secure-`` needs
+    :setting:`SESSION_COOKIE_SECURE`, and ``__Host-`` needs that, the path ``/`` and no
+    domain. Without those settings the prefix is an error, because browsers would refuse
+    the cookie.
+
+    Change it to use a prefix, or where several applications on one host would overwrite
+    each other's cookies.
     """
 
     cookie_domain: str | None = setting(
@@ -176,9 +182,12 @@ class SessionConfig:
     )
     """The domain whose hosts get the cookie. ``False`` means the same as ``None``.
 
-    It is the name of a host, such as ``example.com``; a dot before it or a port behind
-    it is left out. What no host is called, such as a name with a space or two dots in a
-    row, is an error.
+    It is the name of a host, such as ``example.com``. A dot before it and a port after
+    it are ignored. A name that no host can have, such as one with a space or with two
+    dots in a row, is an error.
+
+    Set it only if subdomains such as ``shop.example.com`` and ``blog.example.com``
+    share a session: then all of them get the token.
     """
 
     cookie_path: str = setting(
@@ -192,21 +201,24 @@ class SessionConfig:
     """The path under which the browser sends the cookie. It must begin with ``/``.
 
     A path with ``;``, ``?``, ``#``, a backslash or control characters is an error,
-    because no browser would send the cookie, and so is one of more than 1024 bytes (RFC
+    because no browser would send the cookie. So is a path of more than 1024 bytes (RFC
     6265bis, section 5.6).
+
+    Set it where several applications share a host under different paths and
+    :setting:`APPLICATION_ROOT` is not right for the cookie.
     """
 
     cookie_httponly: bool = flag("SESSION_COOKIE_HTTPONLY", "cookie", True)
     """Whether the browser hides the cookie from scripts.
 
-    Turned off, a script in a page can read the cookie and send it away (OWASP ASVS 5.0,
-    3.3.4).
+    Leave it on: otherwise a script in a page can read the token and send it away (OWASP
+    ASVS 5.0, 3.3.4).
     """
 
     cookie_secure: bool = flag("SESSION_COOKIE_SECURE", "cookie", False)
     """Whether the browser sends the cookie over HTTPS only.
 
-    Turn it on where the application is served by HTTPS (OWASP ASVS 5.0, 3.3.1).
+    Turn it on wherever the application is served over HTTPS (OWASP ASVS 5.0, 3.3.1).
     """
 
     cookie_samesite: str | None = setting(
@@ -217,20 +229,24 @@ class SessionConfig:
         takes="``'Lax'``, ``'Strict'``, ``'None'`` or ``None``",
         meaning="the cookie does not have the attribute",
     )
-    """Which requests from other sites the browser sends the cookie with.
+    """Which requests from other sites carry the cookie.
 
-    ``'Strict'`` is none, ``'Lax'`` only those that follow a link, and ``'None'``, in
-    quotes, all of them (OWASP ASVS 5.0, 3.3.2); anything else is an error. Small and
-    capital letters are the same. ``'None'`` without :setting:`SESSION_COOKIE_SECURE` or
-    :setting:`SESSION_COOKIE_PARTITIONED` is warned of: browsers refuse such a cookie
-    (RFC 6265bis, section 4.1.2.7).
+    - ``'Strict'``: none.
+    - ``'Lax'``: only those that follow a link.
+    - ``'None'``, in quotes: all of them.
+
+    Anything else is an error; upper and lower case are the same. Set ``'Lax'``, or
+    ``'Strict'`` where no other site links into the application (OWASP ASVS 5.0, 3.3.2).
+    ``'None'`` needs :setting:`SESSION_COOKIE_SECURE` or
+    :setting:`SESSION_COOKIE_PARTITIONED`: without either, you get a warning, because
+    browsers refuse such a cookie (RFC 6265bis, section 4.1.2.7).
     """
 
     cookie_partitioned: bool = flag("SESSION_COOKIE_PARTITIONED", "cookie", False)
-    """Whether the browser keeps the cookie apart for each top-level site.
+    """Whether the browser keeps a separate cookie for each top-level site.
 
-    An application that several sites embed then has a session of its own in each of
-    them. It implies ``Secure``.
+    Turn it on for an application that other sites embed in a frame: it then has a
+    session of its own in each of them. It implies ``Secure``.
     """
 
     id_length: int = setting(
@@ -240,12 +256,14 @@ class SessionConfig:
         32,
         unit="bytes",
     )
-    """How many random bytes there are in a token, which the cookie holds.
+    """How many random bytes a token has.
 
-    Less than 16 is an error, because OWASP ASVS 5.0 (7.2.3) asks for 128 bits. So is
-    more than 256: a cookie of name, token and attributes has to stay under the 4096
-    bytes that every browser takes (RFC 6265, section 6.1). Tokens of another length
-    stay valid when the setting changes.
+    Less than 16 is an error, because OWASP ASVS 5.0 (7.2.3) asks for 128 bits. More
+    than 256 is an error too: name, token and attributes of a cookie have to fit into
+    the 4096 bytes that every browser accepts (RFC 6265, section 6.1).
+
+    There is hardly a reason to change it. Tokens of another length stay valid when you
+    do.
     """
 
     lifetime: int = setting(
@@ -258,10 +276,13 @@ class SessionConfig:
     )
     """How long after its last use a session ends: the idle lifetime.
 
-    It holds in the row as in the cookie (OWASP ASVS 5.0, 7.3.1), and is read when the
-    session is saved, so that it can be set in each request. A longer lifetime reaches a
-    session that is stored already at its next use, and a shorter one at its next write.
-    Zero, less, or more than a hundred years is an error.
+    It applies to the row and to the cookie (OWASP ASVS 5.0, 7.3.1). Zero, a negative
+    value, or more than a hundred years is an error.
+
+    Set it to how long somebody may leave the browser alone and still be logged in. It
+    is read when a session is saved, so each request can set it. A session that is
+    already stored gets a longer lifetime at its next use, and a shorter one at its next
+    write.
     """
 
     absolute_lifetime: int | None = setting(
@@ -272,17 +293,20 @@ class SessionConfig:
         unit="seconds",
         meaning="as long as it is used",
     )
-    """How long a session lasts at most, however much it is used.
+    """How long a session lasts at most, even if it is used all the time.
 
-    The time begins with the session's first write, and anew with a login where nobody
-    was logged in (OWASP ASVS 5.0, 7.3.2). It holds for sessions that are stored
-    already, too. Zero, less, or more than a hundred years is an error.
+    The time begins when the session is first written, and again when somebody logs in
+    (OWASP ASVS 5.0, 7.3.2). Zero, a negative value, or more than a hundred years is an
+    error.
+
+    Set it where users must log in again from time to time. It applies to sessions that
+    are already stored, too.
     """
 
     refresh_each_request: bool = flag("SESSION_REFRESH_EACH_REQUEST", "lifetime", True)
-    """Whether reading a session counts as use of it, and moves its end.
+    """Whether reading a session counts as use and moves its end.
 
-    Turned off, only a change moves the end of the session.
+    Turn it off if only a change is to keep the session alive.
     """
 
     refresh_interval: int | None = setting(
@@ -296,18 +320,22 @@ class SessionConfig:
     """How far the end of a session may lag behind its use.
 
     Use moves the end, in the row and in the cookie, at most once in this time. By
-    default an idle session ends at most one hundredth early, and reading it hardly ever
-    costs a write. ``0`` moves the end in every request. A value that is negative, or
-    not less than :setting:`PERMANENT_SESSION_LIFETIME`, is an error. Where the lifetime
-    is set to as little as this afterwards, a hundredth of the lifetime takes its place.
+    default an idle session ends at most one hundredth of its lifetime early, and
+    reading it hardly ever costs a write. ``0`` moves the end in every request. A
+    negative value, or one that is not less than :setting:`PERMANENT_SESSION_LIFETIME`,
+    is an error.
+
+    Set it lower where sessions must end on the minute, higher to write less. If a
+    request sets a lifetime that is not longer than the interval, a hundredth of that
+    lifetime applies instead.
     """
 
     permanent: bool = flag("SESSION_PERMANENT", "lifetime", True)
-    """Whether the cookie outlives the browser.
+    """Whether the cookie survives when the browser is closed.
 
-    ``False`` makes it a cookie that ends with the browser; the row expires all the
-    same. Applications can decide otherwise for one session, by :attr:`session.permanent
-    <flask.sessions.SessionMixin.permanent>`.
+    With ``False`` the browser deletes the cookie when it closes. The row expires as
+    before. An application can decide for a single session with
+    :attr:`session.permanent <flask.sessions.SessionMixin.permanent>`.
     """
 
     purge_interval: int = setting(
@@ -318,12 +346,14 @@ class SessionConfig:
         unit="seconds",
         meaning="ten minutes",
     )
-    """How often each process deletes rows that have expired.
+    """How often each process deletes expired rows.
 
-    Each time, it looks at up to 100 rows that may have expired and deletes those that
-    have, after the response to a request that touched its session. As long as there are
-    more, it goes on with the next request. ``0`` turns it off, for sites that run
-    ``flask sessions purge``. A negative value is an error.
+    Each time, after the response to a request that used its session, the process looks
+    at up to 100 rows that may have expired and deletes those that have. If there are
+    more, it continues with the next request. ``0`` turns this off; a negative value is
+    an error.
+
+    Set ``0`` if you run ``flask sessions purge`` from a timer.
     """
 
     user_key: str = setting(
@@ -333,12 +363,14 @@ class SessionConfig:
         "_user_id",
         meaning="where Flask-Login keeps it",
     )
-    """The session key that tells who is logged in.
+    """The session key that says who is logged in.
 
-    Its value is copied to the column ``user_id``, and when it changes the session moves
-    to a new token (OWASP ASVS 5.0, 7.2.4). When the setting changes, a stored session's
-    ``user_id`` follows at its next use. ``'_permanent'`` and the keys that begin with
-    ``'_sessionsql_'``, where a session keeps something else, are errors.
+    Its value is copied to the column ``user_id``. When it changes, the session moves to
+    a new token (OWASP ASVS 5.0, 7.2.4). ``'_permanent'`` and keys that begin with
+    ``'_sessionsql_'`` are errors, because a session keeps something else there.
+
+    Set it if your application stores its user under another key, such as ``'user_id'``.
+    A session that is already stored gets its ``user_id`` at its next use.
     """
 
     max_per_user: int | None = setting(
@@ -350,8 +382,8 @@ class SessionConfig:
     )
     """How many sessions a user may have at once.
 
-    See :setting:`SESSION_MAX_PER_USER_POLICY` for what happens to one more (OWASP ASVS
-    5.0, 7.1.2). Less than 1 is an error.
+    Less than 1 is an error. :setting:`SESSION_MAX_PER_USER_POLICY` says what happens
+    at one login too many (OWASP ASVS 5.0, 7.1.2).
     """
 
     max_per_user_policy: str = setting(
@@ -361,29 +393,31 @@ class SessionConfig:
         "end-oldest",
         takes="``'end-oldest'`` or ``'refuse'``",
     )
-    """What a login does that exceeds :setting:`SESSION_MAX_PER_USER`.
+    """What happens at a login beyond :setting:`SESSION_MAX_PER_USER`.
 
-    ``'end-oldest'``: it ends the user's session that began first. ``'refuse'``: it is
-    answered with a :exc:`403 <flask_sessionsql.SessionLimitError>`, and the session
-    stays as it was. Anything else is an error.
+    - ``'end-oldest'``: the user's session that began first is ended.
+    - ``'refuse'``: the login gets a :exc:`403 <flask_sessionsql.SessionLimitError>`,
+      and the session stays as it was.
+
+    Anything else is an error.
     """
 
     record_client: bool = flag("SESSION_RECORD_CLIENT", "row", False)
     """Whether the row holds the IP address and the browser of the last use.
 
-    They let users recognise their sessions in a list. The browser is what the request's
-    header ``User-Agent`` says; the address behind a proxy is the proxy's, unless the
+    Turn it on to help users recognize their sessions in a list. The browser is what the
+    ``User-Agent`` header says. Behind a proxy the address is the proxy's, unless the
     application uses :class:`~werkzeug.middleware.proxy_fix.ProxyFix`.
 
-    Both are personal data in the European Union and elsewhere: turn this on with a
-    reason, say so in your privacy notice, and let sessions expire. When it is turned
-    off again, what a session's row holds is erased at its next write.
+    Both are personal data in the European Union and elsewhere: have a reason, mention
+    it in your privacy notice, and let sessions expire. After you turn it off, the next
+    write of a session erases what its row holds.
     """
 
     max_bytes: int = setting(
         "SESSION_MAX_BYTES",
         "row",
-        # PostgreSQL, whose limit is the lowest, keeps as much in a column of one row.
+        # The most that a column of PostgreSQL holds, whose limit is the lowest.
         lambda given: _bytes(given, 1, 1024**3),
         1024 * 1024,
         unit="bytes",
@@ -392,8 +426,11 @@ class SessionConfig:
     """How large a stored session may be, before encryption.
 
     A larger one is refused with a :exc:`~flask_sessionsql.SessionTooLargeError` that
-    names its largest keys. One that is stored already may stay and shrink. Less than 1
-    is an error, and so is more than 1 GiB, which no database keeps in a row.
+    names its largest keys. A session that is already stored and too large may stay, and
+    may shrink. Less than 1 is an error, and so is more than 1 GiB, which no database
+    keeps in a row.
+
+    Lower it to find out early when something large gets into a session.
     """
 
     encrypt: bool | str = setting(
@@ -403,12 +440,17 @@ class SessionConfig:
         False,
         takes="``bool`` or ``'required'``",
     )
-    """Whether the data of sessions is encrypted in the database.
+    """Whether session data are encrypted in the database.
 
-    ``True`` encrypts what is written from now on, and reads what is there.
-    ``'required'`` takes encrypted rows only. Both need the package ``cryptography``,
-    which comes with ``Flask-SessionSql[encryption]``: without it, turning encryption on
-    is an error.
+    - ``False``: no.
+    - ``True``: what is written from now on is encrypted, and unencrypted rows can still
+      be read.
+    - ``'required'``: unencrypted rows are not accepted.
+
+    Encryption needs the package ``cryptography``, which ``pip install
+    "Flask-SessionSql[encryption]"`` brings along; without it, both values are errors.
+    Turn it on if people with access to the database or its backups must not read
+    sessions.
     """
 
     table: str = setting(
@@ -419,10 +461,13 @@ class SessionConfig:
     )
     """The name of the table.
 
-    Applications in one database that have different users need a table each: lists of
-    sessions, and calls that end them, go by what the column ``user_id`` holds. An empty
-    name, one of more than 63 characters (48 bytes, if it is not ASCII), with NUL or
-    spaces at its ends, or one that begins with ``sqlite_``, is an error.
+    It has 1 to 63 characters, or at most 48 bytes if it is not ASCII, without NUL and
+    without spaces at its ends. It must not begin with ``sqlite_``. Anything else is an
+    error.
+
+    Set it where two applications with different users share a database: each needs its
+    own table, because lists of sessions and calls that revoke them find sessions by
+    ``user_id``.
     """
 
     schema: str | None = setting(
@@ -430,9 +475,12 @@ class SessionConfig:
         "database",
         lambda given: _name(given, "schema"),
         None,
-        meaning="the schema of the metadata or, without one, of the database",
+        meaning="the schema of the metadata, or else of the database",
     )
-    """The database schema of the table. What it can be called is as for the table."""
+    """The database schema of the table.
+
+    The rules for a name are those of :setting:`SESSION_SQLALCHEMY_TABLE`.
+    """
 
     bind_key: str | None = setting(
         "SESSION_SQLALCHEMY_BIND_KEY",
@@ -443,11 +491,15 @@ class SessionConfig:
     )
     """Which of ``SQLALCHEMY_BINDS`` holds the table.
 
-    A key that is not among the binds is an error.
+    Set it to keep sessions in a database of their own. A key that is not in
+    ``SQLALCHEMY_BINDS`` is an error.
     """
 
     create_table: bool = flag("SESSION_CREATE_TABLE", "database", True)
-    """Whether the first use creates a missing table. Turn it off if migrations do."""
+    """Whether the first use creates the table if it is missing.
+
+    Turn it off if migrations create it.
+    """
 
     database_timeout: int = setting(
         "SESSION_DATABASE_TIMEOUT",
@@ -458,11 +510,14 @@ class SessionConfig:
     )
     """How long a request waits for a database server that does not answer.
 
-    Then it is answered with a :exc:`503
-    <flask_sessionsql.SessionStoreUnavailableError>`. Waiting for a connection of the
-    pool, connecting and a second try are included. A command such as ``flask sessions
-    stats`` has ten times as long. Which drivers keep to it is on the page
-    :doc:`/guides/servers`. Less than a second, or more than an hour, is an error.
+    After that, the response is a :exc:`503
+    <flask_sessionsql.SessionStoreUnavailableError>`. The time includes waiting for a
+    connection of the pool, connecting, and a second try. A command such as ``flask
+    sessions stats`` waits ten times as long. Less than a second, or more than an hour,
+    is an error.
+
+    Set it below the time-out of the proxy in front of the application. Some drivers
+    cannot keep to it: see :doc:`/guides/servers`.
     """
 
     sqlalchemy: SQLAlchemy | None = setting(
@@ -471,12 +526,13 @@ class SessionConfig:
         lambda given: _sqlalchemy(given),
         None,
         takes=":class:`~flask_sqlalchemy.SQLAlchemy`",
-        meaning="the one that the application has, if it has one",
+        meaning="the application's own, if it has one",
     )
-    """The object whose database holds the sessions.
+    """The ``SQLAlchemy`` object whose database holds the sessions.
 
-    In an application that has none, the sessions use the settings ``SQLALCHEMY_*`` as
-    Flask-SQLAlchemy would. Anything but such an object is an error.
+    There is hardly a reason to set it: sessions find the object that the application
+    has, and in an application that has none they use the settings ``SQLALCHEMY_*`` as
+    Flask-SQLAlchemy would. Anything else than such an object is an error.
     """
 
     database_uri: str | sa.URL = setting(
@@ -489,11 +545,11 @@ class SessionConfig:
     )
     """The address of the database.
 
-    It is used where the application has no ``SQLAlchemy`` object. A SQLite file is then
-    in WAL mode: see
-    :doc:`/guides/sqlite`. An address that SQLAlchemy does not understand, or
-    whose driver is not installed, is an error. No message shows it, because it may hold
-    a password.
+    An address that SQLAlchemy does not understand, or whose driver is not installed, is
+    an error. No message shows the address, because it may hold a password.
+
+    This package reads the setting itself if the application has no ``SQLAlchemy``
+    object. A SQLite file is then in WAL mode: see :doc:`/guides/sqlite`.
     """
 
     echo: bool | str = setting(
@@ -505,9 +561,10 @@ class SessionConfig:
     )
     """Whether each SQL statement is written to the log.
 
-    It is used where the application has no ``SQLAlchemy`` object; one that it has
-    decides for itself. The values in a statement are never written, nor are rows, not
-    even with ``'debug'``. See also `SQLAlchemy's documentation
+    Turn it on while you look for a problem. It has an effect where the application has
+    no ``SQLAlchemy`` object; an object that it has decides for itself. The values in a
+    statement and the rows are never logged, not even with ``'debug'``. See also
+    `SQLAlchemy's documentation
     <https://docs.sqlalchemy.org/en/20/core/engines.html>`__.
     """
 
@@ -517,49 +574,52 @@ class SessionConfig:
         lambda given: _adopt(given),
         None,
         takes="``'flask-session'``, ``'cookie'`` or ``None``",
-        meaning="no other sessions",
+        meaning="no sessions are adopted",
     )
-    """Which sessions of the site before are taken over, so that nobody is logged out.
+    """Which existing sessions are adopted, so that nobody is logged out.
 
-    ``'flask-session'`` takes those in the table of Flask-Session, ``'cookie'`` those in
-    the signed cookies of Flask itself, each when its browser comes. See
-    :doc:`/guides/moving`.
-    Anything else is an error.
+    - ``'flask-session'``: those in Flask-Session's table.
+    - ``'cookie'``: those in Flask's own signed cookies.
+
+    Each session is adopted when its browser comes. Anything else is an error. Set it
+    when you move to this package: see :doc:`/guides/moving`.
     """
 
     adopt_table: str = setting(
         "SESSION_ADOPT_TABLE", "moving", lambda given: _table_name(given), "sessions"
     )
-    """The name of Flask-Session's table, from which sessions are taken over.
+    """The name of Flask-Session's table, from which sessions are adopted.
 
-    It was the value of ``SESSION_SQLALCHEMY_TABLE`` there, and is in the same database
-    and schema as the table of this package. The same name as
-    :setting:`SESSION_SQLALCHEMY_TABLE` is an error, and what it can be called is as
-    there.
+    Set it to what ``SESSION_SQLALCHEMY_TABLE`` was in Flask-Session. The table is in
+    the same database and schema as the table of this package. The rules for the name
+    are those of :setting:`SESSION_SQLALCHEMY_TABLE`, and the same name as there is an
+    error.
     """
 
     key_prefix: str = setting(
         "SESSION_KEY_PREFIX", "moving", lambda given: _prefix(given), "session:"
     )
-    """What the keys in Flask-Session's table begin with: leave it as it was there.
+    """What the keys in Flask-Session's table begin with.
 
-    Rows with another prefix are left alone. More than 200 characters are an error.
+    Leave the setting as it was for Flask-Session. Rows with another prefix are not
+    adopted. More than 200 characters are an error.
     """
 
     use_signer: bool = flag("SESSION_USE_SIGNER", "moving", False)
-    """Whether Flask-Session signed its cookies: leave it as it was there.
+    """Whether Flask-Session signed its cookies.
 
-    Tokens of this package need no signature.
+    Leave the setting as it was for Flask-Session. The tokens of this package need no
+    signature.
     """
 
     @classmethod
     def from_mapping(cls, config: Mapping[str, Any]) -> SessionConfig:
         """Read, check and freeze ``config``, such as :attr:`flask.Flask.config`.
 
-        :raises SessionConfigError: a value cannot work.
+        :raises SessionConfigError: a value is wrong.
         """
         _warn_of_unknown_keys(config)
-        for key in ("SECRET_KEY", "SECRET_KEY_FALLBACKS"):  # kept by nobody
+        for key in ("SECRET_KEY", "SECRET_KEY_FALLBACKS"):  # not kept
             SETTINGS[key].read(config)
         settings = {each.name: each.metadata["setting"] for each in fields(cls)}
         result = cls(**{name: each.read(config) for name, each in settings.items()})
@@ -573,9 +633,9 @@ class SessionConfig:
         return result
 
     def now(self, config: Mapping[str, Any]) -> SessionConfig:
-        """These settings, with Flask's own as ``config`` has them by now.
+        """These settings, with the current values of Flask's own in ``config``.
 
-        :raises SessionConfigError: one of those cannot work.
+        :raises SessionConfigError: one of Flask's settings has a wrong value.
         """
         read = {name: each.read(config) for name, each in _FLASKS.items()}
         result = replace(self, **read)
@@ -585,7 +645,7 @@ class SessionConfig:
     @property
     def lag(self) -> int:
         """How far the end of a session may lag behind its use, in seconds."""
-        # A quarter of an hour may lag nine seconds, a month seven hours.
+        # Nine seconds for a lifetime of 15 minutes, seven hours for one of a month.
         if self.refresh_interval is None or self.refresh_interval >= self.lifetime:
             return self.lifetime // 100
         return self.refresh_interval
@@ -593,8 +653,9 @@ class SessionConfig:
 
 @dataclass(frozen=True)
 class OtherSettings:
-    """Settings that are not kept: the secrets, which are read in every request, as
-    Flask does, and where another setting's default comes from. None is ever made.
+    """Settings whose values are not kept: the secrets, which are read in every request,
+    as Flask does, and one that only gives another setting its default. The class is
+    never instantiated.
     """
 
     application_root: str = setting(
@@ -602,8 +663,8 @@ class OtherSettings:
     )
     """The path under which the application is mounted.
 
-    It is the path of the cookie where :setting:`SESSION_COOKIE_PATH` is not set. It
-    must begin with ``/``.
+    The cookie gets this path if :setting:`SESSION_COOKIE_PATH` is not set. It must
+    begin with ``/``.
     """
 
     secret_key: str | bytes | None = setting(
@@ -613,16 +674,17 @@ class OtherSettings:
         None,
         meaning="no session can be stored",
     )
-    """The key under which the database holds hashes of tokens.
+    """The key with which tokens are hashed for the database.
 
-    Take something random, such as the output of ``python -c 'import secrets;
-    print(secrets.token_hex())'``. ``flask sessions check`` reports a key that has less
-    than 32 bytes, or stands in documentation. A new key ends all sessions, unless the
-    old one is in :setting:`SECRET_KEY_FALLBACKS`. What is neither text nor bytes, or is
-    empty, is an error; no message shows a key.
+    Set it to something random: ``python -c 'import secrets;
+    print(secrets.token_hex())'`` prints a good one. ``flask sessions check`` reports a
+    key that has fewer than 32 bytes or is printed in documentation. Anything that is
+    neither text nor bytes, or is empty, is an error. No message shows a key.
 
-    It is read in every request, as Flask does. Without it the session is empty, and
-    writing to it raises a :exc:`~flask_sessionsql.NullSessionError`.
+    A new key ends all sessions, unless the old one is in
+    :setting:`SECRET_KEY_FALLBACKS`. Without a key the session is empty, and writing to
+    it raises a :exc:`~flask_sessionsql.NullSessionError`. The key is read in every
+    request, as Flask does.
     """
 
     secret_key_fallbacks: list[str | bytes] | None = setting(
@@ -633,13 +695,15 @@ class OtherSettings:
         takes="a list of ``str`` or ``bytes``",
         meaning="no earlier keys",
     )
-    """Earlier keys: sessions that began under them stay valid.
+    """Earlier secret keys, whose sessions stay valid.
 
-    They are tried in their order, and a session that is found so moves to
-    :setting:`SECRET_KEY` at its next write. Where several processes change to a new key
-    one after the other, give it to all of them as a fallback first. The keys are read
-    in every request, as Flask does; a single key is taken for a list of one. An empty
-    key among them, or anything else, is an error.
+    They are tried in their order. A session that is found with one of them moves to
+    :setting:`SECRET_KEY` at its next write. A single key counts as a list of one. An
+    empty key in the list, or anything else, is an error.
+
+    Set it when you rotate the key: see :doc:`/guides/secret-key`. If several processes
+    get the new key one after the other, first add it to the fallbacks of all of them.
+    The keys are read in every request, as Flask does.
     """
 
 
@@ -649,43 +713,43 @@ SETTINGS: Mapping[str, Setting] = {
     for each in (*fields(SessionConfig), *fields(OtherSettings))
 }
 
-#: Those of Flask's own that are kept, by their attributes.
+#: Flask's own settings that are kept, by attribute.
 _FLASKS: Mapping[str, Setting] = {
     each.name: each.metadata["setting"]
     for each in fields(SessionConfig)
     if each.metadata["setting"].owner == "Flask"
 }
-#: All keys by which they are decided.
+#: All keys that decide their values.
 FLASK_KEYS: tuple[str, ...] = (
     *(each.key for each in _FLASKS.values()),
     "APPLICATION_ROOT",
 )
 
 
-# One check a kind of value. Each takes what was given, never None.
+# One check for each kind of value. Each takes the given value, never None.
 
 
 class _ExpectedError(Exception):
     """What was expected, in words."""
 
 
-#: What stands under these keys is a secret, holds one, or was taken for one.
+#: Values of these keys are secrets, hold one, or may be one by mistake.
 _SECRET = {"SECRET_KEY", "SECRET_KEY_FALLBACKS", "SESSION_ENCRYPT"}
 _SECRET |= {"SQLALCHEMY_BINDS", "SQLALCHEMY_DATABASE_URI"}
 
 
 def _wrong(key: str, given: Any, expected: str) -> SessionConfigError:
     what = type(given).__name__ if key in _SECRET else shown(given)
-    return SessionConfigError(key, f"expected {expected}; given is {what}.")
+    return SessionConfigError(key, f"expected {expected}; got {what}.")
 
 
 def shown(given: Any) -> str:
-    """``given`` as a message can show it: its type, if there may be a password in it,
-    as in a database address, under whichever key, or in parts of one.
+    """``given`` as a message can show it: only its type if it may hold a password, as a
+    database address or a part of one does.
     """
     text = type(given).__name__
     if given is None or isinstance(given, (str, bytes, int, float, timedelta)):
-        with suppress(ValueError):  # of a number that is too long to be written
+        with suppress(ValueError):  # a number with too many digits to print
             text = _SHORT.repr(given)
         if _HIDES_PASSWORD.search(text):
             text = type(given).__name__
@@ -705,26 +769,29 @@ def _flag(given: Any) -> bool:
 
 def _text(given: Any) -> str:
     if not isinstance(given, str) or not given:
-        raise _ExpectedError("a text that is not empty")
+        raise _ExpectedError("a non-empty string")
     return given
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether UTF-8 can encode it: it has no surrogates, such as those that stand for
-    the bytes in an environment variable that are none.
+    """Whether UTF-8 can encode it: it has no surrogates, which are how Python shows
+    undecodable bytes of an environment variable.
     """
     return text == text.encode(errors="ignore").decode()
 
 
 def _can_be_sent(text: str) -> bool:
-    """Whether it can be handed to a database or a browser at all."""
+    """Whether a database or a browser can take it."""
     return "\0" not in text and _is_utf8(text)
 
 
 def _user_key(given: Any) -> str:
-    # Where a session keeps things of its own; they do not show among its keys.
+    # Where a session keeps its own entries, which do not appear among its keys.
     if _text(given) in HIDDEN_KEYS:
-        raise _ExpectedError("the session key that tells who is logged in")
+        raise _ExpectedError(
+            "a session key of the application's, such as '_user_id'; this package uses"
+            " that one itself"
+        )
     return str(given)
 
 
@@ -735,7 +802,7 @@ def _domain(given: Any) -> str | None:
     match = re.fullmatch(r"\.*([^:]{1,253})(:\d*)?", _text(given))
     try:
         sent = match[1].encode("idna").decode() if match else ""
-    except UnicodeError:  # of a part that is empty or too long
+    except UnicodeError:  # a part is empty or too long
         sent = ""
     if re.fullmatch(r"(?=.{1,253}$)[\w-]{1,63}(\.[\w-]{1,63})*", sent, re.A):
         return str(given)
@@ -748,18 +815,18 @@ def _domain(given: Any) -> str | None:
 def _path(given: Any) -> str:
     if not isinstance(given, str) or not given.startswith("/"):
         raise _ExpectedError("a path that begins with '/'")
-    # The browser compares it with the path that it has asked for, as that was sent.
+    # Browsers compare it with the path of the request, in its encoded form.
     fits = _can_be_sent(given) and not re.search(r"[\x00-\x1f\x7f;?#\\]", given)
     if not fits or len(quote(given)) > _LONGEST_PART:
         raise _ExpectedError(
-            f"a path that begins with '/', of at most {_LONGEST_PART} characters as it"
-            " is sent, without ';', '?', '#', a backslash and control characters"
+            f"a path that begins with '/', of at most {_LONGEST_PART} characters when"
+            " encoded, without ';', '?', '#', backslashes and control characters"
         )
     return given
 
 
 #: Bytes of a cookie's attribute: browsers ignore longer ones (RFC 6265bis, section
-#: 5.6). With a name as long there is room for the longest token, too.
+#: 5.6). A name of that length still leaves room for the longest token.
 _LONGEST_PART = 1024
 
 
@@ -780,7 +847,7 @@ def _samesite(given: Any) -> str:
     raise _ExpectedError("'Lax', 'Strict', 'None' or, for no attribute, None")
 
 
-#: What Flask-Session has besides SQL.
+#: The other stores that Flask-Session has.
 _FLASK_SESSION_TYPES = (
     *("redis", "memcached", "cachelib", "filesystem", "mongodb", "dynamodb"),
 )
@@ -793,10 +860,10 @@ def _session_type(given: Any) -> str:
         return text
     if text.lower() in _FLASK_SESSION_TYPES:
         raise _ExpectedError(
-            f"one of {', '.join(map(repr, known))}, because this package keeps sessions"
-            " in a SQL database: set 'flask-sqlalchemy', or go on with Flask-Session"
-            " for another kind of store. The page 'Moving in' says what becomes of its"
-            " sessions"
+            f"one of {', '.join(map(repr, known))}, because this package stores"
+            " sessions in a SQL database: set 'flask-sqlalchemy', or stay with"
+            " Flask-Session for another kind of store. The page 'Moving in' says what"
+            " happens to its sessions"
         )
     close = difflib.get_close_matches(text, known, 1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
@@ -805,7 +872,7 @@ def _session_type(given: Any) -> str:
 
 def _seconds(given: Any) -> int:
     if isinstance(given, timedelta):
-        # Rounded up: half a second is not no time at all.
+        # Rounded up, so that half a second does not become 0.
         whole, rest = divmod(given, timedelta(seconds=1))
         return whole + bool(rest)
     if not isinstance(given, int) or isinstance(given, bool):
@@ -844,7 +911,7 @@ def _whole(given: Any, least: int, most: int, expected: str) -> int:
 
 
 def _count(given: Any) -> int:
-    # No user has more than a table has rows.
+    # No table has more rows.
     expected = "a whole number, 1 or more, or None for no limit"
     return _whole(given, 1, 2**63 - 1, expected)
 
@@ -868,7 +935,7 @@ def _adopt(given: Any) -> str:
 def _prefix(given: Any) -> str:
     # Flask-Session's column has 255 characters.
     if not isinstance(given, str) or len(given) > 200 or not _can_be_sent(given):
-        raise _ExpectedError("a text of at most 200 characters, without NUL")
+        raise _ExpectedError("a string of at most 200 characters, without NUL")
     return given
 
 
@@ -877,23 +944,23 @@ def _encrypt(given: Any) -> bool | str:
         raise _ExpectedError("True, False or 'required'")
     if given and find_spec("cryptography") is None:
         raise _ExpectedError(
-            "the package 'cryptography' to be installed, such as by: pip install"
+            "the package 'cryptography' to be installed: run pip install"
             ' "Flask-SessionSql[encryption]"'
         )
     return given  # type: ignore[no-any-return]
 
 
 def _name(given: Any, kind: str) -> str:
-    """The name of a table or a schema."""
-    # PostgreSQL's limit, in bytes; MariaDB's is one more character.
+    """Check the name of a table or a schema."""
+    # PostgreSQL's limit, in bytes; MariaDB allows 64 characters.
     if not isinstance(given, str) or not 0 < len(given) <= _LONGEST_NAME:
         raise _ExpectedError(f"a {kind} name of 1 to {_LONGEST_NAME} characters")
-    # SQLAlchemy shortens the names of indexes, and takes characters for bytes.
+    # SQLAlchemy shortens names of indexes, but counts characters instead of bytes.
     sound = _can_be_sent(given) and given == given.strip()
     if not sound or not (given.isascii() or len(given.encode()) <= _MOST_BYTES):
         raise _ExpectedError(
             f"a {kind} name without NUL, surrogates and spaces at its ends, of at most"
-            f" {_MOST_BYTES} bytes where it is not ASCII"
+            f" {_MOST_BYTES} bytes if it is not ASCII"
         )
     return given
 
@@ -904,27 +971,29 @@ _MOST_BYTES = _LONGEST_NAME - len("ix__previous_id")
 
 def _table_name(given: Any) -> str:
     if isinstance(given, str) and given.lower().startswith("sqlite_"):
-        raise _ExpectedError("a table name that SQLite does not keep for itself")
+        raise _ExpectedError(
+            "a table name that does not begin with 'sqlite_', which SQLite reserves"
+        )
     return _name(given, "table")
 
 
 def _secret(given: Any) -> str | bytes:
     is_key = isinstance(given, bytes) or (isinstance(given, str) and _is_utf8(given))
     if not is_key or not given:
-        raise _ExpectedError("a random text, which UTF-8 can encode, or random bytes")
+        raise _ExpectedError("a random string that UTF-8 can encode, or random bytes")
     return given  # type: ignore[no-any-return]
 
 
 def _secrets(given: Any) -> list[str | bytes]:
-    if isinstance(given, (str, bytes)):  # one key, where a list belongs
+    if isinstance(given, (str, bytes)):  # one key instead of a list
         given = (given,)
     if not isinstance(given, (list, tuple, set, frozenset)):
-        raise _ExpectedError("a list of earlier keys, each a text or bytes")
+        raise _ExpectedError("a list of earlier keys, each a string or bytes")
     try:
         return [*map(_secret, given)]
     except _ExpectedError:
         raise _ExpectedError(
-            "a list of earlier keys, each a text or bytes, none of them empty"
+            "a list of earlier keys, each a string or bytes, none of them empty"
         ) from None
 
 
@@ -946,13 +1015,13 @@ def _uri(given: Any) -> str | sa.URL:
         if not all(_can_be_sent(str(part)) for part in parts):
             raise ValueError
         dialect = url.get_dialect()
-        if _is_tried(dialect):  # of another, more is said where it is to be used
+        if _is_tried(dialect):  # check_driver() reports any other
             dialect.import_dbapi()
     except sa_exc.NoSuchModuleError:
         raise _ExpectedError(
             f"{expected}; SQLAlchemy knows no {url.drivername!r}"
         ) from None
-    except (sa_exc.ArgumentError, ValueError):  # the latter of a port, for one
+    except (sa_exc.ArgumentError, ValueError):  # ValueError: a bad port, for example
         raise _ExpectedError(expected) from None
     except ImportError as error:
         raise _ExpectedError(
@@ -968,15 +1037,15 @@ def _echo(given: Any) -> bool | str:
     return given  # type: ignore[no-any-return]
 
 
-# Values that only make sense together.
+# Values that have to fit together.
 
 
 def check_driver(url: sa.URL, bind_key: str | None) -> None:
-    """Refuse what was never tried, and what waits in a way that Flask does not.
+    """Refuse a driver that is not tested, or that is asynchronous, which Flask is not.
 
     :param url: the address of the database.
-    :param bind_key: the bind whose it is.
-    :raises SessionConfigError: it is such a one.
+    :param bind_key: the key of its bind.
+    :raises SessionConfigError: the driver is refused.
     """
     dialect = url.get_dialect()
     if _is_tried(dialect):
@@ -990,11 +1059,11 @@ def check_driver(url: sa.URL, bind_key: str | None) -> None:
     if not tried:
         expected = "expected a database of SQLite, PostgreSQL, MariaDB or MySQL"
         advice = (
-            "Keep the sessions in a database of their own: add it to SQLALCHEMY_BINDS,"
-            " and name it in SESSION_SQLALCHEMY_BIND_KEY."
+            "Store the sessions in another database: add it to SQLALCHEMY_BINDS, and"
+            " name it in SESSION_SQLALCHEMY_BIND_KEY."
         )
     kind = "the asynchronous " if dialect.is_async else ""
-    given = f"given is {kind}{url.drivername!r}, with which sessions do not work"
+    given = f"got {kind}{url.drivername!r}, with which sessions do not work"
     raise SessionConfigError(key, f"{expected}; {given}. {advice}")
 
 
@@ -1004,7 +1073,7 @@ def _is_tried(dialect: type[sa.Dialect] | sa.Dialect) -> bool:
 
 
 def _check_bind(config: Mapping[str, Any], result: SessionConfig) -> None:
-    """What can be said of the database before it is used."""
+    """Check the driver before the database is used."""
     given: Any = result.database_uri
     if result.bind_key is not None:
         given = (config.get("SQLALCHEMY_BINDS") or {}).get(result.bind_key)
@@ -1013,18 +1082,18 @@ def _check_bind(config: Mapping[str, Any], result: SessionConfig) -> None:
         url = sa.make_url(given)
         url.get_dialect()
     except (sa_exc.ArgumentError, ValueError):
-        return  # it is no address, which Flask-SQLAlchemy says
+        return  # not an address: Flask-SQLAlchemy reports it
     check_driver(url, result.bind_key)
 
 
 def _check_adopted(config: Mapping[str, Any], result: SessionConfig) -> None:
-    """Flask-Session's table stays the way back, and needs a name of its own."""
+    """Refuse to use Flask-Session's table, which stays as it is for a way back."""
     if result.adopt == "flask-session" and result.table == result.adopt_table:
         raise SessionConfigError(
             "SESSION_SQLALCHEMY_TABLE",
             f"expected another table than SESSION_ADOPT_TABLE, {result.adopt_table!r},"
             " which is Flask-Session's. Remove SESSION_SQLALCHEMY_TABLE: the sessions"
-            f" are then kept in {SETTINGS['SESSION_SQLALCHEMY_TABLE'].default!r}.",
+            f" are then stored in {SETTINGS['SESSION_SQLALCHEMY_TABLE'].default!r}.",
         )
     if result.adopt == "flask-session":
         return
@@ -1032,8 +1101,8 @@ def _check_adopted(config: Mapping[str, Any], result: SessionConfig) -> None:
         if config.get(key) is not None:
             _warn(
                 f"{key} has no effect, because SESSION_ADOPT is not 'flask-session': it"
-                " is about sessions of Flask-Session that are taken over. Set"
-                " SESSION_ADOPT, or remove the key."
+                " is about adopting sessions of Flask-Session. Set SESSION_ADOPT, or"
+                " remove the key."
             )
 
 
@@ -1048,7 +1117,7 @@ def _check_interval(config: Mapping[str, Any], result: SessionConfig) -> None:
 
 
 def _check_binds(config: Mapping[str, Any], result: SessionConfig) -> None:
-    """What others would say of an address that cannot be read shows it."""
+    """Report a bad address here, because the error of others would show it."""
     binds = config.get("SQLALCHEMY_BINDS") or {}
     if not isinstance(binds, Mapping):
         expected = "a dictionary of database addresses"
@@ -1065,11 +1134,11 @@ def _check_binds(config: Mapping[str, Any], result: SessionConfig) -> None:
 
 
 def no_bind(key: str | None, binds: Iterable[str | None]) -> SessionConfigError:
-    """The error of a bind that is not there."""
+    """The error for a bind that is missing."""
     known = ", ".join(sorted(map(shown, binds))) or "none"
     return SessionConfigError(
         "SESSION_SQLALCHEMY_BIND_KEY",
-        f"expected one of the application's binds ({known}); given is {shown(key)}. Add"
+        f"expected one of the application's binds ({known}); got {shown(key)}. Add"
         " it to SQLALCHEMY_BINDS.",
     )
 
@@ -1079,13 +1148,15 @@ def _is_secure(config: SessionConfig) -> bool:
 
 
 def _check_prefix(config: SessionConfig) -> None:
-    """What browsers ask of a cookie by its name (RFC 6265bis, section 4.1.3)."""
+    """Check what browsers require of a cookie with a prefix (RFC 6265bis, section
+    4.1.3).
+    """
     name, secure = config.cookie_name, _is_secure(config)
-    prefix = name.lower()  # browsers compare it without regard to case
+    prefix = name.lower()  # browsers ignore case here
     if prefix.startswith("__secure-") and not secure:
         raise SessionConfigError(
             "SESSION_COOKIE_NAME",
-            f"{name!r} begins with '__Secure-', which browsers take only of a secure"
+            f"{name!r} begins with '__Secure-', which browsers accept only for a secure"
             " cookie. Set SESSION_COOKIE_SECURE = True, or choose another name.",
         )
     if prefix.startswith("__host-") and (
@@ -1093,7 +1164,7 @@ def _check_prefix(config: SessionConfig) -> None:
     ):
         raise SessionConfigError(
             "SESSION_COOKIE_NAME",
-            f"{name!r} begins with '__Host-', which browsers take only of a secure"
+            f"{name!r} begins with '__Host-', which browsers accept only for a secure"
             " cookie without a domain for the path '/'. Set SESSION_COOKIE_SECURE ="
             " True, SESSION_COOKIE_PATH = '/' and no SESSION_COOKIE_DOMAIN, or choose"
             " another name.",
@@ -1101,7 +1172,7 @@ def _check_prefix(config: SessionConfig) -> None:
 
 
 def _check_samesite(config: SessionConfig) -> None:
-    """As above, by RFC 6265bis, section 4.1.2.7."""
+    """Warn of a cookie that browsers refuse (RFC 6265bis, section 4.1.2.7)."""
     if config.cookie_samesite == "None" and not _is_secure(config):
         _warn(
             "SESSION_COOKIE_SAMESITE is 'None' and SESSION_COOKIE_SECURE is off:"
@@ -1109,14 +1180,14 @@ def _check_samesite(config: SessionConfig) -> None:
         )
 
 
-# Keys that mean nothing here.
+# Keys that have no meaning here.
 
 _KNOWN = sorted(key for key in SETTINGS if key.startswith("SESSION_"))
 
-#: Read by others, so nothing is said of them.
+#: Keys that other packages read: no warning for these.
 _OTHERS = {"SESSION_PROTECTION"}  # Flask-Login
 
-#: Where Flask-Session can keep sessions, by the beginnings of its keys.
+#: The stores of Flask-Session, by the first word of their keys.
 _NOT_SQL = {
     "REDIS": "Redis",
     "MEMCACHED": "Memcached",
@@ -1133,10 +1204,10 @@ _NOT_SQL_KEYS = (
 _FOREIGN = {
     "SESSION_CLEANUP_N_REQUESTS": "set SESSION_PURGE_INTERVAL, in seconds",
     "SESSION_SERIALIZATION_FORMAT": "there is one format, and both of Flask-Session's"
-    " are read where its sessions are taken over (SESSION_ADOPT); remove the key",
+    " are read when its sessions are adopted (SESSION_ADOPT); remove the key",
     "SESSION_SQLALCHEMY_SEQUENCE": "the table has no sequence; remove the key",
 } | {
-    f"SESSION_{key}": f"sessions are kept in SQL, and not in"
+    f"SESSION_{key}": f"sessions are stored in SQL, and not in"
     f" {_NOT_SQL[key.partition('_')[0]]}; remove the key"
     for key in _NOT_SQL_KEYS
 }
@@ -1152,12 +1223,12 @@ def _warn_of_unknown_keys(config: Mapping[str, Any]) -> None:
         elif close:
             advice = f"Did you mean {close[0]}?"
         else:
-            advice = f"The keys it knows are {', '.join(_KNOWN)}."
+            advice = f"It knows {', '.join(_KNOWN)}."
         _warn(f"Flask-SessionSql does not know the key {key}: {advice}")
 
 
 def _warn(message: str) -> None:
-    # The line that is shown is the application's: Session(app) or init_app(app).
+    # The warning points at the application's line: Session(app) or init_app(app).
     package = __name__.partition(".")[0]
     frame, level = sys._getframe(), 1
     while (

@@ -98,7 +98,7 @@ class Session:
             kind = f"{type(app).__module__}.{type(app).__qualname__}"
             raise TypeError(
                 "Flask-SessionSql keeps the sessions of Flask applications. Give"
-                f" Session(app) or init_app(app) a flask.Flask; given is a {kind}."
+                f" Session(app) or init_app(app) a flask.Flask; got a {kind}."
             )
         if _NAME in app.extensions:
             raise RuntimeError(

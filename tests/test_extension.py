@@ -126,7 +126,7 @@ def test_only_applications_of_flask_are_taken(given: str) -> None:
     for set_up in (Session, Session().init_app):
         with pytest.raises(TypeError) as caught:
             set_up(thing)
-        assert str(caught.value).endswith(f"a flask.Flask; given is a {names[given]}.")
+        assert str(caught.value).endswith(f"a flask.Flask; got a {names[given]}.")
     assert getattr(thing, "session_interface", None) is interface
     assert "sessionsql" not in getattr(thing, "extensions", {})
 
@@ -135,7 +135,7 @@ def test_no_application_is_no_application() -> None:
     """Session(None) waits for one, as Session() does; init_app(None) is an error."""
     nothing: Any = None
     assert repr(Session(nothing)) == "<Session>"
-    with pytest.raises(TypeError, match=r"given is a builtins.NoneType\."):
+    with pytest.raises(TypeError, match=r"got a builtins.NoneType\."):
         Session().init_app(nothing)
 
 

@@ -996,8 +996,8 @@ def test_a_setting_that_is_as_good(
         ("SESSION_COOKIE_HTTPONLY", False, "warning", "can read the cookie"),
         ("SESSION_COOKIE_DOMAIN", "a..b", "error", "expected a domain"),
         ("SECRET_KEY", "", "error", "not set"),
-        ("SECRET_KEY", 5, "error", "given is int"),
-        ("SECRET_KEY_FALLBACKS", 5, "error", "given is int"),
+        ("SECRET_KEY", 5, "error", "got int"),
+        ("SECRET_KEY_FALLBACKS", 5, "error", "got int"),
     ],
 )
 def test_a_setting_of_flasks_that_was_set_later(

@@ -276,11 +276,26 @@ def test_every_group_has_its_section() -> None:
     shown = [
         line.removeprefix(".. settings:: ") for line in lines if "settings::" in line
     ]
-    titles = [line for line in lines if re.fullmatch("-+", line)]
+    *sections, _ = PAGE.read_text("utf-8").split("\n.. settings:: ")
 
     assert [*get_args(Group)] == shown
     assert {*shown} == {each.group for each in SETTINGS.values()}
-    assert len(titles) == len(shown)
+    assert all(re.search("^-+$", section, re.M) for section in sections)
+
+
+def test_the_summary_has_every_setting(html: Path) -> None:
+    """The table at the top has every setting, with its default and what it does."""
+    doctree = pickle.loads((html / ".doctrees" / "settings.doctree").read_bytes())
+    table = next(iter(doctree.findall(lambda node: node.tagname == "tbody")))
+    cells = [[cell.astext() for cell in row.children] for row in table.children]
+
+    assert [*SETTINGS] == [key for key, _, _ in cells]
+    assert [repr(None if s.unset else s.default) for s in SETTINGS.values()] == [
+        default for _, default, _ in cells
+    ]
+    assert [text.split("\n\n")[0].count(".") > 0 for text in words().values()] == [
+        what.endswith(".") for *_, what in cells
+    ]
 
 
 # The page, as Sphinx makes it.
@@ -361,7 +376,7 @@ def test_an_entry_says_first_what_the_setting_does(entries: list[Entry]) -> None
     for entry in entries:
         first, second, *rest = entry.shape
         assert ("paragraph", "field_list") == (first, second)
-        assert {*rest} <= {"paragraph"}
+        assert {*rest} <= {"paragraph", "bullet_list"}
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_schema(make_app: MakeApp, make_database: Callable[[str], str]) -> Non
 
 def test_an_unknown_bind_is_an_error(make_app: MakeApp) -> None:
     """The message names the binds that there are."""
-    with pytest.raises(SessionConfigError, match=r"\('a'\); given is 'visits'"):
+    with pytest.raises(SessionConfigError, match=r"\('a'\); got 'visits'"):
         make_app(
             "sqlite://",
             SESSION_SQLALCHEMY_BIND_KEY="visits",
@@ -183,7 +183,7 @@ def test_a_bind_that_comes_too_late_is_an_error() -> None:
     db = SQLAlchemy(app)
     app.config["SQLALCHEMY_BINDS"] = {"visits": "sqlite://"}
     Session(app)
-    with pytest.raises(SessionConfigError, match=r"\(None\); given is 'visits'"):
+    with pytest.raises(SessionConfigError, match=r"\(None\); got 'visits'"):
         store_of(app)
     with app.app_context():
         db.engine.dispose()
