@@ -1,8 +1,8 @@
 """How many sessions a user may have at once, however many logins there are at the same
 time.
 
-The settings, and what a login does that would be one too many, are on the page
-:doc:`/guides/limits`.
+The settings, and what a login does when its user has as many sessions already, are on
+the page :doc:`/guides/sign-out`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = ["--no-sandbox", "--disable-background-networking"]
+#: What ``flask --app`` takes.
+EXAMPLE = "examples/devices/devices.py"
 PASSWORD = "a long one"  # of the only user
 #: Seconds for the server to start.
 PATIENCE = 30.0
@@ -222,7 +225,7 @@ def running_site(
     }
     subprocess.run(
         [
-            *(sys.executable, "-m", "flask", "--app", "examples/devices.py"),
+            *(sys.executable, "-m", "flask", "--app", EXAMPLE),
             *("add-user", "ann", "--password", PASSWORD),
         ],
         cwd=ROOT,
@@ -251,12 +254,14 @@ def site(running_site: Site) -> Site:
     return running_site
 
 
-def _visitor(context: BrowserContext, site: Site) -> Iterator[Visitor]:
+@contextmanager
+def visitor(context: BrowserContext, site: Site) -> Iterator[Visitor]:
+    """Somebody at a browser profile, which has no cookies."""
     context.clear_cookies()
-    visitor = Visitor(context, site)
-    yield visitor
-    for tab in context.pages:
-        if tab is not context.pages[0]:  # without a tab, the browser ends
+    try:
+        yield Visitor(context, site)
+    finally:
+        for tab in context.pages[1:]:  # without a tab, the browser ends
             tab.close()
 
 
@@ -265,7 +270,8 @@ def computer(
     profiles: tuple[BrowserContext, BrowserContext], site: Site
 ) -> Iterator[Visitor]:
     """The first profile, with no cookies."""
-    yield from _visitor(profiles[0], site)
+    with visitor(profiles[0], site) as computer:
+        yield computer
 
 
 @pytest.fixture
@@ -273,4 +279,5 @@ def phone(
     profiles: tuple[BrowserContext, BrowserContext], site: Site
 ) -> Iterator[Visitor]:
     """The second profile, with no cookies."""
-    yield from _visitor(profiles[1], site)
+    with visitor(profiles[1], site) as phone:
+        yield phone

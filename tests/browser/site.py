@@ -9,7 +9,7 @@ from pathlib import Path
 from flask import request
 from flask_login import current_user
 
-from examples.devices import app
+from examples.devices.devices import app
 from flask_sessionsql import session
 
 FOLDER = Path(os.environ["SLOW_FOLDER"])

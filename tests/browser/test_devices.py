@@ -1,4 +1,4 @@
-"""The example of ``examples/devices.py``, as people see it: in Chromium, with two
+"""The example of ``examples/devices``, as people see it: in Chromium, with two
 profiles.
 """
 

@@ -1,7 +1,7 @@
 """Walks through a page as its reader does: writes its files, starts its servers in one
 terminal, and types its other commands in a second one.
 
-The clock and the random source are the real ones, since ``curl`` and browsers go by them.
+The clock and the random source are the real ones, as ``curl`` and browsers go by these.
 What differs from run to run is compared by its form.
 """
 
@@ -73,19 +73,20 @@ class Walk:
         the page shows wrongly.
         """
         wrong: list[str] = []
-        while self._blocks:
-            kind, block = self._blocks[0]
-            if text is not None and block.startswith(text):
-                return wrong
-            del self._blocks[0]
-            if kind == "console":
-                wrong.extend(self._type(block))
-            else:
-                path = self._folder / kind
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(block, "utf-8")
-        assert text is None, f"no block begins with {text!r}"
+        while self._blocks and not (text and self._blocks[0][1].startswith(text)):
+            wrong += self.next()
+        assert text is None or self._blocks, f"no block begins with {text!r}"
         return wrong
+
+    def next(self) -> list[str]:
+        """Go on by one block. What the page shows wrongly of it."""
+        name, text = self._blocks.pop(0)
+        if name == "console":
+            return [*self._type(text)]
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        return []
 
     def _type(self, block: str) -> Iterator[str]:
         for command, shown in _commands(block):
@@ -138,8 +139,8 @@ class Walk:
         return done.stdout.replace(f":{self._port}", f":{PORT}")
 
     def _matches(self, shown: str, printed: str) -> bool:
-        found = zip(re.findall(_HANDLE, shown), re.findall(_HANDLE, printed))
-        self._handles |= dict(found)
+        theirs, ours = (re.findall(_HANDLE, text) for text in (shown, printed))
+        self._handles |= dict(zip(theirs, ours, strict=False))
         parts = _by_form(shown).split("...\n")
         pattern = "(?:.*\n)*?".join(map(re.escape, parts))
         return bool(re.fullmatch(pattern, _by_form(printed)))
