@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tomllib
 import warnings
 from importlib.metadata import version as _version_of
 from pathlib import Path
@@ -19,8 +21,9 @@ from sphinx.util.tags import Tags
 # Between the last releases of two others that run on Python 3.11.
 warnings.filterwarnings("ignore", "'sphinx.*is deprecated")
 
+ROOT = Path(__file__).parents[1]
 # What belongs to the checkout, and is not installed.
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(ROOT))
 
 #: Given by Sphinx, which runs this file.
 tags: Tags = globals()["tags"]
@@ -40,6 +43,7 @@ extensions = [
     "docs.measured",
     "docs.pictures",
     "docs.settings",
+    "docs.site",
 ]
 exclude_patterns = ["_build"]
 nitpicky = True
@@ -123,13 +127,54 @@ for _name in ("app", "browser", "laptop", "phone", "sess", "thief"):
 _gc.collect()
 """
 
+# The addresses, once there are any: see "Addresses" in CONTRIBUTING.rst.
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+URLS: dict[str, str] = PROJECT.get("urls", {})
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL") or URLS.get(
+    "Documentation", ""
+)
+if html_baseurl:
+    html_baseurl = html_baseurl.rstrip("/") + "/"
+#: Shown under the navigation.
+html_context = {
+    "project_links": {
+        title: URLS[title] for title in ("Source", "Issues") if title in URLS
+    }
+}
+
 # The pages. They load nothing from anywhere else.
 
 html_theme = "furo"
 html_title = project
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
-html_css_files = ["narrow.css"]
-html_theme_options: dict[str, Any] = {"top_of_page_buttons": []}
+templates_path = ["_templates"]
+html_css_files = ["site.css", "narrow.css", "print.css"]
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/home.html",
+        "sidebar/navigation.html",
+        "sidebar/links.html",
+        "sidebar/scroll-end.html",
+    ]
+}
+html_theme_options: dict[str, Any] = {
+    "top_of_page_buttons": [],
+    "light_css_variables": {
+        "color-brand-primary": "#0f5e7d",
+        "color-brand-content": "#0b6285",
+        "color-brand-visited": "#0b6285",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#7fd0ee",
+        "color-brand-content": "#7fd0ee",
+        "color-brand-visited": "#7fd0ee",
+    },
+}
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False

@@ -29,7 +29,7 @@ def setting(document: Document) -> Iterator[Block]:
         f" {several(versions)}."
     )
     if document.get("quick"):
-        yield ".. warning:: These figures are a try's, and mean nothing."
+        yield ".. warning:: These figures come from a trial run, and mean nothing."
 
 
 def answer(document: Document) -> Iterator[Block]:
@@ -52,16 +52,17 @@ def answer(document: Document) -> Iterator[Block]:
         sql = times(request, terms.FLASK_SESSION)
         redis = times(request, terms.FLASK_SESSION_REDIS)
         yield (
-            f"On {several(names)}, a request that {what} its session of {SIZE} bytes"
-            f" takes {ours(request)} microseconds more than one in an application"
-            f" without sessions; Flask's own signed cookie takes {cookie} times as much"
-            f" as that, Flask-Session on the same database {sql} times, and"
-            f" Flask-Session on Redis {redis} times."
+            f"A request that {what} its session of {SIZE} bytes takes {ours(request)}"
+            f" microseconds more on {several(names)} than one without sessions; Flask's"
+            f" own signed cookie takes {cookie} times as long as that, Flask-Session on"
+            f" the same database {sql} times, and Flask-Session on Redis {redis} times."
         )
-    sent = any(cases[name, UNTOUCHED, OURS]["statements"] for name in names)
+    untouched = [cases[name, UNTOUCHED, OURS] for name in names]
+    sent = any(case["statements"] for case in untouched)
+    most = max(case["overhead"] for case in untouched)
     yield (
-        "A request that has a session and does not touch it takes"
-        f" {ours(UNTOUCHED)} microseconds more"
+        "A request that has a session and does not touch it takes at most"
+        f" {number(most)} microseconds more"
         + ("." if sent else ", and sends nothing to the database.")
     )
 

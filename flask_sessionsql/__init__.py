@@ -13,15 +13,26 @@ you want to dive into its documentation, check out the following links:
 Installation
 ------------
 
-Install the extension with the following command::
+Install the extension with the following command:
+
+.. code-block:: console
 
     $ pip install Flask-SessionSql
 
-SQLite needs nothing more. For a database server, install its driver along with
-it::
+That is enough for SQLite. For a database server, install its driver, too. For
+PostgreSQL:
+
+.. code-block:: console
 
     $ pip install "Flask-SessionSql[postgresql]"
+
+For MariaDB:
+
+.. code-block:: console
+
     $ pip install "Flask-SessionSql[mariadb]"
+
+.. _quickstart:
 
 Quickstart
 ----------
@@ -32,8 +43,9 @@ Basically for the common use of having one Flask application all you have to
 do is to create your Flask application, load the configuration of choice and
 then create the :class:`Session` object by passing it the application.
 
-The ``Session`` instance is not used for direct access, you should always use
-:class:`flask.session`:
+You read and write your session through :class:`flask.session`; you need the
+``Session`` instance only for calls on other sessions, such as
+:meth:`~Session.revoke_user`. Write this into a file ``quickstart.py``:
 
 .. testcode:: quickstart
 
@@ -61,9 +73,17 @@ The ``Session`` instance is not used for direct access, you should always use
     def get():
         return session.get('key', 'not set')
 
-A visitor who goes to ``/get/``, ``/set/`` and ``/get/`` again sees:
+Run it with:
+
+.. code-block:: console
+
+    $ flask --app quickstart run
+
+Open http://127.0.0.1:5000/get/ in a browser, then ``/set/``, then ``/get/`` again.
+Your browser shows:
 
 .. testcode:: quickstart
+    :hide:
 
     browser = app.test_client()
     for path in ('/get/', '/set/', '/get/'):
@@ -75,7 +95,9 @@ A visitor who goes to ``/get/``, ``/set/`` and ``/get/`` again sees:
     ok
     value
 
-Take a ``SECRET_KEY`` of your own; this one is known to everybody::
+Everybody knows the ``SECRET_KEY`` above, so make your own and put it in the file:
+
+.. code-block:: console
 
     $ python -c 'import secrets; print(secrets.token_hex())'
 

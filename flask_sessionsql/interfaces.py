@@ -31,8 +31,8 @@ to control your session lifetime.**
 ``SESSION_COOKIE_SAMESITE``       restricts the requests from other sites
                                   that the cookie is sent with: ``'Lax'``,
                                   ``'Strict'`` or ``'None'``.  Defaults to
-                                  `None`, without the quotes: no
-                                  restriction of ours.
+                                  `None`, without the quotes: the
+                                  attribute is not sent.
 ``SESSION_COOKIE_PARTITIONED``    controls if the cookie should be kept
                                   apart for each top-level site.  Defaults
                                   to `False`.
@@ -41,10 +41,10 @@ to control your session lifetime.**
                                   Starting with Flask 0.8 this can also be
                                   an integer representing seconds.
 ``SESSION_REFRESH_EACH_REQUEST``  controls if a request that only reads
-                                  the session lets it live on.  Defaults to
+                                  the session extends its lifetime.  Defaults to
                                   `True`.
-``SECRET_KEY``                    needed: the database holds a hash of the
-                                  cookie's token under this key.
+``SECRET_KEY``                    required: the database holds a hash of
+                                  the cookie's token under this key.
 ``SECRET_KEY_FALLBACKS``          earlier keys.  Sessions that began under
                                   them stay valid.
 ================================= =========================================
@@ -66,8 +66,8 @@ A list of configuration keys also understood by the extension:
                                   instance folder.
 ``SQLALCHEMY_ECHO``               See `SQLAlchemy doc`_
 ``SESSION_SQLALCHEMY``            the :class:`~flask_sqlalchemy.SQLAlchemy`
-                                  object to use.  Defaults to the one that
-                                  the application has, if it has one.
+                                  object to use.  Defaults to the
+                                  application's, if it has one.
 ``SESSION_SQLALCHEMY_TABLE``      the name of the table.  Defaults to
                                   ``'flask_sessionsql'``.
 ``SESSION_SQLALCHEMY_SCHEMA``     the schema of the table.  Defaults to
@@ -82,60 +82,62 @@ A list of configuration keys also understood by the extension:
                                   Defaults to 10.
 ``SESSION_PERMANENT``             controls if the cookie outlives the
                                   browser.  Defaults to `True`.
-``SESSION_REFRESH_INTERVAL``      how far the end of a session may lag
-                                  behind, in seconds or as
+``SESSION_REFRESH_INTERVAL``      how much earlier than the lifetime says
+                                  a session may end, in seconds or as
                                   :class:`datetime.timedelta` object.
                                   Defaults to `None`: a hundredth of the
                                   lifetime.
 ``SESSION_ABSOLUTE_LIFETIME``     the lifetime that use does not extend, in
                                   seconds or as :class:`datetime.timedelta`
-                                  object.  Defaults to `None`: none.
+                                  object.  Defaults to `None`: no limit.
 ``SESSION_PURGE_INTERVAL``        how often each process deletes some expired
                                   rows, in seconds or as
                                   :class:`datetime.timedelta` object.
-                                  Defaults to 600; 0 is never.
-``SESSION_ID_LENGTH``             the random bytes in a token, 16 to 256.
+                                  Defaults to 600; 0 means never.
+``SESSION_ID_LENGTH``             the number of random bytes in a token,
+                                  16 to 256.
                                   Defaults to 32.
-``SESSION_USER_KEY``              the session key that tells who is logged
+``SESSION_USER_KEY``              the session key that says who is logged
                                   in.  Defaults to ``'_user_id'``, which is
                                   Flask-Login's.
 ``SESSION_MAX_PER_USER``          how many sessions a user may have at once.
                                   Defaults to `None`: any number.
-``SESSION_MAX_PER_USER_POLICY``   what a login does that is one too many:
+``SESSION_MAX_PER_USER_POLICY``   what a login beyond that number does:
 
                                   - **end-oldest**: it ends the user's
                                     oldest session (default)
-                                  - **refuse**: it is answered with 403
-``SESSION_RECORD_CLIENT``         controls if the row tells the address and
+                                  - **refuse**: it gets a 403 response
+``SESSION_RECORD_CLIENT``         controls if the row holds the address and
                                   the browser that last used the session.
                                   Defaults to `False`.
 ``SESSION_MAX_BYTES``             how large a stored session may be.
                                   Defaults to 1048576, 1 MiB.
 ``SESSION_ENCRYPT``               controls if the database holds the data
                                   encrypted: `True`, `False` (default) or
-                                  ``'required'``, which takes no row that is
-                                  not.
-``SESSION_ADOPT``                 which sessions of the site before are taken
-                                  over, so that nobody is logged out:
+                                  ``'required'``, which refuses rows that
+                                  are not encrypted.
+``SESSION_ADOPT``                 which earlier sessions to adopt, so that
+                                  nobody is logged out:
                                   ``'flask-session'``, ``'cookie'`` or
                                   `None` (default).
 ``SESSION_ADOPT_TABLE``           the name of Flask-Session's table.
                                   Defaults to ``'sessions'``.
-``SESSION_KEY_PREFIX``            what the keys in that table begin with.
+``SESSION_KEY_PREFIX``            the prefix of the keys in that table.
                                   Defaults to ``'session:'``.
 ``SESSION_USE_SIGNER``            controls if Flask-Session signed its
                                   cookies.  Defaults to `False`.
 ================================= =========================================
 
-Basically you only need to configure ``SESSION_TYPE``.
+Basically you only need to configure ``SESSION_TYPE`` and ``SECRET_KEY``.
 
 .. note::
 
-    All non-null sessions in Flask-SessionSql are permanent.
+    All non-null sessions in Flask-SessionSql are permanent, unless you set
+    ``SESSION_PERMANENT`` to `False` or a session's own
+    :attr:`~flask.sessions.SessionMixin.permanent`.
 
-What each of them takes, what a wrong value gets, and when it is read (Flask's
-own are read when they are used, as Flask does), is on the page
-:doc:`/reference/settings`.
+:doc:`/reference/settings` has for each setting what it accepts, what a wrong value
+does, and when it is read.
 
 .. _SQLAlchemy doc: https://docs.sqlalchemy.org/en/20/core/engines.html
 

@@ -1,4 +1,4 @@
-"""The benchmarks, and the page "What it costs": what it shows was measured."""
+"""The benchmarks, and the pages that show their figures: all of them were measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.pages import DOCS
+from tests.pages import DOCS, page
+
+from .site import Page
 
 pytest.importorskip("sphinx", reason="the nox session docs installs it")
 
@@ -336,25 +338,32 @@ def test_numbers_are_rounded(value: float | None, shown: str) -> None:
     assert shown == blocks.number(value)
 
 
-@pytest.fixture
-def page(html: Path) -> str:
-    """The page, as HTML."""
-    return (html / "explanations/costs.html").read_text("utf-8")
+def pictures_of(page: str) -> list[str]:
+    """The tags of the pictures that follow the theme."""
+    return [each for each in re.findall(r"<img [^>]*>", page) if 'class="only-' in each]
 
 
-def test_answer_comes_first(page: str) -> None:
-    """The page begins with the answer, before any section."""
+def test_answer_comes_first(pages: dict[str, Page]) -> None:
+    """The page begins with its chart and three sentences, before any section."""
+    page = pages["explanations/costs.html"].html
     body = page.partition("<h1>")[2].partition("<h2>")[0]
     text = " ".join(unescape(re.sub("<[^>]*>", "", body)).split())
 
-    [answer, *_] = measured.shown("answer", document("cost"))
-    assert answer.replace("'", "’") in text  # noqa: RUF001 -- as Sphinx sets it
+    answer = [*filter(None, measured.shown("answer", document("cost")))]
+    assert 3 == len(answer)
+    for sentence in answer:
+        assert sentence.replace("'", "’") in text  # noqa: RUF001 -- as Sphinx sets it
+        assert 1 == len(re.findall(r"\.(?= |$)", sentence))
+    assert len(pictures_of(body)) == 2
+    assert body.index("<img") < body.index(answer[0][:30])
 
 
-def test_pictures_can_be_heard(page: str) -> None:
-    """Every picture has a text in its place (WCAG 1.1.1), and both themes have it."""
-    pictures = re.findall(r"<img [^>]*>", page)
-    assert len(pictures) >= 8
+def test_charts_can_be_heard(pages: dict[str, Page]) -> None:
+    """Every chart has a text for those who do not see it (WCAG 1.1.1), and there is one
+    for each theme.
+    """
+    pictures = [each for page in pages.values() for each in pictures_of(page.html)]
+    assert len(pictures) >= 12
 
     assert [] == [each for each in pictures if not re.search('alt="[^"]{30,}"', each)]
     light = [each for each in pictures if "only-light" in each]
@@ -366,10 +375,11 @@ def test_pictures_can_be_heard(page: str) -> None:
 
 
 def commands() -> list[list[str]]:
-    """The commands on the page that run benchmarks, without what is before ``--``."""
+    """The commands on the pages that run benchmarks, without what is before ``--``."""
     return [
         line.split()[6:]
-        for line in (DOCS / "explanations/costs.rst").read_text("utf-8").splitlines()
+        for name in ("costs", "measurements")
+        for line in page(f"explanations/{name}").splitlines()
         if line.strip().startswith("$ sh tools/nox.sh -s benchmarks")
     ]
 

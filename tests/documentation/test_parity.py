@@ -49,6 +49,7 @@ OLD_FLASK = "Flask 0.8 is from 2011, and that page is gone; 3.1.3 mends CVE-2026
 DEAD_LINK = "flask.pocoo.org is gone"
 OWN_NAME = "the specification names another extension by mistake"
 SPELLING = "misspelt"
+UNTRUE = "it was not true of this package"
 
 DEPARTURES = (
     Departure(Fact("title", "Flask-Session"), "Flask-SessionSql", OWN_NAME),
@@ -136,6 +137,27 @@ DEPARTURES = (
         Fact("row", "See Sql Alchemy doc", "SQLALCHEMY_ECHO"),
         "See SQLAlchemy doc",
         SPELLING,
+    ),
+    Departure(
+        Fact(
+            "sentence",
+            "The Session instance is not used for direct access, you should always use"
+            " flask.session:",
+        ),
+        "You read and write your session through flask.session; you need the Session"
+        " instance only for calls on other sessions, such as revoke_user().",
+        f"{UNTRUE}: it has the calls on sessions",
+    ),
+    Departure(
+        Fact("sentence", "Basically you only need to configure SESSION_TYPE."),
+        "Basically you only need to configure SESSION_TYPE and SECRET_KEY.",
+        f"{UNTRUE}: without a secret key there is no session",
+    ),
+    Departure(
+        Fact("note", "All non-null sessions in Flask-SessionSql are permanent."),
+        "All non-null sessions in Flask-SessionSql are permanent, unless you set"
+        " SESSION_PERMANENT to False or a session's own permanent.",
+        f"{UNTRUE}: applications can decide otherwise",
     ),
 )
 
