@@ -264,7 +264,7 @@ def test_what_fails(
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             statuses = visit(app)
-        store_of(app).dispose()
+    store_of(app).dispose()
 
     assert STATUSES[seen] == statuses
     [said] = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
