@@ -989,7 +989,7 @@ def test_other_stores_of_flask_session(kind: str) -> None:
     """A store that is no SQL is an error that says so, and what to do."""
     with pytest.raises(SessionConfigError, match="stores sessions in a SQL") as refused:
         read(SESSION_TYPE=kind)
-    assert "go on with Flask-Session" in str(refused.value)
+    assert "stay with Flask-Session" in str(refused.value)
     assert "'Moving in'" in str(refused.value)
 
 

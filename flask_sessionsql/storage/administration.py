@@ -1,8 +1,8 @@
-"""The sessions of all users: what there is, and how it is ended from outside.
+"""The sessions of all users: listing, counting and revoking them.
 
-Here are the statements on many rows. Requests go by
-:mod:`~flask_sessionsql.saving.records`, one row at a time. What applications do with
-them is under :ref:`lists-and-ends`.
+These statements work on many rows. Requests use
+:mod:`~flask_sessionsql.saving.records`, which works on one row at a time.
+:ref:`lists-and-ends` says what applications do with the calls.
 """
 
 from __future__ import annotations
@@ -29,80 +29,81 @@ __all__ = ["ANYBODY", "SessionAdministration", "SessionInfo", "SessionStats"]
 
 T = TypeVar("T")
 
-#: Where no user is asked for. ``None`` is what an application has of a user who is not
-#: logged in, and must not end somebody else's session.
+#: The default for "any user". It is not ``None``, because that is what an application
+#: has for a user who is not logged in, and such a call must not end anybody's session.
 ANYBODY: object = object()
 
-#: Seconds for which it is remembered at least that sessions elsewhere were ended: more
-#: than browsers keep a cookie, whatever PERMANENT_SESSION_LIFETIME becomes.
+#: For at least how many seconds a note says that sessions that are not adopted yet were
+#: revoked: longer than browsers keep a cookie, whatever PERMANENT_SESSION_LIFETIME is.
 _NOTED = 400 * 24 * 3600
 
 #: Seconds by which the clocks of two hosts may differ.
 CLOCKS_DIFFER = 300
 
-#: How often the table is looked through for sessions to end. More are found each time
-#: only where somebody begins them as fast.
+#: How often the table is searched for sessions to end. Each search finds more only if
+#: somebody begins sessions as fast as they are ended.
 MAX_LOOKS = 100
 
-#: Rows that one statement ends, where all sessions are ended.
+#: How many rows one statement deletes when many sessions are ended.
 BATCH = 500
 
 
 @dataclass(frozen=True)
 class SessionInfo:
-    """One live session, for its user or an operator to see. Nothing of it opens the
+    """One live session, as its user or an operator may see it. Nothing in it opens the
     session.
     """
 
-    #: The session's name, which ends it: :meth:`Session.revoke
+    #: The public name of the session, for :meth:`Session.revoke
     #: <flask_sessionsql.Session.revoke>`.
     handle: str
-    #: Whose it is; ``None`` if nobody is logged in.
+    #: The user; ``None`` if nobody is logged in.
     user_id: str | None
-    #: When it was first stored, or its user logged in; UTC.
+    #: When the session was first stored, or when its user logged in; UTC.
     created_at: datetime
-    #: When it was last used, at most ``SESSION_REFRESH_INTERVAL`` before; UTC.
+    #: When it was last used, up to ``SESSION_REFRESH_INTERVAL`` behind; UTC.
     last_used_at: datetime
     #: When it ends if it is not used again; UTC.
     expires_at: datetime
-    #: The address it was last used from; ``None`` where that is not recorded.
+    #: The IP address of the last use; ``None`` unless ``SESSION_RECORD_CLIENT`` is on.
     address: str | None
-    #: What it was last used with; ``None`` where that is not recorded.
+    #: The ``User-Agent`` of the last use; ``None`` unless ``SESSION_RECORD_CLIENT`` is
+    #: on.
     user_agent: str | None
-    #: What the application calls it, as :attr:`session.label
-    #: <flask_sessionsql.ServerSideSession.label>` was set; ``None`` where it was not.
+    #: The :attr:`session.label <flask_sessionsql.ServerSideSession.label>` that the
+    #: application has set; ``None`` if it has not.
     label: str | None
-    #: The bytes of its data as stored.
+    #: The size of the stored data, in bytes.
     size: int
-    #: Whether it is the session of this request.
+    #: Whether this is the session of the current request.
     current: bool = False
 
 
 @dataclass(frozen=True)
 class SessionStats:
-    """How much there is."""
+    """Counts and sizes of the table."""
 
-    #: Sessions that can be used.
+    #: Sessions that have not expired.
     live: int
-    #: Those of them whose user is logged in.
+    #: Live sessions in which a user is logged in.
     logged_in: int
-    #: How many users that are.
+    #: How many different users those are.
     users: int
-    #: Rows that have expired and are not purged yet.
+    #: Expired rows that are not purged yet.
     expired: int
-    #: The bytes of all data, that of expired rows included.
+    #: Bytes of all data, including expired rows.
     data_bytes: int
-    #: The bytes of the largest session.
+    #: Bytes of the largest session.
     largest_bytes: int
 
 
 class SessionAdministration:
-    """The sessions in a table. What is ended here is dead at the next request of any
-    process, and no request that is under way brings it back.
+    """The sessions in a table. A session that is ended here is dead at the next request
+    of any process, and no running request brings it back.
 
     :param config: the settings.
     :param database: the table.
-    :param tell: told of what is ended.
+    :param tell: called with an event for each session that is ended.
     """
 
     def __init__(
@@ -112,10 +113,10 @@ class SessionAdministration:
         self._database = database
         self._tell = tell
 
-    # What there is.
+    # Reading.
 
     def of_user(self, user_id: object, *, current: str | None) -> list[SessionInfo]:
-        """A user's live sessions, the one used last first; empty where there are none.
+        """A user's live sessions, most recently used first; empty if there are none.
 
         :param current: the handle of this request's session.
         :raises ValueError: ``user_id`` names nobody.
@@ -135,7 +136,7 @@ class SessionAdministration:
     ) -> Iterator[SessionInfo]:
         columns = self._database.table.c
         last_used = sa.func.coalesce(columns.last_used_at, columns.created_at)
-        # All sessions are for an operator, who can wait; no index has their order.
+        # Listing all sessions is for operators, who can wait: no index has that order.
         order = (columns.expires_at if where is None else last_used).desc()
         statement = (
             sa.select(
@@ -166,10 +167,10 @@ class SessionAdministration:
             )
 
     def rows(self, user_id: object = ANYBODY) -> Iterator[StoredSession]:
-        """The rows of all live sessions, in the order of their keys, a batch at a time.
+        """The rows of all live sessions, ordered by key, read a batch at a time.
 
         :param user_id: only those of this user.
-        :raises ValueError: it is given and names nobody.
+        :raises ValueError: ``user_id`` is given and names nobody.
         """
         where: sa.ColumnElement[bool] = sa.true()
         if user_id is not ANYBODY:
@@ -190,7 +191,7 @@ class SessionAdministration:
             after = found[-1].id
 
     def row(self, handle: str, user_id: object = ANYBODY) -> StoredSession | None:
-        """The row of a live session; ``None`` where there is none of that handle.
+        """The row of a live session; ``None`` if no session has this handle.
 
         :param user_id: find it only if it is this user's.
         :raises ValueError: ``user_id`` is given and names nobody.
@@ -212,7 +213,7 @@ class SessionAdministration:
         return sa.select(*(data if name == "data" else columns[name] for name in names))
 
     def stats(self) -> SessionStats:
-        """How much there is. It reads the whole table."""
+        """Counts and sizes. Reads the whole table."""
         columns = self._database.table.c
         live, now = self._live(), int(time.time())
         size = sa.func.length(columns.data)
@@ -225,7 +226,7 @@ class SessionAdministration:
             count(1, live),
             count(1, of_users),
             sa.func.count(sa.distinct(sa.case((live, columns.user_id)))),
-            # The rest are notes of what was taken over: see storage.adoption.
+            # The rest are notes about adopted sessions: see storage.adoption.
             count(1, sa.and_(columns.expires_at <= now, columns.purge_at <= now)),
             sa.func.coalesce(sa.func.sum(size), 0),
             sa.func.coalesce(sa.func.max(size), 0),
@@ -241,17 +242,17 @@ class SessionAdministration:
 
     def _named(self, handle: str) -> sa.ColumnElement[bool]:
         column = self._database.table.c.handle
-        # Notes of what was taken over have an empty one.
+        # Notes about adopted sessions have an empty handle.
         return column == handle if handle and _can_be_stored(handle) else sa.false()
 
     def _ways_to(
         self, handle: str, user_id: object
     ) -> Iterator[sa.ColumnElement[bool]]:
-        """Conditions for the session of a handle, the cheapest first: the index leads
-        to those of users, and to those that have moved. The second is for all, as one
-        can log in meanwhile.
+        """Conditions that find the session of a handle, the cheapest first. The index
+        has the sessions of users and those whose token has changed. The second
+        condition finds any session, because somebody may log in in between.
 
-        :param user_id: whose it has to be, if it is not ``ANYBODY``.
+        :param user_id: the user it has to belong to, unless it is ``ANYBODY``.
         """
         named, columns = self._named(handle), self._database.table.c
         if user_id is not ANYBODY:
@@ -268,13 +269,13 @@ class SessionAdministration:
             return live
         return sa.and_(live, columns.created_at > now - self._config.absolute_lifetime)
 
-    # How it is ended.
+    # Revoking.
 
     def revoke(
         self, handle: str, user_id: object = ANYBODY, *, wait: bool = True
     ) -> bool:
-        """End one session. Whether there was one. That of a user is found by an index;
-        for another one, the whole table is read.
+        """End one session. Returns whether there was one. An index finds the session of
+        a user; for any other, the whole table is read.
 
         :param user_id: end it only if it is this user's.
         :param wait: whether to wait for a SQLite file that is locked.
@@ -287,9 +288,9 @@ class SessionAdministration:
     def revoke_user(
         self, user_id: object, *, keep: str | None = None, wait: bool = True
     ) -> int:
-        """End a user's sessions. How many there were.
+        """End a user's sessions. Returns how many there were.
 
-        :param keep: the handle of one that stays.
+        :param keep: the handle of a session to keep.
         :param wait: whether to wait for a SQLite file that is locked.
         :raises ValueError: ``user_id`` names nobody.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
@@ -301,23 +302,21 @@ class SessionAdministration:
         return self._end_all(where, wait)
 
     def revoke_all(self, *, wait: bool = True) -> int:
-        """End all sessions that began before this. How many there were.
+        """End all sessions that have begun so far. Returns how many there were.
 
         They are ended 500 at a time, so that no other request waits for long.
         """
         self._end_elsewhere(everybody_note(), wait)
         columns, now = self._database.table.c, int(time.time())
         created_at, is_session = columns.created_at, columns.handle != ""
-        # Another host's clock may be ahead of ours. Those are met once: a second look
-        # at them would meet whoever has come since, and never be the last.
+        # The clock of another host may be ahead. Those sessions are searched for once:
+        # a second search would find the new visitors, and would never be the last.
         soon = sa.and_(is_session, created_at <= now + CLOCKS_DIFFER)
         ahead = self._end_all(soon, wait, looks=1)
         return ahead + self._end_all(sa.and_(is_session, created_at <= now), wait)
 
     def _end_elsewhere(self, note: bytes, wait: bool) -> None:
-        """Note that sessions are ended that are not here yet, and would be taken over
-        otherwise.
-        """
+        """Leave a note that sessions which are not adopted yet were ended, too."""
         if self._config.adopt is not None:
             now = int(time.time())
             until = now + max(self._config.lifetime, _NOTED)
@@ -326,11 +325,12 @@ class SessionAdministration:
     def _end_all(
         self, where: sa.ColumnElement[bool], wait: bool, looks: int | None = None
     ) -> int:
-        """Delete rows until there are none, and tell of each. How many they were.
+        """Delete rows until there are none left, and send an event for each. Returns
+        how many there were.
 
-        :param looks: how often to look through the table; otherwise until a look finds
-            nothing, which the first one never is: a row that moves to a new token
-            meanwhile can pass behind the back of InnoDB's scan.
+        :param looks: how often to search the table; by default until a search finds
+            nothing, but at least twice: InnoDB's scan can miss a row that moves to a
+            new token during the scan.
         """
         total = 0
         for done in range(looks or MAX_LOOKS):
@@ -341,7 +341,7 @@ class SessionAdministration:
         return total
 
     def _sweep(self, where: sa.ColumnElement[bool], wait: bool) -> int:
-        """Delete the rows from the lowest key to the highest. How many they were."""
+        """Delete the rows in the order of their keys. Returns how many there were."""
         total, after = 0, None
         while True:
             ended = self._delete_batch(where, wait, after)
@@ -350,7 +350,7 @@ class SessionAdministration:
             total += len(ended)
             if len(ended) < BATCH:
                 return total
-            # Deleted rows are still met, for as long as others may see them.
+            # A scan still passes deleted rows as long as other transactions see them.
             after = ended[-1].id
 
     def _delete_batch(
@@ -373,7 +373,7 @@ class SessionAdministration:
         def work(connection: sa.Connection) -> Sequence[Any]:
             with transaction(connection):
                 rows = connection.execute(chosen).all()
-                # If the answer to an earlier try was lost, that may have ended some.
+                # An earlier try whose answer was lost may have deleted some.
                 tried[:] = [*self._missing(connection, tried, rows), *rows]
                 delete_rows(connection, table, [row.id for row in rows])
             return tried
@@ -384,8 +384,8 @@ class SessionAdministration:
     def _ask(
         self, work: Callable[[sa.Connection], T], none: T, *, wait: bool = True
     ) -> T:
-        """What ``work`` returns; ``none`` where it looks for a text that the database
-        cannot keep, as no session can have it.
+        """What ``work`` returns; ``none`` if it looks for a text that the database
+        cannot store, because then no session has it.
         """
         try:
             return self._database.run(work, wait=wait)
@@ -395,8 +395,8 @@ class SessionAdministration:
     def _missing(
         self, connection: sa.Connection, tried: Sequence[Any], found: Sequence[Any]
     ) -> list[Any]:
-        """Those of an earlier try that are nowhere any more: not where they were, nor
-        under another token.
+        """Those rows of an earlier try that no longer exist, under their key or another
+        one.
         """
         column = self._database.table.c.handle
         left = {row.handle: row for row in tried} if tried else {}
@@ -413,7 +413,7 @@ def _all(statement: sa.Select[Any], connection: sa.Connection) -> Sequence[Any]:
 
 
 def _can_be_stored(text: object) -> bool:
-    """Whether a column can hold it: what comes from a browser can be anything."""
+    """Whether a column can hold the value, which may come from a browser."""
     if not isinstance(text, str) or "\0" in text:
         return False
     try:
@@ -424,9 +424,9 @@ def _can_be_stored(text: object) -> bool:
 
 
 def user_text(user_id: object) -> str:
-    """A user as the column has it; a user of Flask-Login's by its ``get_id()``.
+    """A user as the column stores it; for a user of Flask-Login, its ``get_id()``.
 
-    :raises ValueError: it names nobody.
+    :raises ValueError: ``user_id`` names nobody.
     """
     get_id = getattr(user_id, "get_id", None)
     if callable(get_id):
@@ -436,6 +436,6 @@ def user_text(user_id: object) -> str:
         raise ValueError(
             f"The user {user_id!r} was given, which names nobody. Give the value that"
             " session[SESSION_USER_KEY] has when the user is logged in, such as"
-            " current_user.get_id(). To end everybody's sessions, call revoke_all()."
+            " current_user.get_id(). To end all sessions, call revoke_all()."
         )
     return text

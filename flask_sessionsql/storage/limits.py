@@ -1,8 +1,7 @@
-"""How many sessions a user may have at once, however many logins there are at the same
-time.
+"""The limit of sessions per user, kept even if a user logs in many times at once.
 
-The settings, and what a login does when its user has as many sessions already, are on
-the page :doc:`/guides/sign-out`.
+The page :doc:`/guides/sign-out` has the settings, and what happens at a login beyond
+the limit.
 """
 
 from __future__ import annotations
@@ -20,34 +19,34 @@ from .database import delete_rows, transaction
 
 __all__ = ["UserLimit", "of_user", "within_limit"]
 
-#: Seconds that a login waits for others of the same user.
+#: Seconds that a login waits for other logins of the same user.
 PATIENCE = 10
 
-
-#: How often it is looked for sessions that are too many.
+#: How often to search for sessions beyond the limit.
 MAX_LOOKS = 100
 
 
 @dataclass
 class UserLimit:
-    """How many sessions one user may have, and what becomes of those beyond it."""
+    """How many sessions one user may have, and what happens beyond that."""
 
     most: int
     #: Whether another login is refused; otherwise the oldest sessions are ended.
     refuses: bool
-    #: The time, in seconds since 1970: sessions that have expired do not count.
+    #: The time now, in seconds since 1970: expired sessions do not count.
     now: int
-    #: Nor do those that began then or before: they have had their absolute lifetime.
+    #: Sessions that began then or earlier do not count: their absolute lifetime is
+    #: over.
     outlived: int | None = None
     #: The handles of the sessions that were ended.
     ended: list[str] = field(default_factory=list)
 
 
 def of_user(table: sa.Table, user_id: str) -> sa.ColumnElement[bool]:
-    """The condition that a row is this user's.
+    """The condition that a row belongs to this user.
 
-    MariaDB ignores spaces at the end when it compares texts, so that ``"ann "`` would
-    be ``"ann"``, who is somebody else.
+    MariaDB ignores trailing spaces when it compares texts, so the length is compared
+    too: ``"ann "`` and ``"ann"`` are different users.
     """
     column = table.c.user_id
     return sa.and_(column == user_id, sa.func.char_length(column) == len(user_id))
@@ -64,7 +63,7 @@ def within_limit(
 
     :param write: writes the row, and returns how many rows it wrote.
     :param id: the key of the row that it writes.
-    :return: to be called with a connection, as ``write`` is.
+    :return: a function that takes a connection, like ``write``.
     """
 
     def work(connection: sa.Connection) -> int:
@@ -73,9 +72,8 @@ def within_limit(
             written = write(connection)
             if written:
                 limit.ended = []
-                # A look that finds nothing is the last, and the first one never is: a
-                # session that moves to a new token meanwhile can pass behind the back
-                # of InnoDB's scan.
+                # Until a search finds nothing, but at least twice: InnoDB's scan can
+                # miss a session that moves to a new token during the scan.
                 for look in range(MAX_LOOKS):
                     ended = _make_room(connection, table, limit, id, user_id)
                     limit.ended += ended
@@ -93,9 +91,10 @@ def _make_room(
     id: bytes,
     user_id: str,
 ) -> list[str]:
-    """End the user's oldest sessions but ``id`` that are too many; their handles.
+    """End the user's oldest sessions beyond the limit, except ``id``. Returns their
+    handles.
 
-    :raises SessionLimitError: there is no room, and the limit does not make any.
+    :raises SessionLimitError: there are too many, and the limit refuses new ones.
     """
     columns = table.c
     theirs = (
@@ -103,7 +102,8 @@ def _make_room(
         .where(of_user(table, user_id), columns.id != id)
         .where(columns.expires_at > limit.now)
         .order_by(columns.created_at, columns.last_used_at, columns.id)
-        # One that is about to move is waited for, and found where it moves to.
+        # This waits for a session that is about to move, and finds it under its new
+        # key.
         .with_for_update()
     )
     if limit.outlived is not None:
@@ -118,12 +118,12 @@ def _make_room(
 
 
 def _name(table: sa.Table, user_id: str) -> bytes:
-    """The name of the user's lock: a hash, since names of locks are short."""
+    """The name of the user's lock: a hash, because lock names have to be short."""
     return hashlib.sha256(f"{table.fullname}\0{user_id}".encode()).digest()
 
 
 def _take_turn(connection: sa.Connection, table: sa.Table, user_id: str) -> None:
-    """PostgreSQL: a lock that goes with the transaction, so that it works behind a
+    """PostgreSQL: take a lock that ends with the transaction, so that it works behind a
     pooler that shares connections between transactions.
     """
     if connection.dialect.name == "postgresql":
@@ -135,20 +135,20 @@ def _take_turn(connection: sa.Connection, table: sa.Table, user_id: str) -> None
 def _users_turn(
     connection: sa.Connection, table: sa.Table, user_id: str
 ) -> Iterator[None]:
-    """MariaDB: a lock of the connection's, taken before the transaction begins and
-    given back after it has ended.
+    """MariaDB: hold a lock of the connection's from before the transaction begins until
+    after it has ended.
     """
     if connection.dialect.name not in ("mysql", "mariadb"):
         yield
         return
-    # Names of locks are the whole server's, whatever the database.
+    # Lock names are shared by all databases of the server.
     place = hashlib.sha256((connection.engine.url.database or "").encode())
     place.update(_name(table, user_id))
     name = f"flask_sessionsql {place.hexdigest()[:40]}"
     taken = connection.scalar(sa.select(sa.func.get_lock(name, PATIENCE)))
     if taken != 1:
         raise SessionStoreUnavailableError(
-            f"Other logins of one user held its lock for {PATIENCE} seconds."
+            f"Other logins of the user held the lock for {PATIENCE} seconds."
         )
     try:
         yield
@@ -162,5 +162,5 @@ def _release(connection: sa.Connection, name: str) -> None:
     try:
         connection.execute(sa.select(sa.func.release_lock(name)))
     except sa_exc.DBAPIError:
-        # A pool must not hand out a connection that keeps a user out.
+        # The pool must not lend a connection that still holds a user's lock.
         connection.invalidate()

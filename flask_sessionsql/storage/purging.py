@@ -1,6 +1,6 @@
-"""Expired rows go.
+"""Deleting expired rows.
 
-A few of them go after a response now and then, and all of them by the command: see
+A few are deleted after a response now and then; the command deletes all: see
 :ref:`expired-rows`.
 """
 
@@ -25,13 +25,13 @@ __all__ = ["Batch", "Purger", "count_expired", "purge", "purge_batch"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Rows that are looked at at once: after a response, and by the command.
+#: How many rows a batch looks at: after a response, and in the command.
 AFTER_RESPONSE = 100
 BATCH = 500
-#: Seconds between two batches of the command, in which others have the database; at
-#: least, since a slow database needs more: with these alone, a MariaDB whose pages did
-#: not fit into memory had 0.05 s of rest after 0.7 s of work, and reading a session
-#: took 1.6 times as long, up to 2.8 times.
+#: Minimum pause between two batches of the command, in seconds, for other work on the
+#: database. A slow database needs longer pauses: with only this one, a MariaDB whose
+#: pages did not fit into memory rested 0.05 s after 0.7 s of work, and reading a
+#: session took 1.6 times as long, up to 2.8 times.
 PAUSE = 0.05
 
 
@@ -45,15 +45,15 @@ def count_expired(database: SessionDatabase, now: int) -> int:
 
 
 class Batch(NamedTuple):
-    """What one batch came to."""
+    """The result of one batch."""
 
-    #: At how many rows it looked. Fewer than it might mean that there are no more, but
-    #: for those at which other processes look.
+    #: How many rows it looked at. If that is fewer than allowed, there are no more,
+    #: apart from those that other processes are looking at.
     seen: int
-    #: How many of them had expired, and are deleted; the others live on.
+    #: How many of them had expired and were deleted.
     deleted: int
-    #: The ``purge_at`` of the last one, in seconds since 1970; ``None`` where there was
-    #: none.
+    #: The ``purge_at`` of the last row, in seconds since 1970; ``None`` if there was no
+    #: row.
     last: int | None
 
 
@@ -66,14 +66,15 @@ def purge(
     max_seconds: float | None = None,
     tell: Tell = lambda event: None,
 ) -> Iterator[Batch]:
-    """Delete all rows that had expired at ``now``, in batches; gives each one. Whoever
-    asks for no more of them stops it, between two batches.
+    """Delete all rows that had expired at ``now``, in batches, and yield each batch. To
+    stop it between two batches, do not ask for the next one.
 
-    :param batch: how many rows at once; those that turn out to live on count, too.
-    :param pause: seconds between two batches, and at least as long as the last one
-        took: then others have the database for half of the time, however slow it is. 0
-        for none at all.
-    :param max_seconds: begin no batch after that time, and make no pause that would end
+    :param batch: how many rows a batch looks at, including rows that turn out to be
+        live.
+    :param pause: minimum seconds between two batches. A pause is also at least as long
+        as the last batch took, so that others have the database half of the time,
+        however slow it is. 0 for no pauses.
+    :param max_seconds: begin no batch after that time, and no pause that would end
         after it.
     """
     end = math.inf if max_seconds is None else time.monotonic() + max_seconds
@@ -85,8 +86,8 @@ def purge(
         yield done
         if done.seen < batch:
             return
-        # While somebody reads the table in one long transaction, a backup for one, the
-        # database keeps what is deleted, and would go through it again in each batch.
+        # During a long transaction that reads the table, such as a backup, the database
+        # keeps deleted rows, and each batch would pass all of them again.
         since = done.last
         rest = pause and max(pause, took)
         if time.monotonic() + rest >= end:
@@ -105,9 +106,9 @@ def purge_batch(
 ) -> Batch:
     """Delete rows that had expired at ``now``, the oldest first.
 
-    :param most: at how many rows to look at most.
-    :param tell: told of each session that is deleted.
-    :param since: look at no row whose ``purge_at`` is before this.
+    :param most: the maximum number of rows to look at.
+    :param tell: called with an event for each session that is deleted.
+    :param since: skip rows whose ``purge_at`` is before this.
     :param wait: whether to wait for a SQLite file that is locked.
     """
     table = database.table
@@ -115,7 +116,7 @@ def purge_batch(
     due = (
         sa.select(
             *(columns[name] for name in ("id", "handle", "user_id", "purge_at")),
-            # As it is once the row is locked, which a request may have moved on.
+            # The value after the row is locked: a request may have moved the end.
             (columns.expires_at <= now).label("expired"),
         )
         .where(columns.purge_at <= now)
@@ -134,15 +135,15 @@ def purge_batch(
             delete_rows(connection, table, [row.id for row in gone])
             live = [row.id for row in rows if not row.expired]
             for some in in_parts(live):
-                # Unlike a DELETE, an UPDATE of MariaDB's that reads the whole of a
-                # small table waits for no other row that somebody has locked.
+                # On MariaDB, an UPDATE that reads the whole of a small table does not
+                # wait for rows that others have locked. A DELETE would.
                 connection.execute(note_again.where(columns.id.in_(some)))
         return rows, gone
 
     rows, gone = database.run(work, wait=wait)
     for row in gone:
         if not row.handle:
-            continue  # a note of what was taken over
+            continue  # a note about an adopted session
         tell(SessionEnded(row.handle, row.user_id, "expired"))
     return Batch(len(rows), len(gone), rows[-1].purge_at if rows else None)
 
@@ -160,7 +161,7 @@ def _can_skip(dialect: sa.Dialect) -> bool:
 class Purger:
     """Deletes a few expired rows now and then, in this process.
 
-    :param interval: seconds from one time to the next; 0 for never.
+    :param interval: seconds between two times; 0 for never.
     """
 
     def __init__(self, interval: int) -> None:
@@ -170,21 +171,21 @@ class Purger:
         self._next = 0.0
 
     def is_due(self) -> bool:
-        """Whether it is time again. Cheap: every request asks."""
+        """Whether it is time again. It is cheap, because every request asks."""
         if not self._interval:
             return False
         if self._pid != os.getpid():
-            # Workers that began together do not come together; and one that never
-            # lives for a whole interval has its share, too.
+            # A random part of the interval, so that workers that start together do not
+            # purge together, and one that never lives for a whole interval purges, too.
             self._next = time.monotonic() + random.random() * self._interval  # noqa: S311
-            # A thread of the parent may have held it when this process began.
+            # A thread of the parent process may have held the lock at the fork.
             self._lock = threading.Lock()
             self._pid = os.getpid()
         return time.monotonic() >= self._next
 
     def run(self, database: SessionDatabase, tell: Tell = lambda event: None) -> None:
-        """Look at up to 100 rows, unless another thread does so now. It raises nothing:
-        the response has left.
+        """Look at up to 100 rows, unless another thread is doing so. Raises nothing,
+        because the response is already sent.
         """
         lock = self._lock
         if not lock.acquire(blocking=False):
@@ -199,7 +200,7 @@ class Purger:
             if done.deleted:
                 logger.info("Deleted %d expired sessions.", done.deleted)
         except SessionError as error:
-            # Of a file that is locked, and of a database that is gone, others tell.
+            # Others report a locked file or a database that is down.
             self._next = time.monotonic() + self._interval
             logger.info("Expired sessions stay until the next time: %s", error)
         except Exception:

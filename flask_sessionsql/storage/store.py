@@ -1,9 +1,10 @@
 """The rows of the sessions: one method, one statement, one short transaction.
 
-The store knows an engine and a table, and nothing of Flask. Time is given to it,
-in whole seconds since 1970. "Not there" is never an error: :meth:`SessionStore.load`
-answers ``None`` and the writing methods ``False``. What a failing statement leads to
-is told in :mod:`flask_sessionsql.storage.database`.
+The store knows an engine and a table, and nothing about Flask. Its callers pass the
+time, in whole seconds since 1970. A missing row is never an error:
+:meth:`SessionStore.load` returns ``None`` and the writing methods return ``False``. The
+module :mod:`flask_sessionsql.storage.database` says what happens when a statement
+fails.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from .limits import UserLimit, within_limit
 
 __all__ = ["MovedSession", "SessionStore", "StoredSession"]
 
-#: What every change of a session writes, and what a change of its key does besides.
+#: The columns that every change of a session writes, and those that a change of its key
+#: writes in addition.
 _USED = ("last_used_at", "address", "user_agent")
 _MOVED = ("id", "handle", "user_id", "created_at", "previous_id")
 _LOADED = (
@@ -36,7 +38,7 @@ _LOADED = (
 
 
 class _Expiry(Enum):
-    """What becomes of the end of a session when it is changed."""
+    """What happens to the end of a session when it is changed."""
 
     STAYS = auto()
     MOVES_ON = auto()
@@ -44,10 +46,10 @@ class _Expiry(Enum):
 
 
 class StoredSession(NamedTuple):
-    """One row of the table: ``id`` in 32 bytes, times in seconds since 1970, UTC, and
-    ``user_id`` ``None`` where nobody is logged in.
+    """One row of the table. ``id`` has 32 bytes, times are in seconds since 1970, UTC,
+    and ``user_id`` is ``None`` where nobody is logged in.
 
-    The last four are written and not loaded: :meth:`SessionStore.load` leaves them
+    The last four fields are only written: :meth:`SessionStore.load` leaves them
     ``None``.
     """
 
@@ -65,12 +67,12 @@ class StoredSession(NamedTuple):
     label: str | None = None
 
     def __repr__(self) -> str:
-        """Without the data: it would end in error reports."""
+        """Without the data, which would appear in error reports."""
         return f"<StoredSession {self.handle!r}>"
 
 
 class MovedSession(NamedTuple):
-    """What tells one session from another, of one whose token has changed."""
+    """What identifies a session whose token has changed."""
 
     id: bytes
     handle: str
@@ -88,8 +90,8 @@ class SessionStore:
         :func:`~flask_sessionsql.storage.engines.sessions_engine` makes.
     :param table: the table, as :func:`~flask_sessionsql.storage.tables.sessions_table`
         makes it.
-    :param create_table: whether to create the table where it is missing.
-    :param timeout: how many seconds a call may take, where the server does not answer.
+    :param create_table: whether to create the table if it is missing.
+    :param timeout: how many seconds a call may take if the server does not answer.
 
     >>> import sqlalchemy as sa
     >>> from flask_sessionsql.storage.engines import sessions_engine
@@ -133,20 +135,19 @@ class SessionStore:
 
     @property
     def locks_whole_database(self) -> bool:
-        """Whether one writer keeps all others out, as in SQLite."""
+        """Whether one writer locks out all others, as in SQLite."""
         return self.database.locks_whole_database
 
     def load(self, id: bytes, now: int) -> StoredSession | None:
-        """The row with the key ``id``; ``None`` where there is none, or where it
-        has expired.
+        """The row with the key ``id``; ``None`` if there is none or it has expired.
 
-        The columns' values are those of the database, checked by nobody yet.
+        The values are as the database returns them; nothing has checked them.
         """
         row = self.database.first(self._load, {"at": id, "now": now})
         return None if row is None else StoredSession(id, *row)
 
     def load_any(self, ids: Iterable[bytes], now: int) -> list[StoredSession]:
-        """As :meth:`load`, the rows of several keys that are there, by one SELECT."""
+        """As :meth:`load`, for several keys, with one SELECT."""
         columns = self.table.c
         data = sa.type_coerce(columns.data, sa.types.NullType()).label("data")
         statement = sa.select(
@@ -164,7 +165,7 @@ class SessionStore:
         """The live sessions that have moved to a new token and were used after
         ``since``.
 
-        :param line: what they can have as ``previous_id``.
+        :param line: the possible values of ``previous_id``.
         """
         moved = self._moved.where(self.table.c.previous_id.in_(list(line)))
         parameters = {"now": now, "since": since}
@@ -182,14 +183,14 @@ class SessionStore:
         wait: bool = True,
         anew: Callable[[], StoredSession] | None = None,
     ) -> bool:
-        """Store a new row. Always ``True``: its key is random, so a row that is
-        already there is this one, stored by a try whose answer was lost.
+        """Store a new row. Always returns ``True``: the key is random, so if the row is
+        there already, an earlier try has stored it and its answer was lost.
 
         :param limit: how many sessions the row's user may have.
-        :param anew: gives the row under another key, for another try after the answer
-            to one was lost. The server may run that one as late as it likes: it is then
-            a row that no token opens.
-        :raises SessionLimitError: there are as many already, and the limit refuses
+        :param anew: returns the row under another key, for the next try after the
+            answer to one was lost. The server may still run the earlier one at any
+            time: that makes a row that no token opens.
+        :raises SessionLimitError: the user has that many already, and the limit refuses
             another one.
         """
         values, lost = row._asdict(), list[bytes]()
@@ -219,19 +220,19 @@ class SessionStore:
         whole: bool = False,
         wait: bool = True,
     ) -> bool:
-        """Store ``row`` in the place of ``loaded``, unless that has changed, has
-        expired or is gone. Its version becomes one more than the loaded one. Where the
-        end is not before the loaded one, it only moves forward.
+        """Replace ``loaded`` by ``row``, unless ``loaded`` has changed, has expired or
+        is gone. Returns whether it did. The version becomes the loaded one plus one. If
+        the new end is not before the loaded one, the end only moves forward.
 
-        Where the answer to a first try was lost, it is looked up whether the row is
-        there: a change that is made twice could appear twice.
+        If the answer to the first try was lost, the row is read to see whether it was
+        written: making a change twice could make it appear twice.
 
-        :param row: what is to stand there; with another ``id``, it moves.
-        :param loaded: what was loaded, with its label, as the data have it.
+        :param row: the new row; with another ``id``, the session moves.
+        :param loaded: the row as it was loaded, with the label that is in the data.
         :param limit: how many sessions the row's user may have.
-        :param whole: whether to write all of it, as where it moves.
-        :param used: whether to note the session's use as well, as ``row`` has it.
-        :raises SessionLimitError: there are as many already, and the limit refuses
+        :param used: whether to write the columns of the last use as well.
+        :param whole: whether to write all columns, as for a session that moves.
+        :raises SessionLimitError: the user has that many already, and the limit refuses
             another one.
         """
         names: tuple[str, ...] = ("data", *_USED) if used else ("data",)
@@ -257,8 +258,8 @@ class SessionStore:
         return found is not None and (found.data, found.version) == (row.data, version)
 
     def _update(self, names: Sequence[str], end: _Expiry) -> Statement:
-        """The statement that writes these columns, and no other: SQLite touches the
-        index of each column that is named, changed or not.
+        """The statement that writes these columns and no others: SQLite updates the
+        index of each column that is named, even if its value does not change.
         """
         columns = self.table.c
         new = _bound(names) | {"version": columns.version + sa.literal_column("1")}
@@ -268,16 +269,16 @@ class SessionStore:
             later = columns.expires_at < until
             new["expires_at"] = sa.case((later, until), else_=columns.expires_at)
         elif end is _Expiry.MOVES_BACK:
-            # The purge must not look at the row later than that.
+            # The purge must look at the row no later than that.
             new["purge_at"] = new["expires_at"]
         update = sa.update(self.table).where(*_as_loaded(self.table)).values(new)
         statement = self._updates[names, end] = Statement(update)
         return statement
 
     def touch(self, row: StoredSession, now: int, *, wait: bool = True) -> bool:
-        """Note the use of a live row, as ``row`` has it, unless it has changed: its use
-        is noted then, and its end may be another one. Its end and its last use only
-        ever move forward.
+        """Record the use of a live row, with the values in ``row``. Does nothing if the
+        row has changed, because that write has recorded a use, and perhaps another end.
+        The end and the last use only ever move forward.
         """
         values = _values(row, (*_USED, "expires_at"))
         values |= {"at": row.id, "loaded": row.version, "now": now}
@@ -286,9 +287,9 @@ class SessionStore:
     def delete(
         self, id: bytes, version: int | None = None, *, wait: bool = True
     ) -> bool:
-        """Delete a row: whatever became of it, or only as loaded in ``version``.
-        Whether it was there; where the answer to a first try was lost, whether it is
-        gone.
+        """Delete a row, or only if it still has the ``version`` that was loaded.
+        Returns whether it was there; if the answer to the first try was lost, whether
+        it is gone.
         """
         statement, values = self._delete, dict[str, Any](at=id)
         if version is not None:
@@ -299,10 +300,10 @@ class SessionStore:
     def delete_moved(
         self, handle: str, user_id: str | None, *, wait: bool = True
     ) -> bool:
-        """Delete a session wherever it has moved to, if it is this user's or nobody's.
-        Whether it was there.
+        """Delete a session whose token has changed, if it belongs to this user or to
+        nobody. Returns whether it was there.
 
-        :param user_id: ``None`` for nobody's only.
+        :param user_id: ``None`` if it must belong to nobody.
         """
         columns = self.table.c
         theirs: sa.ColumnElement[bool] = columns.user_id.is_(None)
@@ -311,16 +312,16 @@ class SessionStore:
         statement = sa.delete(self.table).where(
             columns.handle == handle, columns.previous_id.is_not(None), theirs
         )
-        # InnoDB's scan can miss a row that moves meanwhile, once.
+        # InnoDB's scan can miss a row that moves during the scan, once.
         return any(self._delete_where(statement, wait) for _ in range(2))
 
     def delete_line(
         self, line: Iterable[bytes], user_id: str, *, wait: bool = True
     ) -> bool:
-        """Delete a user's sessions that have moved to a new token. Whether there were
-        any.
+        """Delete a user's sessions that have moved to a new token. Returns whether
+        there were any.
 
-        :param line: what they can have as ``previous_id``.
+        :param line: the possible values of ``previous_id``.
         """
         columns = self.table.c
         statement = sa.delete(self.table).where(
@@ -329,7 +330,7 @@ class SessionStore:
         return self._delete_where(statement, wait)
 
     def _delete_where(self, statement: sa.Delete, wait: bool) -> bool:
-        """Whether a statement deleted anything, or may have, its answer being lost."""
+        """Whether a statement deleted anything, or may have if its answer was lost."""
 
         def write(connection: sa.Connection) -> int:
             return connection.execute(statement).rowcount
@@ -337,7 +338,7 @@ class SessionStore:
         return self.database.run(write, wait=wait, unsure=UNKNOWN) != 0
 
     def dispose(self) -> None:
-        """Close the connections, except those that another process opened."""
+        """Close the connections, except those that another process has opened."""
         self.database.dispose()
 
     def _write(
@@ -350,7 +351,8 @@ class SessionStore:
         on_lost: Callable[[], object] = lambda: None,
         lost: Sequence[bytes] = (),
     ) -> int:
-        """How many rows a statement wrote, under the limit of the row's user.
+        """Run a statement within the limit of the row's user. Returns how many rows it
+        wrote.
 
         :param lost: the keys of rows that an earlier try may have stored.
         """
@@ -359,7 +361,7 @@ class SessionStore:
             return self.database.change(statement, values, wait=wait, on_lost=on_lost)
 
         def write(connection: sa.Connection) -> int:
-            for place in lost:  # which would be one too many
+            for place in lost:  # it would count as a session of the user
                 connection.execute(self._delete.clause, {"at": place})
             return connection.execute(statement.clause, values).rowcount
 
@@ -370,7 +372,7 @@ class SessionStore:
         return self.database.run(work, wait=wait, unsure=UNKNOWN, on_lost=on_lost)
 
 
-# The statements, and what their conditions and values are made of.
+# The statements, and the conditions and values they are made of.
 
 
 def _is_live(table: sa.Table) -> sa.ColumnElement[bool]:
@@ -378,15 +380,15 @@ def _is_live(table: sa.Table) -> sa.ColumnElement[bool]:
 
 
 def _as_loaded(table: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
-    """The conditions that a live row is as it was loaded."""
+    """The conditions for a live row that is still as it was loaded."""
     has_key = table.c.id == sa.bindparam("at")
     return has_key, _is_live(table), table.c.version == sa.bindparam("loaded")
 
 
 def _select_live(table: sa.Table) -> sa.Select[Any]:
     columns = {name: table.c[name] for name in _LOADED}
-    # A column of the wrong type, in a row that was tampered with, must not fail while
-    # the row is fetched: the data is taken as the driver gives it.
+    # Fetching a row must not fail if somebody has put a value of another type into it,
+    # so the data is taken as the driver returns it.
     data = sa.type_coerce(table.c.data, sa.types.NullType()).label("data")
     has_key = table.c.id == sa.bindparam("at")
     return sa.select(*(columns | {"data": data}).values()).where(
@@ -398,7 +400,7 @@ def _insert_row(table: sa.Table) -> sa.Insert:
     values: dict[str, Any] = {
         name: sa.bindparam(name) for name in StoredSession._fields
     }
-    # The purge looks at a row first when it would end if it were not used.
+    # The purge first looks at a row when it would expire if nobody used it.
     return sa.insert(table).values(values | {"purge_at": sa.bindparam("expires_at")})
 
 

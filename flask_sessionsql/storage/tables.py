@@ -1,10 +1,10 @@
 """The table of the sessions.
 
-Integers rather than ``DATETIME``: no time zone, and no difference between
-drivers. Binary rather than text for the key: no collation can make two keys
-one. It is a plain :class:`sqlalchemy.schema.Table` in the metadata of the bind,
-so Alembic and Flask-Migrate see it like any table of the application: see
-:doc:`/guides/migrations`.
+Times are integers and not ``DATETIME``: no time zone, and no difference between
+drivers. The key is binary and not text: no collation can make two keys equal. The table
+is a plain :class:`sqlalchemy.schema.Table` in the metadata of the bind, so Alembic and
+Flask-Migrate see it like any table of the application: see :doc:`/guides/migrations`.
+The page :doc:`/reference/table` describes the columns.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = [
     "sessions_table",
 ]
 
-#: Characters that ``user_id`` holds: what every database can index.
+#: Length of ``user_id`` in characters: what every database can index.
 MAX_USER_ID = 255
-#: An IPv6 address with a zone has at most 60 characters or so.
+#: An IPv6 address with a zone has about 60 characters at most.
 MAX_ADDRESS = 64
 MAX_USER_AGENT = 255
 #: The last second of the year 9999.
@@ -39,7 +39,7 @@ LAST_SECOND = 253402300799
 
 _MYSQL = ("mysql", "mariadb")
 
-# SQLAlchemy shows a new table to other threads before it has its columns.
+# SQLAlchemy makes a new table visible to other threads before it has columns.
 _LOCK = threading.Lock()
 
 
@@ -61,19 +61,18 @@ def _columns() -> list[sa.Column[object]]:
                 *_MYSQL,
             ),
         ),
-        # BLOB holds 64 KiB on MariaDB; LONGBLOB 4 GiB. PostgreSQL compresses it, as it
-        # does by default: 10 KB took a fifth of the room and no longer, and 100 KB a
-        # tenth, and 1.5 times as long to write.
+        # On MariaDB, BLOB holds 64 KiB and LONGBLOB 4 GiB. PostgreSQL compresses the
+        # column by default: 10 KB took a fifth of the space and no more time; 100 KB
+        # took a tenth of the space and 1.5 times as long to write.
         sa.Column("data", data.with_variant(mysql.LONGBLOB(), *_MYSQL), nullable=False),
         sa.Column("version", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        # No index: on PostgreSQL, 76 % of the updates were HOT with one, as each visit
-        # moves the end once, and 99 % without. purge_at, which requests leave alone,
-        # has it instead. A fill factor changed neither figure by more than 1 %.
+        # No index, because each visit moves the end: on PostgreSQL, 76 % of the updates
+        # were HOT with one and 99 % without. purge_at has it instead, which requests
+        # do not change. A fill factor changed neither figure by more than 1 %.
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
-        # Columns that came later may be empty or have a default, so that adding one
-        # takes no time on a large table, and workers of the version before go on
-        # inserting.
+        # Later columns may be null or have a default: adding one to a large table then
+        # takes no time, and workers of the previous version can still insert.
         sa.Column("last_used_at", sa.BigInteger()),
         sa.Column("address", sa.String(MAX_ADDRESS)),
         sa.Column(
@@ -83,11 +82,12 @@ def _columns() -> list[sa.Column[object]]:
             ),
         ),
         sa.Column("previous_id", id_type),
-        # 0, of a row that was stored without it, lets the next purge look at the row.
+        # 0, in a row that was stored without it, makes the next purge look at the row.
         sa.Column(
             "purge_at", sa.BigInteger(), nullable=False, server_default="0", index=True
         ),
-        # For lists, which decode no data. Requests read it with the data.
+        # For lists, which do not decode the data. Requests read the label from the
+        # data.
         sa.Column(
             "label",
             label.with_variant(mysql.VARCHAR(MAX_LABEL, charset="utf8mb4"), *_MYSQL),
@@ -96,11 +96,11 @@ def _columns() -> list[sa.Column[object]]:
 
 
 def _add_indexes(table: sa.Table) -> None:
-    """Add the indexes that a column cannot ask for. On most rows nobody has ever logged
-    in; where the database can, they are left out. On SQLite, each index that a new row
-    enters costs 8 us and a page in the log. So a handle leads straight to a session
-    that has moved to a new token or is a user's, and to another one by way of the whole
-    table.
+    """Add the indexes that ``index=True`` cannot express. Where the database can, they
+    leave out the rows in which nobody has ever logged in, which are most: on SQLite,
+    each index costs a new row 8 us and a page in the log. A session is therefore found
+    by its handle through the index if it belongs to a user or its token has changed,
+    and by reading the whole table otherwise.
     """
     moved = table.c.previous_id.is_not(None)
     is_users = table.c.user_id.is_not(None)
@@ -115,37 +115,37 @@ def _add_indexes(table: sa.Table) -> None:
 def sessions_table(
     metadata: sa.MetaData, name: str, schema: str | None = None
 ) -> sa.Table:
-    """The table ``name`` in ``metadata``: the one that is already there, or a new
-    one. An application factory can so run twice on one metadata.
+    """The table ``name`` in ``metadata``: the existing one, or else a new one, so that
+    an application factory can run twice on one metadata.
 
     ======================= ===================================================
     ``id``                  the keyed hash of the token; primary key, 32 bytes
-    ``handle``              names the session in logs and lists; opens nothing; begins
-                            with the time, so that newer ones sort after older ones
+    ``handle``              the public name of the session in logs and lists; it begins
+                            with the time, so newer handles sort after older ones
     ``user_id``             the value of the session key ``SESSION_USER_KEY``
     ``data``                the serialized session
-    ``version``             one more at every write
-    ``created_at``          when it began, or its user logged in; seconds since
-                            1970, UTC
-    ``expires_at``          when it ends if it is not used; seconds since 1970, UTC
-    ``last_used_at``        seconds since 1970, UTC; null in rows that were stored
-                            before the column was there
-    ``address``             where it was last used from, if ``SESSION_RECORD_CLIENT``
+    ``version``             a counter of the writes
+    ``created_at``          when the session was first stored, or its user logged in;
+                            this and the other times are in seconds since 1970, UTC
+    ``expires_at``          when it ends if it is not used again
+    ``last_used_at``        when it was last used; null in rows that are older than the
+                            column
+    ``address``             the IP address of the last use, if ``SESSION_RECORD_CLIENT``
                             is on
-    ``user_agent``          what it was last used with, likewise
-    ``previous_id``         filled once the token has changed: the keyed hash, 32 bytes,
-                            of what all tokens of the session have in common; who comes
-                            with an earlier one is late, and not a stranger
+    ``user_agent``          the browser of the last use, likewise
+    ``previous_id``         set once the token has changed: the keyed hash, 32 bytes, of
+                            what all tokens of the session have in common; it tells a
+                            late request with an earlier token from a stranger's
     ``purge_at``            when the purge looks at the row next: ``expires_at`` as it
-                            was at the last look or, before one, at first
-    ``label``               what the application calls the session, if it has set it
+                            was when the purge last looked, or when the row was stored
+    ``label``               what the application calls the session
     ======================= ===================================================
 
-    :param metadata: where the table is, or is to be.
+    :param metadata: where to look for the table, and where to add it.
     :param name: the table's name.
     :param schema: the database schema; ``None`` for the metadata's own.
-    :raises SessionTableError: ``metadata`` holds a table of that name which lacks
-        one of the columns, so it is somebody else's.
+    :raises SessionTableError: ``metadata`` has a table of that name that lacks columns,
+        so it is a table of the application's.
     """
     columns = _columns()
     schema = schema or metadata.schema
@@ -161,14 +161,14 @@ def sessions_table(
         raise SessionTableError(
             known
             or f"The application already has a table {there.fullname!r} without the"
-            f" columns {', '.join(missing)}, so it is not one for sessions. Set"
-            " SESSION_SQLALCHEMY_TABLE to a name that is free."
+            f" columns {', '.join(missing)}, so it is not a table of sessions. Set"
+            " SESSION_SQLALCHEMY_TABLE to an unused name."
         )
     return there
 
 
 def of_flask_session(columns: Iterable[str], name: str) -> str | None:
-    """What to say of a table that is Flask-Session's; ``None`` of any other.
+    """The error message for a table of Flask-Session's; ``None`` for any other table.
 
     :param columns: the names of its columns.
     :param name: its name.
@@ -176,18 +176,18 @@ def of_flask_session(columns: Iterable[str], name: str) -> str | None:
     if not {"session_id", "data", "expiry"}.issubset(columns):
         return None
     return (
-        f"The table {name!r} is Flask-Session's, whose rows mean something else. Leave"
-        " it as it is, and remove SESSION_SQLALCHEMY_TABLE, or set it to a name that"
-        " is free. With SESSION_ADOPT = 'flask-session' and SESSION_ADOPT_TABLE ="
-        f" {name!r} nobody is logged out: see the page 'Moving in' of the"
+        f"The table {name!r} is Flask-Session's and has other rows. Leave it as it is,"
+        " and remove SESSION_SQLALCHEMY_TABLE or set it to an unused name. To adopt its"
+        " sessions, so that nobody is logged out, set SESSION_ADOPT = 'flask-session'"
+        f" and SESSION_ADOPT_TABLE = {name!r}: see the page 'Moving in' of the"
         " documentation."
     )
 
 
 def as_time(seconds: int) -> datetime:
-    """A time in a row, in UTC; the nearest year that a calendar has, if the row was
-    tampered with.
+    """A time of a row, in UTC; the nearest possible time if somebody tampered with the
+    row.
     """
-    if not isinstance(seconds, int):  # SQLite keeps anything in any column
+    if not isinstance(seconds, int):  # SQLite stores anything in any column
         seconds = 0
     return datetime.fromtimestamp(min(max(seconds, 0), LAST_SECOND), UTC)

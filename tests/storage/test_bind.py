@@ -201,9 +201,7 @@ def test_a_table_of_the_application_is_not_taken(make_app: MakeApp) -> None:
     """A model of that name, without our columns, is an error at init_app."""
     db = SQLAlchemy()
     db.Table("sessions", sa.Column("id", sa.Integer, primary_key=True))
-    with pytest.raises(
-        SessionTableError, match=r"'sessions'.*handle.*a name that is free"
-    ):
+    with pytest.raises(SessionTableError, match=r"'sessions'.*handle.*an unused name"):
         make_app("sqlite://", db.init_app, SESSION_SQLALCHEMY_TABLE="sessions")
 
 
