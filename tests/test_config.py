@@ -955,8 +955,8 @@ def test_a_misspelt_key(key: str, meant: str) -> None:
     [
         (
             "SESSION_SERIALIZATION_FORMAT",
-            "there is one format, and both of Flask-Session's are read where its"
-            " sessions are taken over (SESSION_ADOPT); remove the key.",
+            "there is one format, and both of Flask-Session's are read when its"
+            " sessions are adopted (SESSION_ADOPT); remove the key.",
         ),
         *(
             (

@@ -1,10 +1,10 @@
-"""The statements with which sessions of the site before become ours.
+"""The statements that adopt sessions of the previous site.
 
-Flask-Session's rows go to our table in one transaction that deletes them there. What
-cannot be deleted, a signed cookie that others may have copied, is noted: a **note** is
-a row of our table that is no session. It has no handle and has expired from the
-beginning, so that nothing finds it but who asks for its key, and the purge deletes it
-when what it is about would have expired, too.
+A row of Flask-Session's table moves to our table in one transaction that also deletes
+it there. A signed cookie cannot be deleted, and others may have copied it, so a note
+is left that it was used. A **note** is a row of our table that is no session. It has no
+handle and has expired from the beginning, so only a look-up by its key finds it. The
+purge deletes it when what it is about would have expired.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ __all__ = [
     "user_note",
 ]
 
-#: What is taken as the driver gives it.
+#: Takes a value as the driver returns it.
 _RAW: sa.types.NullType = sa.types.NullType()
 
 #: The columns of Flask-Session's table.
@@ -45,7 +45,7 @@ COLUMNS = ("id", "session_id", "data", "expiry")
 
 
 class ForeignTableError(Exception):
-    """The table is not there, or is not Flask-Session's."""
+    """The table is missing, or is not Flask-Session's."""
 
 
 class ForeignSession(NamedTuple):
@@ -58,12 +58,12 @@ class ForeignSession(NamedTuple):
     expires_at: int
 
     def __repr__(self) -> str:
-        """Without what opens the session, and what it holds."""
+        """Without the session id and the data."""
         return f"<ForeignSession {self.id}>"
 
 
 class Moving(NamedTuple):
-    """A session as it is to be stored here, and the note that it was."""
+    """A session to store in our table, and the note that it was adopted."""
 
     row: StoredSession
     note: bytes
@@ -72,7 +72,7 @@ class Moving(NamedTuple):
 
     @property
     def ends(self) -> set[bytes]:
-        """The notes with which it is over, and is not stored."""
+        """The notes that end the session: with one of them, it is not stored."""
         return ending_notes(self.row.user_id)
 
     def __repr__(self) -> str:
@@ -80,16 +80,16 @@ class Moving(NamedTuple):
         return f"<Moving {self.row.handle!r}>"
 
 
-#: Gives a row as it is to be moved; ``None`` to leave it where it is.
+#: Converts a row; returns ``None`` to leave it where it is.
 Convert = Callable[[ForeignSession], Moving | None]
 
 
 def foreign_table(
     metadata: sa.MetaData, name: str, schema: str | None = None
 ) -> sa.Table:
-    """Flask-Session's table in ``metadata``: the one that is there, or a new one.
+    """Flask-Session's table in ``metadata``: the existing one, or else a new one.
 
-    In that of the application, a migration leaves the table alone.
+    In the metadata of the application, it keeps migrations from dropping the table.
     """
     there = metadata.tables.get(name if schema is None else f"{schema}.{name}")
     if there is not None:
@@ -120,10 +120,10 @@ class ForeignTable:
     def find(
         self, session_id: str, now: int, here: Iterable[bytes]
     ) -> tuple[ForeignSession | None, bool]:
-        """A live session; ``None`` where there is none. And whether it is in our table
-        by now: one statement sees both at one moment, between which it cannot move.
+        """A live session, or ``None``, and whether it is in our table already. One
+        statement reads both tables, so that the session cannot move in between.
 
-        :param here: under which keys it would be in our table.
+        :param here: the keys that it would have in our table.
         :raises ForeignTableError: the table cannot be read.
         """
         ours = self._database.table.c.id
@@ -137,13 +137,13 @@ class ForeignTable:
             return connection.execute(statement).all()
 
         found = self._ask(work)
-        # A collation can take two ids for one, such as MariaDB's by default.
+        # A collation, such as MariaDB's default, can treat two ids as equal.
         rows = [_session(row) for row in found if row[1] == session_id]
         return next(iter(rows), None), any(row[1] is None for row in found)
 
     def count(self, now: int) -> tuple[int, int | None]:
-        """How many live sessions there are, and when the last of them ends, in seconds
-        since 1970.
+        """The number of live sessions, and when the last of them ends, in seconds since
+        1970.
 
         :raises ForeignTableError: the table cannot be read.
         """
@@ -158,10 +158,10 @@ class ForeignTable:
         return int(number), None if end is None else _as_seconds(end)
 
     def batch(self, after: int | None, most: int, now: int) -> list[ForeignSession]:
-        """Live sessions, by their ``id``.
+        """Live sessions in the order of ``id``.
 
-        :param after: look at those with a higher one; ``None`` for all.
-        :param most: how many at most.
+        :param after: only those with a higher ``id``; ``None`` for all.
+        :param most: the maximum number.
         :raises ForeignTableError: the table cannot be read.
         """
         key = self.table.c.id
@@ -177,15 +177,15 @@ class ForeignTable:
         *,
         wait: bool = True,
     ) -> tuple[list[StoredSession], int]:
-        """Move rows to our table, in one transaction: each as it stands there by then,
-        unless it is gone. Gives those that were moved, and how many were not, because
-        they had been ended here.
+        """Move rows to our table in one transaction. Each row is read again first; rows
+        that are gone are skipped. Returns the sessions that were moved, and how many
+        were not, because they had been revoked here.
 
-        Those are deleted there; and so is one that was moved before, and that a server
-        of the site before has written once more since: whatever has become of it here
-        holds.
+        The rows of revoked sessions are deleted there. So is a row that was moved
+        before and that a server of the previous site has written again since: the
+        session here is the valid one.
 
-        :param convert: what makes a row of ours of one.
+        :param convert: converts a row into one of ours.
         :param wait: whether to wait for a SQLite file that is locked.
         :raises ForeignTableError: the table cannot be read.
         """
@@ -205,7 +205,7 @@ class ForeignTable:
                 ]
                 new = {row.id: convert(row) for row in found}
                 moving = {key: each for key, each in new.items() if each is not None}
-                # If the answer to an earlier try was lost, those may be here.
+                # If the answer to an earlier try was lost, its rows may be here.
                 asked = [*moving.values(), *tried]
                 keys = {key for each in asked for key in (each.row.id, each.note)}
                 keys.update(*(each.ends for each in asked))
@@ -233,13 +233,13 @@ class ForeignTable:
             moved: tuple[list[StoredSession], int] = self._ask(work, wait=wait)
             return moved
         except sa_exc.IntegrityError:
-            # Another request has taken it between the look and the insertion; nothing
-            # was done.
+            # Another request has adopted it between the SELECT and the INSERT. Nothing
+            # was changed.
             return [], 0
 
     def _all(self) -> sa.Select[Any]:
         columns = self.table.c
-        # As the driver gives it: a column of SQLite can hold anything.
+        # As the driver returns it: a column of SQLite can hold anything.
         raw = [sa.type_coerce(columns[name], _RAW).label(name) for name in COLUMNS]
         chosen: Sequence[Any] = raw
         return sa.select(*chosen)
@@ -254,7 +254,7 @@ class ForeignTable:
 
     def _ask(self, work: Callable[[sa.Connection], Any], *, wait: bool = True) -> Any:
         def look(connection: sa.Connection) -> Any:
-            # Here, and not where errors are taken for those of our table.
+            # Handled here: further up, the error would seem to be about our table.
             try:
                 return work(connection)
             except sa_exc.DBAPIError as error:
@@ -268,7 +268,7 @@ class ForeignTable:
                 if not blames_schema(error):
                     raise
             raise ForeignTableError(
-                f"The table {name!r} is not there, or is not Flask-Session's."
+                f"The table {name!r} is missing, or is not Flask-Session's."
             )
 
         return self._database.run(look, name=work.__qualname__, wait=wait)
@@ -280,7 +280,7 @@ def _session(row: Sequence[Any]) -> ForeignSession:
     return ForeignSession(key, str(session_id), bytes(payload), _as_seconds(expiry))
 
 
-# Flask-Session has UTC there, without saying so.
+# Flask-Session stores UTC without a time zone.
 
 
 def _as_expiry(now: int) -> datetime:
@@ -288,7 +288,7 @@ def _as_expiry(now: int) -> datetime:
 
 
 def _as_seconds(expiry: object) -> int:
-    """0 for what is no time at all."""
+    """0 if it is not a time."""
     with suppress(ValueError):
         if isinstance(expiry, str):
             expiry = datetime.fromisoformat(expiry)
@@ -305,33 +305,35 @@ def _inserted(row: StoredSession) -> dict[str, Any]:
 
 
 def used_note(name: str) -> bytes:
-    """The key of the note that what a browser had was taken over."""
+    """The key of the note that a browser's old session was adopted."""
     return _note("used", name)
 
 
 def user_note(user_id: str) -> bytes:
-    """The key of the note that a user's sessions were ended."""
+    """The key of the note that a user's sessions were revoked."""
     return _note("user", user_id)
 
 
 def everybody_note() -> bytes:
-    """The key of the note that all sessions were ended."""
+    """The key of the note that all sessions were revoked."""
     return _note("everybody", "")
 
 
 def ending_notes(user_id: str | None) -> set[bytes]:
-    """The keys of the notes that end a user's sessions; of nobody's, for ``None``."""
+    """The keys of the notes that end a user's sessions; with ``None``, those of
+    nobody's.
+    """
     notes = {everybody_note()}
     return notes if user_id is None else notes | {user_note(user_id)}
 
 
 def _note(about: str, what: str) -> bytes:
-    # Not under SECRET_KEY: it holds whatever becomes of that.
+    # Not keyed with SECRET_KEY, so that it stays valid when the key changes.
     return hashlib.sha256(f"{about}\0{what}".encode(errors="replace")).digest()
 
 
 class Notes:
-    """What is remembered of sessions that are not in our table.
+    """The notes about sessions that are not in our table.
 
     :param database: our table.
     """
@@ -340,12 +342,12 @@ class Notes:
         self._database = database
 
     def those_of(self, keys: Iterable[bytes]) -> set[bytes]:
-        """Which of these notes are there."""
+        """Which of these notes exist."""
         table, asked = self._database.table, [*keys]
         return self._database.run(lambda connection: _there(connection, table, asked))
 
     def make(self, key: bytes, now: int, until: int, *, wait: bool = True) -> None:
-        """Leave a note, or let one last longer.
+        """Leave a note, or make an existing one last longer.
 
         :param now: seconds since 1970.
         :param until: when the purge deletes it.
@@ -365,10 +367,10 @@ class Notes:
     def take(
         self, key: bytes, row: StoredSession, until: int, *, wait: bool = True
     ) -> bool:
-        """Store a session and the note that it was, in one transaction. Whether the
-        note was not there before: otherwise nothing is done.
+        """Store a session and the note about it, in one transaction. Does nothing and
+        returns ``False`` if there is such a note already.
 
-        :param key: of the note.
+        :param key: the key of the note.
         :param until: when the purge deletes the note.
         """
         table = self._database.table
@@ -386,9 +388,9 @@ class Notes:
         return True
 
     def confirm(self, key: bytes) -> None:
-        """Note that the browser has come with its new token.
+        """Note that the browser has come back with its new token.
 
-        :param key: of the note that its session was moved.
+        :param key: the key of the note that its session was moved.
         """
         table = self._database.table
         confirm = sa.update(table).where(table.c.id == key, table.c.version == _MOVED)
@@ -396,8 +398,8 @@ class Notes:
         self._database.run(lambda connection: connection.execute(statement).rowcount)
 
     def waiting(self, now: int) -> tuple[int, int | None]:
-        """How many sessions were moved whose browsers have not come with their new
-        tokens since, and until when that can last, in seconds since 1970.
+        """The number of moved sessions whose browsers have not come back with their new
+        tokens, and until when they may, in seconds since 1970.
         """
         columns = self._database.table.c
         until = columns.last_used_at
@@ -407,8 +409,8 @@ class Notes:
         return self._counted(statement)
 
     def taken(self) -> tuple[int, int | None]:
-        """How many cookies were taken over whose notes are there, and until when the
-        last of those is valid, in seconds since 1970.
+        """The number of adopted cookies that have notes, and until when the last of
+        them is valid, in seconds since 1970.
         """
         columns = self._database.table.c
         statement = sa.select(sa.func.count(), sa.func.max(columns.purge_at)).where(
@@ -434,8 +436,8 @@ def _there(
     }
 
 
-#: What a note has for a version: it is about sessions that were ended, about a cookie,
-#: or about a session that was moved, whose browser has not come since, or has.
+#: The ``version`` of a note. It is about revoked sessions, about an adopted cookie, or
+#: about a moved session whose browser has not come back yet, or has.
 _ENDED, _USED, _MOVED, _CONFIRMED = range(4)
 
 

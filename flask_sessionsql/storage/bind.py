@@ -1,8 +1,8 @@
-"""The bind that holds the sessions: which of an application's databases it is, found
-when it is first needed.
+"""The bind that holds the sessions: finds the right database of an application when it
+is first needed.
 
-Flask-SQLAlchemy may be set up after the sessions, or not at all, so nothing is looked
-for before. Nothing here keeps the application alive.
+It does not look earlier, because Flask-SQLAlchemy may be set up after the sessions, or
+not at all. Nothing here keeps the application alive.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from .tables import sessions_table
 __all__ = ["SessionsBind"]
 
 
-#: Those of this process, for its children.
+#: All binds of this process, for its child processes.
 _BINDS: weakref.WeakSet[SessionsBind] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:  # pragma: no cover -- not in this process
-    """In a child process: the thread that held a lock at the fork is not in it."""
+    """In a child process: make new locks, because the thread that held one is gone."""
     for bind in list(_BINDS):
         bind._lock = threading.Lock()
 
@@ -44,9 +44,9 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
 
 
 class SessionsBind:
-    """Where the sessions of one application are.
+    """The database of one application's sessions.
 
-    :param app: the application, whose ``SQLALCHEMY_*`` settings are read now.
+    :param app: the application. Its ``SQLALCHEMY_*`` settings are read now.
     :param config: the settings of its sessions.
     """
 
@@ -59,16 +59,16 @@ class SessionsBind:
         self._store: SessionStore | None = None
         self._check_path(app)
         if self._place_table(app) is None:
-            # The SQLAlchemy object comes after us, if ever. db.create_all() and
-            # migrations need the table in its metadata, and an application context.
+            # The SQLAlchemy object may come later. db.create_all() and migrations need
+            # the table in its metadata, and an application context.
             appcontext_pushed.connect(self._on_context, app)
 
     def open_store(self) -> SessionStore:
-        """The rows of the sessions, the same for all threads; connects to nothing yet.
+        """The store of the sessions, one for all threads. It does not connect yet.
 
         :raises SessionConfigError: ``SESSION_SQLALCHEMY_BIND_KEY`` names no bind,
-            ``SESSION_SQLALCHEMY`` knows nothing of the application, or the instance
-            folder cannot be made.
+            ``SESSION_SQLALCHEMY`` is not set up for the application, or the instance
+            folder cannot be created.
         """
         if self._store is None:
             with self._lock:
@@ -77,8 +77,8 @@ class SessionsBind:
         return self._store
 
     def holds_lock(self) -> bool:
-        """Whether the application, in the current context, may hold the lock that a
-        statement on the sessions waits for: on SQLite, that of the whole file.
+        """Whether the application may hold the lock that a statement on the sessions
+        waits for, in the current context: on SQLite, the lock of the whole file.
         """
         return self.open_store().locks_whole_database and self._in_transaction()
 
@@ -96,19 +96,19 @@ class SessionsBind:
         timeout, alone = config.database_timeout, self._sqlalchemy(app) is None
         engine = sessions_engine(source, alone=alone, timeout=timeout)
         dispose()
-        # By now: an extension such as Flask-DebugToolbar may have set it after us.
+        # Read only now: Flask-DebugToolbar, for example, may set it after us.
         if app.config.get("SQLALCHEMY_RECORD_QUERIES"):
             record_statements(engine)
         table, create = _translated(table, source), config.create_table
         store = SessionStore(engine, table, create_table=create, timeout=timeout)
         _dispose_with(source, store)
-        # Not at exit: then the connections end with the process, as all others do.
+        # Not at exit: the connections then end with the process.
         weakref.finalize(app, store.dispose).atexit = False
         return store
 
     def _check_path(self, app: Flask) -> None:
-        """Of a SQLite file that can be nowhere, tell at once, unless Flask-SQLAlchemy
-        has, or something else makes the connections.
+        """Report an impossible path of a SQLite file at once, unless Flask-SQLAlchemy
+        has done so, or a ``creator`` makes the connections.
         """
         creates = "creator" in (self._options.get("SQLALCHEMY_ENGINE_OPTIONS") or {})
         if self._sqlalchemy(app) or creates or self._config.bind_key is not None:
@@ -123,7 +123,7 @@ class SessionsBind:
         return there if isinstance(there, SQLAlchemy) else None
 
     def _place_table(self, app: Flask) -> sa.Table | None:
-        """The table, in the metadata of its bind; ``None`` where that is not known."""
+        """The table in the metadata of its bind; ``None`` if that is not known yet."""
         db = self._sqlalchemy(app)
         metadata = db and db.metadatas.get(self._config.bind_key)
         if not isinstance(metadata, sa.MetaData):
@@ -139,12 +139,12 @@ class SessionsBind:
             appcontext_pushed.disconnect(self._on_context, sender)
 
     def _source(self, app: Flask) -> tuple[sa.Engine, Callable[[], None]]:
-        """The engine to connect like, and what to do when that is settled."""
+        """The engine to imitate, and a function to call when that is done."""
         db = self._sqlalchemy(app)
         if db is not None:
             return _engine(app, db, self._config.bind_key), lambda: None
-        # Flask-SQLAlchemy has the rules for addresses and options; an application
-        # without it gets them by way of one that has it.
+        # Flask-SQLAlchemy has the rules for addresses and options. For an application
+        # without it, they are applied to another application.
         stand_in = Flask(app.import_name, instance_path=app.instance_path)
         stand_in.config.update(self._options)
         stand_in.config["SQLALCHEMY_DATABASE_URI"] = self._config.database_uri
@@ -155,16 +155,16 @@ class SessionsBind:
             raise SessionConfigError(
                 address_key(self._config.bind_key),
                 f"the instance folder {app.instance_path!r}, where the SQLite file"
-                f" is to be, cannot be made: {error.strerror}. Let this process make"
-                " it, or give the address of another database, such as a file with"
-                " its whole path.",
+                f" belongs, cannot be created: {error.strerror}. Let this process"
+                " create it, or give the address of another database, such as a file"
+                " with its full path.",
             ) from error
         engine = _engine(stand_in, db, self._config.bind_key)
         return engine, engine.dispose
 
     def _in_transaction(self) -> bool:
-        """Whether the application's database session has begun a transaction of the
-        driver's in the current context, or a test around it has.
+        """Whether the application's database session has a transaction open on the
+        driver's connection in the current context, or a test around it has.
         """
         app = self._app()
         db = None if app is None else self._sqlalchemy(app)
@@ -175,8 +175,8 @@ class SessionsBind:
 
 
 def _is_in_transaction(engine: object) -> bool:
-    """Whether it is no engine: tests that roll back everything put a connection in the
-    place of one, on which they have a transaction.
+    """Whether ``engine`` is a connection in a transaction: tests that roll back
+    everything use one instead of an engine.
     """
     return (
         isinstance(engine, sa.Connection)
@@ -186,7 +186,7 @@ def _is_in_transaction(engine: object) -> bool:
 
 
 def _translated(table: sa.Table, source: sa.Engine) -> sa.Table:
-    """The table in the schema that the application's engine makes of it."""
+    """The table in the schema that the engine's ``schema_translate_map`` gives it."""
     options = source.get_execution_options()
     schema = options.get("schema_translate_map", {}).get(table.schema, table.schema)
     if schema == table.schema:
@@ -197,7 +197,7 @@ def _translated(table: sa.Table, source: sa.Engine) -> sa.Table:
 
 
 def _dispose_with(source: sa.Engine, store: SessionStore) -> None:
-    """Close the connections when the application closes those of its engine: it may be
+    """Close the connections when the application disposes of its engine: it may be
     about to drop the database.
     """
     reference = weakref.ref(store)
@@ -212,15 +212,15 @@ def _dispose_with(source: sa.Engine, store: SessionStore) -> None:
 
 def _engine(app: Flask, db: SQLAlchemy, bind_key: str | None) -> sa.Engine:
     # A second context within a request would run the application's teardown functions
-    # before their time.
+    # too early.
     current = has_app_context() and current_app._get_current_object() is app  # type: ignore[attr-defined]
     with nullcontext() if current else app.app_context():
         try:
             engines = db.engines
-        except RuntimeError as error:  # which says what to do
+        except RuntimeError as error:  # its message says what to do
             raise SessionConfigError("SESSION_SQLALCHEMY", str(error)) from error
         try:
-            # Tests that roll back everything put a connection in its place.
+            # Tests that roll back everything put a connection here instead.
             return engines[bind_key].engine
         except KeyError:
             raise no_bind(bind_key, engines) from None

@@ -1,10 +1,10 @@
-"""How a connection is used and goes back: with no transaction open, and as it came
-where it is the application's.
+"""Using a connection and giving it back: with no transaction open, and unchanged if it
+is the application's.
 
-The connections of the sessions are in ``AUTOCOMMIT``. That alone does not keep a
-transaction from being open: the application's listeners may begin one on each
-connection of any engine, as SQLAlchemy's own recipe for savepoints on SQLite does. So
-it is looked at, and not assumed.
+The connections of the sessions are in ``AUTOCOMMIT``. A transaction can be open
+nevertheless: listeners of the application may begin one on each connection of any
+engine, as SQLAlchemy's own recipe for savepoints on SQLite does. So this module looks,
+and does not assume.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ __all__ = [
     "used",
 ]
 
-#: What to set where the application gives connections that others have, too.
+#: What to set if the application lends connections that others use, too.
 ADVICE = (
     "Let 'creator' make a new connection each time, or give the sessions a bind of"
     " their own, without a 'creator': add it to SQLALCHEMY_BINDS, and name it in"
     " SESSION_SQLALCHEMY_BIND_KEY."
 )
 
-#: Under which name a pooled connection keeps that a statement on it works in a
-#: transaction only: see :mod:`~flask_sessionsql.storage.poolers`.
+#: The name under which a pooled connection notes that statements on it work only in a
+#: transaction: see :mod:`~flask_sessionsql.storage.poolers`.
 ONLY_IN_TRANSACTIONS = "flask_sessionsql.only_in_transactions"
 
-#: Under which name a pooled connection keeps how it came.
+#: The name under which a pooled connection keeps its original mode.
 _CAME = "flask_sessionsql.came"
 
 
 @contextmanager
 def used(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """One of the engine's connections. What is left of a transaction when it goes back
-    is committed, or rolled back after an error.
+    """One of the engine's connections. A transaction that is open at the end is
+    committed, or rolled back after an error.
     """
     with engine.connect() as connection:
         try:
@@ -55,9 +55,9 @@ def used(engine: sa.Engine) -> Iterator[sa.Connection]:
                 connection.exec_driver_sql("BEGIN")
             yield connection
         except BaseException as error:
-            # What a socket says, or that a text has no bytes, pg8000 passes on from
-            # within its conversation with the server. SQLite has none, and its memory
-            # would go with the connection.
+            # pg8000 raises errors of sockets and encodings in the middle of its
+            # conversation with the server. SQLite has no server, and a database in
+            # memory would be lost with its connection.
             broken = isinstance(error, (*OF_SOCKETS, UnicodeError))
             if broken and engine.dialect.name != "sqlite":
                 connection.invalidate()
@@ -67,7 +67,7 @@ def used(engine: sa.Engine) -> Iterator[sa.Connection]:
 
 
 def end_transaction(connection: sa.Connection) -> None:
-    """Commit what is open on it, if anything is."""
+    """Commit the open transaction, if there is one."""
     if _may_be_open(connection):
         try:
             connection.exec_driver_sql("COMMIT")
@@ -93,15 +93,15 @@ def _may_be_open(connection: sa.Connection) -> bool:
     return in_transaction(connection.connection.dbapi_connection) is not False
 
 
-# Connections that are the application's.
+# Connections that belong to the application.
 
 
 def lend(pool: sa.Pool, dialect: Callable[[], sa.Dialect]) -> None:
-    """Let each connection of a pool be as it came whenever nobody uses it: the pool's
-    ``creator`` is the application's, and may give them to others, too.
+    """Restore the mode of each connection of a pool when nobody uses it: the
+    ``creator`` is the application's and may lend the connections to others, too.
 
-    :param pool: one that nobody uses yet.
-    :param dialect: gives that of the engine that uses it.
+    :param pool: a pool that nobody uses yet.
+    :param dialect: returns the dialect of the engine that uses the pool.
     """
 
     def came(connection: Any, record: Any) -> None:
@@ -111,7 +111,7 @@ def lend(pool: sa.Pool, dialect: Callable[[], sa.Dialect]) -> None:
         try:
             refuse_if_used(connection)
         except SessionConfigError:
-            # Not the pool's any more: it would close it.
+            # Take it out of the pool, which would close it.
             record.dbapi_connection = None
             raise
         dialect().set_isolation_level(connection, "AUTOCOMMIT")
@@ -121,7 +121,7 @@ def lend(pool: sa.Pool, dialect: Callable[[], sa.Dialect]) -> None:
             return
         try:
             _set_mode(connection, record.info[_CAME])
-        except Exception:  # it is lost, and its place in the pool is not to be
+        except Exception:  # the connection is lost, but its place in the pool is not
             record.invalidate()
 
     sa.event.listen(pool, "connect", came, insert=True)
@@ -130,12 +130,12 @@ def lend(pool: sa.Pool, dialect: Callable[[], sa.Dialect]) -> None:
 
 
 def refuse_if_used(connection: Any) -> None:
-    """Refuse a driver's connection on which somebody has a transaction."""
+    """Refuse a driver's connection that is in a transaction."""
     if _is_used(connection):
         raise SessionConfigError(
             "SQLALCHEMY_ENGINE_OPTIONS",
-            "the 'creator' gave the sessions a connection that is in a transaction, so"
-            f" somebody else is using it. Expected is one that nobody uses. {ADVICE}",
+            "the 'creator' returned a connection that is in a transaction, so somebody"
+            f" else is using it; expected one that nobody uses. {ADVICE}",
         )
 
 
@@ -149,7 +149,7 @@ def _is_used(connection: Any) -> bool:
 
 
 def _mode(connection: Any) -> Any:
-    """Whether, or how, a connection begins transactions by itself."""
+    """Whether, or how, a connection begins transactions automatically."""
     if _is_sqlite(connection):
         return connection.isolation_level
     get = getattr(connection, "get_autocommit", None)

@@ -1,21 +1,23 @@
-"""How statements run on the table of the sessions, and what their errors mean.
+"""Running statements on the table, and handling their errors.
 
-No connection is held between two calls, and a call has a deadline: see
-:mod:`~flask_sessionsql.storage.deadlines`. What a failing statement leads to:
+No connection is held between two calls, and each call has a deadline: see
+:mod:`~flask_sessionsql.storage.deadlines`. If a statement fails because
 
-- The connection was lost: one more try, on a new one; where the pool has others that
-  were lost, until all of them are replaced.
-- The table is missing: it is created, if it may be, and the statement tried again;
-  :exc:`~flask_sessionsql.SessionTableError` otherwise, and where a right is missing.
-- The database cannot be reached, refuses to work or does not answer in time:
-  :exc:`~flask_sessionsql.SessionStoreUnavailableError`.
-- It has done nothing and can succeed: it is tried again. It was rolled back to let
-  another one pass, the server takes no writes any more and another one does
-  (:mod:`~flask_sessionsql.storage.failover`), or the SQLite file was replaced.
-- A pooler forbids transactions: :exc:`~flask_sessionsql.SessionConfigError`.
-- A text has characters that the database lacks:
+- the connection was lost, it is tried again on a new one; if the pool has more lost
+  connections, until all of them are replaced;
+- the table is missing, the table is created if that is allowed, and the statement is
+  tried again. Otherwise, and if a right is missing, the call raises
+  :exc:`~flask_sessionsql.SessionTableError`;
+- the database cannot be reached, refuses to work or does not answer in time, it raises
+  :exc:`~flask_sessionsql.SessionStoreUnavailableError`;
+- the statement did nothing and can succeed, it is tried again: it was rolled back in
+  favor of another one, the server has become read-only and another one takes writes
+  (:mod:`~flask_sessionsql.storage.failover`), or the SQLite file was replaced;
+- a pooler forbids transactions, it raises :exc:`~flask_sessionsql.SessionConfigError`;
+- a text has characters that the database cannot store, it raises
   :exc:`~flask_sessionsql.storage.errors.TextNotStorableError`.
-- Anything else is a fault of this package or of the table and is raised as it came.
+
+Any other error is a fault of this package or of the table and is raised unchanged.
 """
 
 from __future__ import annotations
@@ -78,13 +80,13 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How often a statement is tried again that was rolled back to let another one pass.
+#: How often a statement is tried again after it was rolled back in favor of another.
 MAX_TURNED_DOWN = 100
 
-#: Seconds in which connections that were lost are met one after the other.
+#: For how many seconds more lost connections of the pool are tried, one after another.
 _SOON = 1.0
 
-#: How many rows were written, where nobody can tell.
+#: Returned instead of a number of written rows if nobody can tell.
 UNKNOWN = -1
 
 #: Keys in one statement: SQLite before 3.32 takes 999 parameters.
@@ -94,8 +96,8 @@ _MOST_KEYS = 500
 DDL_PATIENCE = 5
 
 
-#: What a statement raises: SQLAlchemy's errors, and what drivers let pass, such as what
-#: a socket says, and that a text has no bytes in the connection's character set.
+#: What a statement can raise: SQLAlchemy's errors, and errors that drivers let through,
+#: of sockets and of texts that the connection's character set cannot encode.
 _DATABASE_ERRORS = (
     sa_exc.DBAPIError,
     sa_exc.TimeoutError,
@@ -103,12 +105,12 @@ _DATABASE_ERRORS = (
     *OF_SOCKETS,
 )
 
-#: Those of this process, for its children.
+#: All databases of this process, for its child processes.
 _DATABASES: weakref.WeakSet[SessionDatabase] = weakref.WeakSet()
 
 
 def _renew_locks() -> None:  # pragma: no cover -- not in this process
-    """In a child process: the thread that held a lock at the fork is not in it."""
+    """In a child process: make new locks, because the thread that held one is gone."""
     for database in list(_DATABASES):
         database._lock = threading.Lock()
         database._turn = _turns(database.engine)
@@ -121,9 +123,10 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch -- not on Windows
 
 
 def _turns(engine: sa.Engine) -> threading.Lock | None:
-    """What statements wait for: for each other, where a ``StaticPool`` gives all
-    threads one connection. Two at once on SQLite's could take each other's rows. And
-    where connections share SQLite's cache, in which they do not wait for each other.
+    """A lock that makes statements wait for each other; ``None`` if they need not. They
+    do with a ``StaticPool``, which lends one connection to all threads: two statements
+    at once could get each other's rows. And they do where connections share SQLite's
+    cache, because SQLite does not make them wait there.
     """
     shared = isinstance(engine.pool, sa.StaticPool) or engine.url.query.get("cache")
     return threading.Lock() if shared else None
@@ -136,8 +139,8 @@ class SessionDatabase:
         :func:`~flask_sessionsql.storage.engines.sessions_engine` makes.
     :param table: the table, as :func:`~flask_sessionsql.storage.tables.sessions_table`
         makes it.
-    :param create_table: whether to create the table where it is missing.
-    :param timeout: how many seconds a call may take, where the server does not answer.
+    :param create_table: whether to create the table if it is missing.
+    :param timeout: how many seconds a call may take if the server does not answer.
     """
 
     def __init__(
@@ -165,14 +168,14 @@ class SessionDatabase:
 
     @property
     def locks_whole_database(self) -> bool:
-        """Whether one writer keeps all others out, as in SQLite."""
+        """Whether one writer locks out all others, as in SQLite."""
         return self.engine.dialect.name == "sqlite"
 
     def first(
         self, statement: Statement, values: Mapping[str, Any]
     ) -> Sequence[Any] | None:
-        """The first row that a statement finds, with these values for its parameters;
-        ``None`` where there is none. It raises what :meth:`run` does.
+        """The first row that a statement finds with these parameters, or ``None``.
+        Raises the same errors as :meth:`run`.
         """
         if self._direct.is_open():
             first = self._direct.first
@@ -191,11 +194,11 @@ class SessionDatabase:
         wait: bool = True,
         on_lost: Callable[[], object] = lambda: None,
     ) -> int:
-        """How many rows a statement writes, with these values for its parameters;
-        :data:`UNKNOWN` where it found none after the answer to a first try was lost,
-        which may have written them. It raises what :meth:`run` does.
+        """Run a statement with these parameters. Returns how many rows it wrote, or
+        :data:`UNKNOWN` if it wrote none but the answer to an earlier try was lost,
+        which may have written them. Raises the same errors as :meth:`run`.
 
-        :param on_lost: as for :meth:`run`; it may change the values.
+        :param on_lost: as for :meth:`run`; it may change the parameters.
         """
         if self._direct.is_open() and (wait or not self.locks_whole_database):
             with Deadline(self._timeout):
@@ -224,17 +227,17 @@ class SessionDatabase:
         unsure: T | None = None,
         on_lost: Callable[[], object] = lambda: None,
     ) -> T:
-        """What ``work`` returns, which is given a connection. It may be called more
-        than once: one statement, or what stands in one :func:`transaction`.
+        """Call ``work`` with a connection and return its result. It may be called more
+        than once, so it must be one statement or one :func:`transaction`.
 
-        :param name: what tells ``work`` from other work; by default, its own name.
+        :param name: identifies the work in the log; by default its own name.
         :param wait: whether to wait for a SQLite file that is locked.
-        :param unsure: what is returned for 0 after the answer to a first try was lost.
-        :param on_lost: called before another try after the answer to one was lost.
+        :param unsure: returned instead of 0 if the answer to an earlier try was lost.
+        :param on_lost: called before the next try if the answer to one was lost.
         :raises SessionStoreUnavailableError: the database cannot be used.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
-        :raises SessionTableError: the table is missing, or another program's.
-        :raises TextNotStorableError: a text has characters that the database lacks.
+        :raises SessionTableError: the table is missing, or belongs to another program.
+        :raises TextNotStorableError: the database cannot store a text.
         """
         wait = wait or not self.locks_whole_database
 
@@ -259,7 +262,7 @@ class SessionDatabase:
         unsure: T | None = None,
         on_lost: Callable[[], object] = lambda: None,
     ) -> T:
-        """What ``attempt`` returns, which is made again where that can help."""
+        """Call ``attempt`` and return its result; try again where that can help."""
         self._leave_other_process()
         if self._file.was_replaced():
             renew(self.engine)
@@ -294,12 +297,12 @@ class SessionDatabase:
                         self._raise_named(error, wait)
 
     def _raise_named(self, error: Exception, wait: bool = True) -> NoReturn:
-        """Raise what an error that the database gave means to a request."""
+        """Raise the error of this package for an error of the database."""
         told = reason(error)
         if is_over():
             told += " (SESSION_DATABASE_TIMEOUT has passed)"
         if is_not_storable(error):
-            # Not from the error, which has the text.
+            # Without its cause, which contains the text.
             raise TextNotStorableError from None
         if is_busy(error) and not wait:
             raise SessionStoreBusyError(told) from error
@@ -331,7 +334,7 @@ class SessionDatabase:
         )
 
     def _can_pass(self, error: Exception, begun: float) -> bool:
-        """Whether the statement has done nothing, and can succeed the next time.
+        """Whether the statement did nothing and can succeed the next time.
 
         :param begun: when it was tried, by ``time.monotonic``.
         """
@@ -345,9 +348,9 @@ class SessionDatabase:
         return was_rolled_back(error)
 
     def _goes_on(self, lost: int, until: float) -> bool:
-        """Whether another connection is tried after so many that were lost: once, and
-        as long as there can be others that were in the pool when it happened. Where a
-        server does not answer at all, each would be waited for.
+        """Whether to try another connection after so many were lost: once, and then as
+        long as the pool may have more that were lost at the same time. There is a time
+        limit, because a server that does not answer would make each of them wait.
         """
         if is_over():
             return False
@@ -356,13 +359,13 @@ class SessionDatabase:
         return not lost or (lost < kept and time.monotonic() < until)
 
     def dispose(self) -> None:
-        """Close the connections, except those that another process opened."""
+        """Close the connections, except those that another process has opened."""
         self._leave_other_process()
         self.engine.dispose()
 
     def _leave_other_process(self) -> None:
-        """After a fork, leave the parent's connections alone and make new ones:
-        two processes that talk on one connection get each other's answers.
+        """After a fork, make new connections and do not touch the parent's: two
+        processes on one connection would get each other's answers.
         """
         if self._pid != os.getpid():
             with self._lock:
@@ -375,10 +378,10 @@ class SessionDatabase:
     # The table.
 
     def provide_table(self) -> bool:
-        """Create the table if it is missing. Whether it was.
+        """Create the table if it is missing. Returns whether it was.
 
-        :raises SessionTableError: a table of that name lacks columns of ours, or the
-            database refuses to create one.
+        :raises SessionTableError: a table of that name lacks columns, or the database
+            refuses to create one.
         :raises SessionStoreUnavailableError: the database cannot be used.
         """
         self._leave_other_process()
@@ -391,13 +394,13 @@ class SessionDatabase:
         return not there
 
     def _provide_table(self, wait: bool) -> None:
-        """After a statement that failed for want of the table: let it be there.
+        """Create the table after a statement failed because it is missing.
 
-        :raises SessionTableError: it cannot be, or it is another program's.
+        :raises SessionTableError: it cannot be created, or belongs to another program.
         """
         there = self._columns_there()
         if there:
-            # It is sound if another process has just created it.
+            # Another process may just have created it.
             self._check_columns(there)
         elif self.create_table:
             self._create_table(wait)
@@ -415,13 +418,13 @@ class SessionDatabase:
             raise SessionTableError(
                 known
                 or f"The table {self.table.fullname!r} in the database lacks the"
-                f" columns {', '.join(missing)}, so it is not one for sessions, or one"
-                " of another version. Set SESSION_SQLALCHEMY_TABLE to a name that is"
-                " free, or run the migration that adds them."
+                f" columns {', '.join(missing)}, so it is not a table of sessions, or"
+                " one of another version. Set SESSION_SQLALCHEMY_TABLE to an unused"
+                " name, or run the migration that adds them."
             ) from None
 
     def _columns_there(self) -> set[str]:
-        """The columns of the table in the database; empty where it is missing."""
+        """The columns of the table in the database; empty if it is missing."""
 
         def look() -> set[str]:
             with used(self.engine) as connection, _patience(connection, True):
@@ -440,9 +443,9 @@ class SessionDatabase:
             self._raise_named(error)
 
     def _create_table(self, wait: bool) -> None:
-        """Create the table and its indexes, however many processes do so at once."""
+        """Create the table and its indexes, even if several processes do so at once."""
         name = self.table.fullname
-        # Before the time of the whole call is over, which could not say what it was.
+        # Less than the whole call has, so that the error can say what happened.
         patience = min(DDL_PATIENCE, self._timeout / 2)
 
         def create() -> None:
@@ -462,17 +465,16 @@ class SessionDatabase:
                 if waited_for_lock(error):
                     raise SessionTableError(
                         f"The table {name!r} is missing and could not be created within"
-                        f" {patience:g} seconds, because another transaction holds"
-                        " it: one that has created it and is not committed, such as"
-                        " db.create_all() in a test that rolls back. Commit that, or"
-                        " create the table before, such as by 'flask sessions"
-                        " create-table'."
+                        f" {patience:g} seconds, because another transaction has"
+                        " created it and is not committed, such as db.create_all() in a"
+                        " test that rolls back. Commit it, or create the table before,"
+                        " for example with 'flask sessions create-table'."
                     ) from None
                 if not self._columns_there():
                     raise SessionTableError(
                         f"The table {name!r} is missing and could not be created:"
                         f" {reason(error)}. Let the database user create tables, or"
-                        " create it by a migration and set SESSION_CREATE_TABLE ="
+                        " create it in a migration and set SESSION_CREATE_TABLE ="
                         " False."
                     ) from None
             else:
@@ -480,7 +482,7 @@ class SessionDatabase:
 
 
 def _passes(error: Exception) -> bool:
-    """Whether it is nothing that a right or a setting would mend."""
+    """Whether the error will pass, so that no right and no setting is wrong."""
     questions = (is_busy, is_lost, is_elsewhere, was_rolled_back)
     return isinstance(error, sa_exc.TimeoutError) or any(
         ask(error) for ask in questions
@@ -489,24 +491,24 @@ def _passes(error: Exception) -> bool:
 
 @contextmanager
 def transaction(connection: sa.Connection) -> Iterator[None]:
-    """Make what stands within it one transaction: all of it happens, or nothing.
+    """Run the block in one transaction: all of it happens, or nothing.
 
-    The connections of the sessions are in ``AUTOCOMMIT``, so the words are said by
-    hand. Each statement within sees what others have committed before it: what is
-    read after waiting for a lock is what stands there then.
+    The connections of the sessions are in ``AUTOCOMMIT``, so this runs ``BEGIN`` and
+    ``COMMIT`` itself. Each statement in it sees what others have committed before:
+    after waiting for a lock, it reads the current values.
     """
-    # What a listener of the application's begins with the connection's first statement.
+    # A listener of the application may begin one with the connection's first statement.
     if not connection.in_transaction():
         connection.begin()
     end_transaction(connection)
     name = connection.dialect.name
     if name == "sqlite":
-        # The write lock at once: two that read first and then want it cannot both.
+        # Take the write lock at once: two that read first cannot both get it later.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     elif name == "postgresql":
         connection.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
     else:
-        # For the next transaction only. Reading rows so locks no gaps between them.
+        # For the next transaction only. This way, reading rows locks no gaps.
         connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         connection.exec_driver_sql("START TRANSACTION")
     try:
@@ -518,7 +520,7 @@ def transaction(connection: sa.Connection) -> Iterator[None]:
 
 
 def in_parts(keys: Sequence[T]) -> Iterator[Sequence[T]]:
-    """As many keys at once as one statement can name on every database."""
+    """Split keys into parts that one statement can take on every database."""
     for start in range(0, len(keys), _MOST_KEYS):
         yield keys[start : start + _MOST_KEYS]
 
@@ -526,18 +528,18 @@ def in_parts(keys: Sequence[T]) -> Iterator[Sequence[T]]:
 def delete_rows(
     connection: sa.Connection, table: sa.Table, ids: Sequence[bytes]
 ) -> None:
-    """Delete the rows that have these keys, which the transaction has locked.
+    """Delete the rows with these keys, which the transaction has locked.
 
-    :raises SessionTableError: not all of them are deleted, though they are there.
+    :raises SessionTableError: some of them were not deleted, although they exist.
     """
     deleted = sum(_delete_some(connection, table, some) for some in in_parts(ids))
     if deleted != len(ids):
-        # What asks until nothing is left would ask for ever, and tell of each as ended.
+        # Callers that repeat this until nothing is left would never stop.
         raise SessionTableError(
-            f"The database was to delete {len(ids)} sessions, which are there, and says"
-            f" that it has deleted {deleted}, so nothing was deleted. Look for triggers"
-            f" or rules of the table {table.fullname!r}, or report it with the driver"
-            f" ({connection.dialect.driver}) and its version."
+            f"The database was told to delete {len(ids)} existing sessions and reports"
+            f" that it deleted {deleted}, so the deletion was rolled back. Look for"
+            f" triggers or rules on the table {table.fullname!r}, or report this with"
+            f" the driver ({connection.dialect.driver}) and its version."
         )
 
 
@@ -546,10 +548,10 @@ def _delete_some(
 ) -> int:
     if connection.dialect.name not in ("mysql", "mariadb"):
         return connection.execute(sa.delete(table).where(table.c.id.in_(ids))).rowcount
-    # A table that is not large, MariaDB would read from end to end for `id IN (…)`, and
-    # wait for each row that anybody has locked. So the keys come first, and lead to the
-    # rows. As hexadecimal digits: beside no column, an older PyMySQL says of bytes
-    # that they are text, and MariaDB makes question marks of what is not.
+    # With `id IN (…)`, MariaDB would read a small table from end to end and wait for
+    # each row that anybody has locked. So the join starts at the keys. They are passed
+    # as hexadecimal digits: where there is no column to compare with, older versions of
+    # PyMySQL send bytes as text, and MariaDB replaces what is no text.
     names = [f"key{number}" for number in range(len(ids))]
     keys = " UNION ALL SELECT ".join(f"UNHEX(:{name}) AS id" for name in names)
     quoted = connection.dialect.identifier_preparer.format_table(table)
@@ -564,8 +566,8 @@ def _delete_some(
 
 @contextmanager
 def _patience(connection: sa.Connection, wait: bool) -> Iterator[None]:
-    """Without ``wait``, let SQLite answer at once that a file is locked; and where the
-    answer is not the last one, since it is asked all the time.
+    """Let SQLite report a locked file at once: without ``wait``, and within
+    :func:`~flask_sessionsql.storage.turns.insisting`, which asks again and again.
     """
     if connection.dialect.name != "sqlite" or (wait and not insists()):
         yield
@@ -582,13 +584,13 @@ def _patience(connection: sa.Connection, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def _ddl_patience(connection: sa.Connection, seconds: float) -> Iterator[None]:
-    """Let a statement that creates something wait for others only so long. PostgreSQL
-    would wait for ever, and MariaDB for a day.
+    """Limit how long a statement that creates something waits for others. PostgreSQL
+    would wait forever, and MariaDB for a day.
     """
     name = connection.dialect.name
     if name == "postgresql":
         with transaction(connection):
-            # Of this transaction only, so that it works behind a pooler, too.
+            # Only for this transaction, so that it works behind a pooler, too.
             bound = f"{round(seconds * 1000)}ms"
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{bound}'")
             yield
@@ -603,7 +605,7 @@ def _ddl_patience(connection: sa.Connection, seconds: float) -> Iterator[None]:
                 back = f"SET SESSION lock_wait_timeout = {int(usual)}"
                 connection.exec_driver_sql(back)
     else:
-        # SQLite's wait is the application's, in its 'timeout'; and all of it is created
-        # at once, or nothing.
+        # SQLite waits as long as the application's 'timeout' says. In a transaction,
+        # all is created, or nothing.
         with transaction(connection):
             yield

@@ -1,17 +1,16 @@
-"""How long the sessions wait for a server that does not answer.
+"""How long sessions wait for a server that does not answer.
 
-A server that was stopped, or that a network has lost, still accepts what is sent, and
-most drivers wait for its answer for ever. So every call of the store has a deadline,
-``SESSION_DATABASE_TIMEOUT`` after its begin, for all that it does: waiting for the
-pool, connecting, its statements and a second try.
+If a server is suspended, or the network to it is down, most drivers wait forever. So
+every call of the store has a deadline, ``SESSION_DATABASE_TIMEOUT`` after its start,
+for all its work: waiting for the pool, connecting, its statements and a second try.
 
-Two drivers look at it while they wait. psycopg takes what it waits for from a
-generator, which is ended here; PyMySQL has time-outs of its own, which are set to what
-is left before each command. Either way the connection is closed, so nobody else gets an
-answer that comes late. Other drivers are given the time-outs that they know when they
-connect: the page :doc:`/guides/servers` tells which.
+Two drivers check the deadline while they wait. psycopg waits with a generator, which is
+ended here. PyMySQL has its own time-outs, which are set to the remaining time before
+each command. Either way the connection is closed, so that no one else gets a late
+answer. Other drivers get the time-outs that they support when they connect: the page
+:doc:`/guides/servers` lists them.
 
-The application's own connections wait as they did.
+The application's own connections wait as before.
 """
 
 from __future__ import annotations
@@ -30,25 +29,25 @@ from .driver import wait_at_most
 
 __all__ = ["Deadline", "install", "is_over", "patiently"]
 
-#: When the call that is under way ends, by the monotonic clock. Each thread has its own
-#: value, and each greenlet.
+#: When the current call must end, by the monotonic clock. Each thread and each greenlet
+#: has its own value.
 _END: ContextVar[float] = ContextVar("flask_sessionsql.end", default=math.inf)
 
-#: How many times as long as usual each call has.
+#: The factor by which each call may take longer than usual.
 _TIMES: ContextVar[int] = ContextVar("flask_sessionsql.times", default=1)
 
-#: Seconds after which psycopg looks up from waiting.
+#: Seconds after which psycopg interrupts its wait to check.
 _LOOKS_UP = 0.1
 
 _SILENCE = "The database server does not answer."
 
-#: PyMySQL is given a multiple of these seconds, so that it seldom has to tell its
-#: socket of another time-out; and at least these, because it refuses 0.
+#: PyMySQL gets a multiple of these seconds, so that it seldom has to change the
+#: time-out of its socket; and at least this many, because it refuses 0.
 _STEP = 0.05
 
 
 class Deadline:
-    """What runs within it has so many seconds."""
+    """A context manager: the block must end within this many seconds."""
 
     __slots__ = ("_seconds", "_token")
 
@@ -66,8 +65,8 @@ class Deadline:
 
 @contextmanager
 def patiently() -> Iterator[None]:
-    """Give ten times as long to each call within: for an operator, who can wait, and
-    whose statements may read the whole table.
+    """Give each call in the block ten times as long: for commands of an operator, who
+    can wait, and whose statements may read the whole table.
     """
     token = _TIMES.set(10)
     try:
@@ -77,20 +76,20 @@ def patiently() -> Iterator[None]:
 
 
 def is_over() -> bool:
-    """Whether nothing can be waited for any more."""
+    """Whether there is no time left to wait."""
     return time.monotonic() > _END.get() - _LOOKS_UP
 
 
 def install(source: sa.Engine, engine: sa.Engine, seconds: float) -> None:
-    """Let the connections of the sessions keep their deadlines.
+    """Make the connections of the sessions keep their deadlines.
 
     :param source: the application's engine.
-    :param engine: the sessions', whose pool connects as that of ``source`` does.
-    :param seconds: what a call has.
+    :param engine: the sessions' engine, whose pool connects as that of ``source`` does.
+    :param seconds: how long a call may take.
     """
     wait_at_most(engine.pool, seconds)
     if engine.dialect.name == "sqlite":
-        return  # it has no server, and waits for a lock as long as it is told to
+        return  # no server; its own time-out limits how long it waits for a lock
 
     def connect(
         dialect: sa.Dialect, record: Any, cargs: Any, cparams: Mapping[str, Any]
@@ -99,7 +98,7 @@ def install(source: sa.Engine, engine: sa.Engine, seconds: float) -> None:
             return None  # the application connects
         if is_over():
             raise dialect.loaded_dbapi.OperationalError(_SILENCE)
-        # A listener that the application has added since has its turn first.
+        # A listener that the application has added since then comes first.
         listeners = [*dialect.dispatch.do_connect]
         for listener in listeners[listeners.index(connect) + 1 :]:
             made = listener(dialect, record, cargs, cparams)
@@ -109,26 +108,26 @@ def install(source: sa.Engine, engine: sa.Engine, seconds: float) -> None:
         return _bounded(dialect).connect(*cargs, **{**known, **cparams})
 
     def bound(connection: Any, record: object) -> None:
-        # Where a function of the application's has made it.
+        # A function of the application may have made the connection.
         driver = _bounded(engine.dialect)
         if type(connection) is driver.original:
             connection.__class__ = driver.bounded
 
     sa.event.listen(source, "do_connect", connect)
-    # Before whoever runs statements on a new connection.
+    # Before listeners that run statements on a new connection.
     sa.event.listen(engine, "connect", bound, insert=True)
 
 
 def _time_outs(
     dialect: sa.Dialect, seconds: int, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The time-outs that a driver knows, for its function ``connect()``.
+    """The time-outs that a driver supports, as arguments of its ``connect()``.
 
-    :param given: what the application gives to it.
+    :param given: the arguments of the application.
     """
     match dialect.driver:
         case "psycopg" | "psycopg2":
-            # Of several hosts each has its share: the first one may be the silent one.
+            # Several hosts share the time: the first may be the one that is silent.
             hosts = str(given.get("host", "")).count(",") + 1
             known = {"connect_timeout": max(2, seconds // hosts)}
             if dialect.driver == "psycopg2":
@@ -143,11 +142,11 @@ def _time_outs(
             return {}
 
 
-# Drivers that look at the deadline.
+# Drivers that check the deadline.
 
 
 class _Bounded(NamedTuple):
-    """A driver's class of connections, ours in its place, and what makes one."""
+    """A driver's connection class, our subclass, and the function that makes one."""
 
     original: Any
     bounded: Any
@@ -170,18 +169,18 @@ class _OverError(Exception):
 
 
 def _until(end: float, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """What psycopg waits for, as long as there is time.
+    """Pass on what psycopg waits for as long as there is time.
 
-    :raises _OverError: there is none left.
+    :raises _OverError: there is no time left.
     """
     ready = None
     try:
-        # It may say that something is ready when it only looks up, before 3.2.11.
+        # Before 3.2.11 it may say "ready" when it only interrupts its wait.
         while time.monotonic() < end - _LOOKS_UP:
             ready = yield steps.send(ready)
     except StopIteration as done:
         return done.value
-    steps.close()  # with it goes a connection that is being made
+    steps.close()  # also closes a connection that is being made
     raise _OverError
 
 
@@ -217,7 +216,7 @@ def _pymysql(driver: Any) -> _Bounded:
         connect_timeout: float | None
         _read_timeout: float | None
         _write_timeout: float | None
-        #: The time-outs that the application gave to it, for reading and writing.
+        #: The application's time-outs for reading and writing.
         _given: tuple[float | None, float | None] | None = None
 
         def connect(self, sock: Any = None) -> None:
@@ -230,7 +229,7 @@ def _pymysql(driver: Any) -> _Bounded:
             super()._execute_command(*args, **kwargs)
 
         def _tell_time(self) -> float:
-            """Set the time-outs to what is left, and return that."""
+            """Set the time-outs to the remaining time, and return that."""
             if self._given is None:
                 self._given = self._read_timeout, self._write_timeout
             left = _END.get()
@@ -245,6 +244,6 @@ def _pymysql(driver: Any) -> _Bounded:
 
 
 def _shorter(given: float | None, left: float) -> float | None:
-    """The shorter of two time-outs; ``None`` where both are without end."""
+    """The shorter of two time-outs; ``None`` if both are infinite."""
     shorter = left if given is None else min(given, left)
     return None if shorter == math.inf else shorter

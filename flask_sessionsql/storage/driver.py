@@ -1,21 +1,20 @@
-"""A statement's shortest way: compiled once, straight to the driver's cursor.
+"""Running a statement directly on the driver's cursor, compiled once.
 
-SQLAlchemy takes several times as long around a statement on a primary key as SQLite
-takes to run it. So a statement is compiled once, and handed to a cursor that stays with
-its connection in the pool, as long as nobody watches the engine. If anybody does, by an
-event, ``SQLALCHEMY_ECHO`` or an instrumentation built on events, every statement takes
-SQLAlchemy's own way, where all of them see it.
+For a statement on a primary key, SQLAlchemy's work takes several times as long as
+SQLite takes to run it. So a statement is compiled once and run on a cursor that stays
+with its pooled connection, as long as nobody watches the engine. If somebody does, with
+an event, with ``SQLALCHEMY_ECHO`` or with instrumentation built on events, every
+statement runs through SQLAlchemy, where all of them see it.
 
-The connections are those of SQLAlchemy's pool either way, with its limit and time-out,
-its connecting, recycling, and replacing what was lost. The pool gives a connection out
-behind a proxy: listeners are told of it, it can be detached, and it comes back by
-itself if it is forgotten. Making that proxy and taking it down takes three times as
-long as the rest of what a pool does. A statement never forgets its connection, so the
-proxy is left out where nobody listens.
+Either way the connections come from SQLAlchemy's pool, which limits, recycles and
+replaces them. The pool lends a connection through a proxy, which calls listeners, can
+be detached, and returns the connection if somebody forgets to. Making and removing the
+proxy takes three times as long as the pool's other work. A statement never forgets its
+connection, so the proxy is not used unless somebody listens.
 
-This takes a few parts of SQLAlchemy that it does not document. They are used in this
-module only. It looks for them when an engine is made, or where it needs them, and takes
-SQLAlchemy's own way in place of a part that is missing, as in another version.
+This needs a few undocumented parts of SQLAlchemy, which only this module uses. It
+checks for them when an engine is made, or where it needs them, and uses SQLAlchemy's
+own way if a part is missing, as in another version.
 """
 
 from __future__ import annotations
@@ -46,24 +45,24 @@ __all__ = [
     "watch",
 ]
 
-#: The drivers that are used directly: those that the tests run on. Each takes integers,
-#: text and bytes as they are, and gives them back so.
+#: The drivers that are used directly: those that the tests run on. Each takes and
+#: returns integers, text and bytes unchanged.
 DRIVERS = ("pysqlite", "psycopg", "pymysql")
 
-#: Under which name a pooled connection keeps its cursor.
+#: The name under which a pooled connection keeps its cursor.
 _CURSOR = "flask_sessionsql.cursor"
 
-#: A cursor holds the values and rows of its last statement until the next one. A cursor
-#: that has had more bytes than this is not kept.
+#: A cursor holds the values and rows of its last statement until the next one. After
+#: more bytes than this, it is not kept.
 _LARGE = 64 * 1024
 
-#: A connection of psycopg's holds as many in buffers that grow and never shrink. One
-#: that has had more bytes than this is not kept, although connecting takes half as long
-#: again as such a statement: without a setting no session is a quarter as large.
+#: A psycopg connection holds as many bytes in buffers that grow and never shrink. After
+#: more bytes than this, the connection is not kept, although connecting takes half as
+#: long again as such a statement: by default, no session is a quarter as large.
 _VERY_LARGE = 4 * 1024 * 1024
 
 
-# What is used of SQLAlchemy's private parts.
+# The private parts of SQLAlchemy that are used.
 
 
 class _Record(Protocol):
@@ -73,7 +72,7 @@ class _Record(Protocol):
     dbapi_connection: Any
 
     def get_connection(self) -> object:
-        """The driver's connection, made if it has to be."""
+        """The driver's connection, which is made if necessary."""
 
     def invalidate(self, e: BaseException | None = None) -> None:
         """Close the driver's connection."""
@@ -81,15 +80,15 @@ class _Record(Protocol):
 
 @runtime_checkable
 class _OpenPool(Protocol):
-    """A pool that gives out connections without proxies."""
+    """A pool that can lend connections without proxies."""
 
     _pre_ping: bool
 
     def _do_get(self) -> _Record:
-        """A connection that nobody else uses."""
+        """Take a connection that nobody else uses."""
 
     def _do_return_conn(self, record: _Record, /) -> None:
-        """Take one back."""
+        """Give a connection back."""
 
 
 @runtime_checkable
@@ -97,7 +96,7 @@ class _ReplacingPool(Protocol):
     """A pool that replaces all connections when one was lost."""
 
     def _invalidate(self, connection: Any, exception: Any = None, /) -> None:
-        """Those that are as old as this one are closed before they are used again."""
+        """Close connections as old as this one before they are used again."""
 
 
 @runtime_checkable
@@ -115,19 +114,19 @@ class _LimitedPool(Protocol):
 
 @runtime_checkable
 class _WaitingPool(Protocol):
-    """A pool that lets wait who finds all connections in use."""
+    """A pool that makes callers wait if all connections are in use."""
 
     _timeout: float | None
 
 
 @runtime_checkable
 class _Watched(Protocol):
-    """What notes that somebody has ever listened to its events."""
+    """An object that notes whether somebody has ever listened to its events."""
 
     _has_events: bool
 
 
-#: What a transaction has of each connection that it uses: the connection comes first.
+#: What a transaction stores for each connection that it uses; the connection is first.
 _Used: TypeAlias = tuple[sa.Connection, *tuple[object, ...]]
 
 
@@ -136,10 +135,10 @@ def _notes_listeners(target: object) -> bool:
 
 
 def _gives_records(pool: object) -> bool:
-    """Whether a pool gives out connections as :class:`PlainConnection` takes them."""
+    """Whether a pool lends connections as :class:`PlainConnection` needs them."""
     record = getattr(sa.pool, "_ConnectionRecord", None)
     return (
-        # Another class may do more when a connection comes or goes.
+        # A subclass may do more when a connection is taken or returned.
         type(pool) is sa.QueuePool
         and isinstance(pool, _OpenPool)
         and not pool._pre_ping
@@ -147,7 +146,7 @@ def _gives_records(pool: object) -> bool:
     )
 
 
-#: What an engine and its dialect tell of the statements that run on them.
+#: The events of an engine and its dialect about statements.
 _statement_listeners = attrgetter(
     "dispatch.before_cursor_execute",
     "dispatch.after_cursor_execute",
@@ -163,7 +162,7 @@ _statement_listeners = attrgetter(
     "dialect.dispatch.handle_error",
 )
 
-#: What a proxy is for: these listeners of a pool's are given it.
+#: The events of a pool whose listeners get the proxy.
 _pool_listeners = attrgetter("dispatch.checkout", "dispatch.checkin", "dispatch.reset")
 
 
@@ -179,7 +178,7 @@ def _can_be_asked(listeners: attrgetter[Any], target: object) -> bool:
 
 
 def _is_unlimited(value: sa.ColumnElement[Any]) -> bool:
-    """Whether a column or a parameter is of a type whose values have any size."""
+    """Whether the type of a column or a parameter has no maximum size."""
     kind = value.type
     if isinstance(kind, sa.LargeBinary):
         return kind.length is None
@@ -214,7 +213,7 @@ class Statement:
         raises the driver's own errors.
         """
         if not self._text:
-            # Not earlier: a dialect asks its first connection how names are quoted.
+            # Not earlier: a dialect asks its first connection how to quote names.
             compiled: Any = self.clause.compile(dialect=dialect)
             self._names = compiled.positiontup if compiled.positional else None
             self._large_value = next(
@@ -231,8 +230,8 @@ class Statement:
         cursor.execute(self._text, given)
 
     def size(self, values: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> int:
-        """How large the one thing is that can be large: a value that it writes, or one
-        of the row that it finds.
+        """The size of the one item that can be large: a value that is written, or a
+        column of the row that was found.
         """
         if rows:
             place = self._large_column
@@ -243,24 +242,24 @@ class Statement:
         return len(thing) if isinstance(thing, (bytes, str)) else 0
 
     def unbind(self, cursor: Any, dialect: sa.Dialect) -> None:
-        """Take its last values from ``sqlite3``, which keeps each statement, with its
-        values, until it is given others.
+        """Make ``sqlite3`` forget the last values of the statement, which it keeps
+        until it gets new ones.
         """
-        # NULL for each but the last, which is refused, so that nothing is run.
+        # NULL for each but the last, which sqlite3 refuses, so that nothing is run.
         others = [None] * (len(self._names or ()) - 1)
         with suppress(dialect.loaded_dbapi.Error):
             cursor.execute(self._text, [*others, object()])
 
 
 class PlainConnection:
-    """One of a pool's connections, with what is used of SQLAlchemy's proxy. Whoever has
-    it calls :meth:`close` whatever happens.
+    """A connection of a pool, with the part of SQLAlchemy's proxy that is used here.
+    The caller must always call :meth:`close`.
 
     :raises sqlalchemy.exc.TimeoutError: none became free within the pool's time-out.
-    :raises Exception: the driver's own error where it cannot connect.
+    :raises Exception: the driver's own error if it cannot connect.
     """
 
-    # Under the names that a pool asks for when it is told of a lost connection.
+    # The names that a pool uses for a lost connection.
     __slots__ = ("_connection_record", "_pool", "info")
 
     def __init__(self, pool: _OpenPool) -> None:
@@ -272,7 +271,7 @@ class PlainConnection:
             self.invalidate(error)
             self.close()
             raise
-        #: What stays with the connection as long as it is open.
+        #: Data that stays with the connection as long as it is open.
         self.info: dict[Any, Any] = record.info
 
     @property
@@ -290,7 +289,7 @@ class PlainConnection:
         return self.dbapi_connection.cursor(**options)
 
     def invalidate(self, error: BaseException | None = None) -> None:
-        """Close the driver's connection. Its place in the pool gets a new one."""
+        """Close the driver's connection. The pool will make a new one."""
         self._connection_record.invalidate(error)
 
     def close(self) -> None:
@@ -301,7 +300,7 @@ class PlainConnection:
 class Connections:
     """The connections of an engine's pool, each for one statement.
 
-    :param engine: the engine; its pool may be replaced by one of its kind, as
+    :param engine: the engine. Its pool may be replaced by one of the same class, as
         :meth:`sqlalchemy.engine.Engine.dispose` does.
     """
 
@@ -312,9 +311,8 @@ class Connections:
         )
 
     def check_out(self) -> PlainConnection | sa.PoolProxiedConnection:
-        """A connection, to be closed by the caller. It raises what
-        :class:`PlainConnection` or :meth:`sqlalchemy.engine.Engine.raw_connection`
-        does.
+        """Take a connection, which the caller must close. Raises the same errors as
+        :class:`PlainConnection` or :meth:`sqlalchemy.engine.Engine.raw_connection`.
         """
         pool: Any = self._engine.pool
         if (
@@ -328,8 +326,8 @@ class Connections:
     def replace(
         self, lost: PlainConnection | sa.PoolProxiedConnection, error: Exception
     ) -> None:
-        """Close a connection that was lost. As SQLAlchemy does, with the others in the
-        pool: they have met the same fate, and nobody is to find out one by one.
+        """Close a connection that was lost and, as SQLAlchemy does, the others in the
+        pool: they are probably lost, too.
         """
         pool: object = self._engine.pool
         if isinstance(pool, _ReplacingPool):
@@ -341,7 +339,7 @@ class Connections:
 
 def _begun(connection: PlainConnection | sa.PoolProxiedConnection) -> Any:
     """The driver's connection, if a listener for its checkout has begun a transaction
-    on it, as it may. One that is given out without telling anybody is in none.
+    on it. A plain connection has no listeners, so it is in no transaction.
     """
     if isinstance(connection, PlainConnection) or not connection.is_valid:
         return None
@@ -350,7 +348,7 @@ def _begun(connection: PlainConnection | sa.PoolProxiedConnection) -> Any:
 
 
 class DirectWay:
-    """Runs statements on the driver's own connections, out of the pool of ``engine``.
+    """Runs statements on the driver's own connections from the pool of ``engine``.
 
     :param engine: an engine in ``AUTOCOMMIT``.
     """
@@ -358,7 +356,7 @@ class DirectWay:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._connections = Connections(engine)
-        # As text, which is psycopg's default, the data are twice as many bytes.
+        # In psycopg's default format, text, the data have twice as many bytes.
         is_psycopg = engine.dialect.driver == "psycopg"
         self._options: dict[str, Any] = {"binary": True} if is_psycopg else {}
         self._is_possible = (
@@ -369,32 +367,32 @@ class DirectWay:
         )
 
     def is_open(self) -> bool:
-        """Whether nobody would miss a statement that goes this way."""
+        """Whether nobody is watching, so that statements can run directly."""
         engine = self._engine
         if not self._is_possible or engine.logger.isEnabledFor(logging.INFO):
             return False
-        # Whoever listens on all connections, of any engine. Before SQLAlchemy 2.1, the
-        # class has no such note until somebody does.
+        # Somebody listens on all connections of any engine. Before SQLAlchemy 2.1, the
+        # class lacks the attribute until then.
         if getattr(sa.Connection, "_has_events", False):
             return False
-        # SQLAlchemy notes that somebody has ever listened, and not that they went.
+        # SQLAlchemy notes that somebody has ever listened, not that they stopped.
         has_events = engine._has_events or engine.dialect._has_events
         return not (has_events and any(_statement_listeners(engine)))
 
     def first(
         self, statement: Statement, values: Mapping[str, Any]
     ) -> Sequence[Any] | None:
-        """The first row that a statement finds; ``None`` where there is none.
+        """The first row that a statement finds, or ``None``.
 
-        :raises sqlalchemy.exc.DBAPIError: as SQLAlchemy's own way does.
+        :raises sqlalchemy.exc.DBAPIError: as SQLAlchemy would.
         """
         rows: Sequence[Sequence[Any]] = self._run(statement, values, fetches=True)
         return rows[0] if rows else None
 
     def change(self, statement: Statement, values: Mapping[str, Any]) -> int:
-        """How many rows a statement wrote.
+        """Run a statement. Returns how many rows it wrote.
 
-        :raises sqlalchemy.exc.DBAPIError: as SQLAlchemy's own way does.
+        :raises sqlalchemy.exc.DBAPIError: as SQLAlchemy would.
         """
         count: int = self._run(statement, values, fetches=False)
         return count
@@ -406,11 +404,11 @@ class DirectWay:
         try:
             connection = self._connections.check_out()
             kept = connection.info
-            # Taken out while it is used: a StaticPool gives everybody one connection.
-            # It is put back if all went well, and no failure is met by the next one.
+            # Removed while it is in use, because a StaticPool lends one connection to
+            # everybody. It is put back only if there was no error.
             cursor = kept.pop(_CURSOR, None) or connection.cursor(**self._options)
             statement.execute(cursor, engine.dialect, values)
-            # All rows, so that SQLite does not keep the statement and its lock.
+            # All rows, so that SQLite ends the statement and releases its lock.
             rows = cursor.fetchall() if fetches else ()
             result = rows if fetches else cursor.rowcount
             begun = _begun(connection)
@@ -425,8 +423,9 @@ class DirectWay:
         except engine.dialect.loaded_dbapi.Error as error:
             raise self._named(statement, connection, error) from error
         except BaseException:
-            # Broken off within a conversation with the server, as by a time-out. There
-            # is none with SQLite, whose memory would go with its connection.
+            # Interrupted in the middle of a conversation with the server, for example
+            # by a time-out. SQLite has no server, and a database in memory would be
+            # lost with its connection.
             if connection is not None and engine.dialect.name != "sqlite":
                 connection.invalidate()
             raise
@@ -439,7 +438,7 @@ class DirectWay:
     ) -> None:
         try:
             begun = _begun(connection)
-            if begun is not None:  # and failed
+            if begun is not None:  # there was an error
                 begun.rollback()
         except Exception:  # pragma: no cover -- it is lost as well
             connection.invalidate()
@@ -453,15 +452,15 @@ class DirectWay:
         statement: Statement,
         size: int,
     ) -> None:
-        """Let nothing of a large statement stay with the connection while it is idle:
-        neither with the cursor nor where else its driver keeps something.
+        """Release the memory of a large statement before the connection becomes idle:
+        the cursor, and other places where a driver keeps data.
         """
         driver, has_rows = self._engine.dialect.driver, cursor.description is not None
         if driver == "pysqlite" and not has_rows:
             statement.unbind(cursor, self._engine.dialect)
         cursor.close()
         if not isinstance(connection, PlainConnection):
-            return  # a pool of another kind may have given it to others, too
+            return  # another kind of pool may lend it to others, too
         if driver == "pymysql" and has_rows:
             # Its connection keeps the last rows until the next command.
             connection.dbapi_connection.commit()
@@ -474,7 +473,9 @@ class DirectWay:
         connection: PlainConnection | sa.PoolProxiedConnection | None,
         error: Any,
     ) -> Exception:
-        """The error as SQLAlchemy raises it, after what SQLAlchemy does about it."""
+        """The error as SQLAlchemy would raise it. Lost connections are replaced, as
+        SQLAlchemy does.
+        """
         dialect = self._engine.dialect
         used = None if connection is None else connection.dbapi_connection
         lost = dialect.is_disconnect(error, used, None)
@@ -492,11 +493,11 @@ class DirectWay:
         return named
 
 
-# What others ask.
+# For other modules.
 
 
 def creator_of(pool: sa.Pool) -> object | None:
-    """What makes a pool's connections, if that is the application's own and not
+    """The function that makes a pool's connections, if it is the application's and not
     SQLAlchemy's.
     """
     creator: object = getattr(pool, "_creator", None)
@@ -506,10 +507,10 @@ def creator_of(pool: sa.Pool) -> object | None:
 
 
 def watch(pool: sa.Pool, look: Callable[[Any], object]) -> None:
-    """Look at each connection that a pool's creator makes, before the pool has it. The
-    pool would close it, were ``look`` to raise later.
+    """Call ``look`` with each connection that the creator of a pool makes, before the
+    pool has it. If ``look`` raised later, the pool would close the connection.
 
-    :param pool: one that nobody uses yet, with a creator of the application's.
+    :param pool: a pool that nobody uses yet, with a creator of the application's.
     """
     own: Any = pool
     create = getattr(own, "_invoke_creator", None)
@@ -525,9 +526,9 @@ def watch(pool: sa.Pool, look: Callable[[Any], object]) -> None:
 
 
 def renew(engine: sa.Engine) -> None:
-    """Let each connection be made anew before it is used again. Those that are in use
-    are closed when they are asked for the next time, and not left to the garbage
-    collector, as by ``engine.dispose()``.
+    """Replace each connection before it is used again. Connections in use are closed
+    when they are needed the next time; ``engine.dispose()`` would leave them to the
+    garbage collector.
     """
     replace = getattr(engine.pool, "_invalidate", None)
     if replace is None:
@@ -537,8 +538,8 @@ def renew(engine: sa.Engine) -> None:
 
 
 def backend_pid(connection: Any) -> int | None:
-    """The number of the process that a connection of PostgreSQL's was told to be with;
-    ``None`` where its driver does not say.
+    """The process ID that PostgreSQL gave when it was connected; ``None`` if the driver
+    does not know it.
     """
     key = getattr(connection, "_backend_key_data", None)
     if isinstance(key, bytes):  # pg8000 keeps the message: the number, and a secret
@@ -548,10 +549,10 @@ def backend_pid(connection: Any) -> int | None:
 
 
 def keeping(pool: sa.Pool) -> sa.Pool:
-    """A pool like this one that keeps all connections it may open; or this one, where
-    it does so already, has no limit, or is of another class.
+    """A pool like this one that keeps all connections that it may open. Returns the
+    same pool if it does so already, has no limit, or is of another class.
 
-    :param pool: one that nobody uses yet.
+    :param pool: a pool that nobody uses yet.
     """
     own: object = pool
     if (
@@ -567,15 +568,15 @@ def keeping(pool: sa.Pool) -> sa.Pool:
 
 
 def wait_at_most(pool: sa.Pool, seconds: float) -> None:
-    """Let nobody wait longer for a connection of this pool."""
+    """Limit how long callers wait for a connection of this pool."""
     own: object = pool
     if isinstance(own, _WaitingPool):
         own._timeout = seconds if own._timeout is None else min(own._timeout, seconds)
 
 
 def most_connections(pool: sa.Pool) -> int | None:
-    """How many connections a pool opens at most; ``None`` for no limit, or where it
-    does not say.
+    """The maximum number of connections of a pool; ``None`` if there is no limit or it
+    is not known.
     """
     own: object = pool
     if not isinstance(pool, sa.QueuePool) or not isinstance(own, _LimitedPool):
@@ -584,8 +585,8 @@ def most_connections(pool: sa.Pool) -> int | None:
 
 
 def in_transaction(driver: Any) -> bool | None:
-    """Whether a transaction is open on a driver's connection, as the driver says it
-    without asking the server; ``None`` where it does not say.
+    """Whether a transaction is open on a driver's connection, according to the driver,
+    without asking the server; ``None`` if the driver does not know.
     """
     told = getattr(driver, "in_transaction", None)
     if isinstance(told, bool):  # sqlite3
@@ -597,21 +598,21 @@ def in_transaction(driver: Any) -> bool | None:
     if isinstance(status, int):  # PyMySQL, mariadbconnector: SERVER_STATUS_IN_TRANS
         return bool(status & 1)
     told = getattr(driver, "_in_transaction", None)
-    return told if isinstance(told, bool) else None  # pg8000; mysqlclient says nothing
+    return told if isinstance(told, bool) else None  # pg8000; mysqlclient does not know
 
 
 def driver_in_transaction(session: orm.Session) -> bool:
-    """Whether the driver says that a transaction of this session is open: SQLite's
-    begins with the first write, SQLAlchemy's with the first ``SELECT``, as of every
-    user who is logged in. A driver that does not say may have one. It connects to
-    nothing.
+    """Whether a transaction of this database session is open according to the driver.
+    SQLAlchemy's transaction begins with the first ``SELECT``, which every request of a
+    logged-in user makes; SQLite's only with the first write. If the driver does not
+    know, there may be one. This does not connect.
 
-    :param session: the application's.
+    :param session: the application's database session.
     """
     begun = session.get_transaction()
     if begun is None:
         return False
-    # Asking for the connections in public could check one out, and wait for it.
+    # The public way to ask for connections could check one out, and wait for it.
     used: Mapping[object, _Used] | None = getattr(begun, "_connections", None)
     return used is None or any(
         _may_write(connection) for connection, *_ in used.values()
@@ -626,8 +627,8 @@ def _may_write(connection: sa.Connection) -> bool:
 
 
 def record_statements(engine: sa.Engine) -> None:
-    """Let Flask-SQLAlchemy record the statements, as it does those of the application's
-    engines: ``get_recorded_queries()`` has them, without what the sessions hold.
+    """Make Flask-SQLAlchemy record the statements, as it does for the application's
+    engines: ``get_recorded_queries()`` returns them, without the data of sessions.
     """
     listen = getattr(record_queries, "_listen", None)
     if listen is not None:

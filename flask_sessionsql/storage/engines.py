@@ -1,23 +1,23 @@
-"""The engine of the sessions: their own, connecting as the application's does.
+"""The sessions' own engine, which connects as the application's does.
 
-Were the sessions on the application's engine, a thread that holds one of its
-connections could wait for a second one for ever, and saving a session would
-commit or roll back what the application has not finished. So they have a pool of
-their own, in ``AUTOCOMMIT``: every statement is a transaction.
+On the application's engine, a thread that holds a connection could wait forever for a
+second one, and saving a session would commit or roll back unfinished work of the
+application. So sessions have their own pool, in ``AUTOCOMMIT``: each statement is a
+transaction.
 
-The pool is a recreation of the application's: the same URL, driver arguments, most
-connections and time-outs, and the same listeners for ``connect`` and ``do_connect``,
-where applications set pragmas or fetch passwords.
+The pool copies the application's: URL, driver arguments, maximum of connections,
+time-outs, and the listeners for ``connect`` and ``do_connect``, with which applications
+set pragmas or fetch passwords.
 
-It differs in what becomes of the connections beyond ``pool_size``, up to
-``max_overflow`` more: the application's pool closes them when they come back, and the
-sessions' keeps them. Where a worker has more threads than the pool's size, five unless
-``SQLALCHEMY_ENGINE_OPTIONS`` says otherwise, they would be opened for a statement and
-closed after it, which takes longer than the statement. There are never more than were
-in use at once, so a process with one thread has one.
+There is one difference. The application's pool closes the connections beyond
+``pool_size``, up to ``max_overflow`` more, when they come back; the sessions' pool
+keeps them. Otherwise a worker with more threads than the pool's size, five by default,
+would open and close a connection for a statement, which takes longer than the
+statement. There are never more connections than were in use at once: one in a process
+with one thread.
 
-Where the application makes its connections by a ``creator``, as that of a pool which
-others use as well, each goes back as it came.
+If the application makes its connections with a ``creator``, which may lend them to
+others, each connection is given back unchanged.
 
 A SQLite file that nobody else opens is put into WAL mode: see :doc:`/guides/sqlite`.
 """
@@ -39,12 +39,12 @@ from .driver import creator_of, in_transaction, keeping, watch
 
 __all__ = ["SQLiteFile", "sessions_engine"]
 
-#: The sessions' statements are logged as ``sqlalchemy.engine.Engine.flask_sessionsql``.
+#: Statements are logged under ``sqlalchemy.engine.Engine.flask_sessionsql``.
 LOGGING_NAME = "flask_sessionsql"
 
 
 def _not_a_row(record: logging.LogRecord) -> bool:
-    """At level DEBUG SQLAlchemy logs each row that it fetches: a whole session."""
+    """Drop DEBUG records: SQLAlchemy logs each row that it fetches, a whole session."""
     return record.levelno >= logging.INFO
 
 
@@ -52,13 +52,13 @@ logging.getLogger(f"sqlalchemy.engine.Engine.{LOGGING_NAME}").addFilter(_not_a_r
 
 
 def _is_memory(url: sa.URL) -> bool:
-    """Whether it is a database in memory, of which each connection would have its own,
-    unless they share a cache: they do not wait for each other then.
+    """Whether it is a database in memory: each connection would have its own, unless
+    they share a cache, in which they do not wait for each other.
     """
     if url.get_backend_name() != "sqlite":
         return False
     name = url.database or ":memory:"
-    # SQLite's "Uniform Resource Identifiers": such a name can say what it opens.
+    # SQLite's "Uniform Resource Identifiers": such a name can ask for memory.
     return name in {":memory:", "file::memory:"} or (
         name.startswith("file:") and url.query.get("mode") == "memory"
     )
@@ -69,27 +69,27 @@ def sessions_engine(
 ) -> sa.Engine:
     """An engine for sessions that connects to the database of ``source``.
 
-    It connects to nothing yet, and neither uses nor changes a connection of
-    ``source``. For ``sqlite://``, a database in memory, it has a database of its
-    own: one connection, which one statement at a time can use, since two threads
-    on one SQLite connection could mistake each other's row counts.
+    It does not connect yet, and neither uses nor changes a connection of ``source``.
+    For ``sqlite://``, a database in memory, it has a separate database with one
+    connection for one statement at a time: two threads on one SQLite connection could
+    get each other's row counts.
 
     :param source: the engine of the application's bind.
-    :param alone: whether the application uses the database for its sessions only.
-    :param timeout: how many seconds a call may take, where the server does not answer.
-    :raises SessionConfigError: the application gives everybody one connection.
+    :param alone: whether the application uses the database only for its sessions.
+    :param timeout: how many seconds a call may take if the server does not answer.
+    :raises SessionConfigError: the application lends everybody the same connection.
     """
     options: dict[str, Any] = {
         "isolation_level": "AUTOCOMMIT",
-        # No transaction, so none to roll back: saves a round trip on MariaDB.
+        # No transaction, so nothing to roll back: saves a round trip on MariaDB.
         "skip_autocommit_rollback": True,
-        # What a session holds must not reach a log by way of SQLALCHEMY_ECHO.
+        # SQLALCHEMY_ECHO must not write the data of a session to the log.
         "hide_parameters": True,
         "echo": source.echo,
         "logging_name": LOGGING_NAME,
     }
     if source.dialect.driver in ("psycopg", "psycopg2"):
-        # No session has one, and a look for that type takes a transaction, which a
+        # No session needs the type, and looking for it takes a transaction, which a
         # pooler may refuse.
         options["use_native_hstore"] = False
     if _is_memory(source.url):
@@ -122,18 +122,19 @@ def _refuse_one_connection(pool: sa.Pool) -> None:
     if isinstance(pool, (sa.StaticPool, sa.SingletonThreadPool, sa.AssertionPool)):
         raise SessionConfigError(
             "SQLALCHEMY_ENGINE_OPTIONS",
-            f"a 'creator' together with a {type(pool).__name__} gives everybody one"
-            f" connection. Expected are connections of the sessions' own. {ADVICE}",
+            f"a 'creator' together with a {type(pool).__name__} lends everybody one"
+            f" connection, but sessions need connections of their own. {ADVICE}",
         )
 
 
 def _prepare(connection: Any, record: object) -> None:
-    """Let no transaction be open: no connection changes to ``AUTOCOMMIT`` within one. A
-    listener of the application may leave one (psycopg begins one by itself).
+    """End an open transaction, in which a connection could not change to
+    ``AUTOCOMMIT``. A listener of the application may have left one (psycopg begins them
+    automatically).
     """
     if in_transaction(connection) is not False:
         connection.commit()
-    # From Python 3.12 on, sqlite3 has another way of beginning them, which goes first.
+    # Since Python 3.12, sqlite3 has this attribute, which takes precedence.
     if getattr(connection, "autocommit", None) is False and hasattr(
         connection, "in_transaction"
     ):
@@ -141,8 +142,9 @@ def _prepare(connection: Any, record: object) -> None:
 
 
 def _be_strict(connection: Any, record: object) -> None:
-    """Let MariaDB refuse what a column cannot hold. Otherwise it may leave out what a
-    connection's character set lacks, and a user's name would be somebody else's.
+    """Make MariaDB refuse values that a column cannot hold. Otherwise it may drop
+    characters that the connection's character set lacks, and one user's name could
+    become another's.
     """
     with closing(connection.cursor()) as cursor:
         cursor.execute(
@@ -151,10 +153,10 @@ def _be_strict(connection: Any, record: object) -> None:
 
 
 def _use_wal(driver: Any, connection: Any, record: object) -> None:
-    """Let a file be read while it is written, and write without waiting for the disk
-    at each commit, which is safe in this mode only (SQLite's documentation of ``PRAGMA
-    synchronous``). What cannot be in it stays as it is: a file that is read-only, or
-    one that somebody else is using at this moment.
+    """Turn on WAL mode: the file can be read while it is written, and a commit does not
+    wait for the disk, which is safe only in this mode (SQLite's documentation of
+    ``PRAGMA synchronous``). A file that is read-only, or in use by somebody else at the
+    moment, stays as it is.
     """
     with closing(connection.cursor()) as cursor, suppress(driver.Error):
         [mode] = cursor.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -163,10 +165,10 @@ def _use_wal(driver: Any, connection: Any, record: object) -> None:
 
 
 class SQLiteFile:
-    """The file behind an engine, which may be replaced by another one while connections
-    are open. They would go on reading the old one, and could not write to it.
+    """Notices if the file of an engine is replaced while connections are open, which
+    would keep reading the old file and could not write to it.
 
-    :param engine: of SQLite or of another database, which has no such file.
+    :param engine: any engine; other databases than SQLite have no such file.
     """
 
     def __init__(self, engine: sa.Engine) -> None:
@@ -179,7 +181,7 @@ class SQLiteFile:
     def _note(self, connection: Any, record: object) -> None:
         with closing(connection.cursor()) as cursor:
             [*_, path] = cursor.execute("PRAGMA database_list").fetchone()
-        self._path = path or None  # none of a database in memory
+        self._path = path or None  # a database in memory has none
         self._seen = self._look()
 
     def _look(self) -> tuple[int, int] | None:
@@ -192,5 +194,5 @@ class SQLiteFile:
         return found.st_dev, found.st_ino
 
     def was_replaced(self) -> bool:
-        """Whether another file, or none, is where the last connection was made."""
+        """Whether the file that the last connection opened is replaced or gone."""
         return self._path is not None and self._look() != self._seen

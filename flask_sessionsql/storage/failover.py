@@ -1,12 +1,11 @@
-"""A server that does not take writes any more, and whether another one does.
+"""Fail-over: finding the server that takes writes.
 
-After a switch-over the connections that are open stay with the server that they were
-made to, which has become read-only or shuts down. Behind the same address there may be
-another server by now: one of several hosts in the address, or what a proxy or a name
-leads to. One new connection shows it; then all others are replaced, and the statement
-is tried once more.
+After a switch-over, open connections stay with the old server, which has become
+read-only or shuts down. The same address may lead to another server by now: to another
+of several hosts in it, or through a proxy or a DNS name. One new connection finds out.
+If there is one, all connections are replaced and the statement is tried once more.
 
-As long as there is no other server, the connections stay: they can still read.
+As long as there is no other server, the connections are kept: they can still read.
 """
 
 from __future__ import annotations
@@ -24,24 +23,23 @@ from .errors import OF_SOCKETS
 
 __all__ = ["Failover"]
 
-#: How a server says, on a new connection, whether it takes writes; and what it answers
-#: where it does.
+#: The statement that asks a server whether it takes writes, and the answers for yes.
 _QUESTIONS: dict[str, tuple[str, set[object]]] = {
     "postgresql": ("SHOW transaction_read_only", {"off"}),
     "mysql": ("SELECT @@global.read_only", {0, "OFF"}),
 }
 _QUESTIONS["mariadb"] = _QUESTIONS["mysql"]
 
-#: Seconds between two looks. Without them, each write would connect anew as long as no
-#: server takes writes.
+#: Seconds between two checks. Without it, each write would make a new connection as
+#: long as no server takes writes.
 INTERVAL = 1.0
 
-#: Seconds that a statement waits for the look of another one.
+#: Seconds that a statement waits for the check of another thread.
 PATIENCE = 2.0
 
 
 class Failover:
-    """Looks whether the database has moved to another server, at most once a second.
+    """Checks whether the database has moved to another server, at most once a second.
 
     :param engine: an engine in ``AUTOCOMMIT``.
     """
@@ -57,7 +55,7 @@ class Failover:
 
         :param since: when it was tried, by ``time.monotonic``.
         """
-        # Other threads' statements wait for the one look.
+        # One thread checks, and the others wait for it.
         if not self._lock.acquire(timeout=PATIENCE):
             return False
         try:
@@ -76,7 +74,7 @@ class Failover:
         """Whether a new connection leads to a server that takes writes."""
         driver: Any = self._engine.dialect.loaded_dbapi
         question, yes = _QUESTIONS[self._engine.dialect.name]
-        # One of their own: those in the pool are used by others.
+        # A separate connection: those of the pool are used by others.
         pool = self._engine.pool.recreate()
         try:
             with closing(pool.connect()) as connection:

@@ -1,11 +1,11 @@
-"""What the log says while the database of the sessions cannot be used.
+"""Logging outages of the session database.
 
-The first line of an outage has its reason, and what to look at. Then there is a line a
-minute at most, with how often it was met since, and one when it is over. Errors with
-different codes are different outages.
+The first line of an outage has its reason and what to check. After that there is at
+most one line a minute, with the number of requests that failed since, and one line when
+it is over. Errors with different codes are different outages.
 
-Where the database fails and works by turns, as one that has too few connections does,
-that is one outage, too: what begins again within a minute of the last line is counted.
+A database that fails and works in turns, as one with too few connections does, is one
+outage: if it begins again within a minute of the last line, it is only counted.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 #: Seconds from one line of an outage to the next.
 MINUTE = 60.0
 
-#: What to look at: for the codes of PostgreSQL, MariaDB and SQLite, the beginnings of
-#: PostgreSQL's included.
+#: What to check, by the codes of PostgreSQL, MariaDB and SQLite; two characters are a
+#: class of PostgreSQL's codes.
 _ADVICE: tuple[tuple[frozenset[object], str], ...] = (
     (
         frozenset({"28", 1045, 1698}),
@@ -85,7 +85,7 @@ _OTHERWISE = (
 
 
 def advice(error: BaseException) -> str:
-    """What to look at after an error of the database's."""
+    """What to check after an error of the database."""
     told = kind(error)
     classes = {code[:2] for code in told & codes(error) if isinstance(code, str)}
     found = (text for known, text in _ADVICE if known & (told | classes))
@@ -94,40 +94,41 @@ def advice(error: BaseException) -> str:
 
 @dataclass(slots=True)
 class _Outage:
-    """One that was met at least once."""
+    """An outage in which at least one request failed."""
 
     reason: str
     began: float
-    #: When the last line said that it is there, and that it is over.
+    #: When the last line said that it goes on, and that it is over.
     told: float
     ended: float = -MINUTE
-    #: How often it was met since that line.
+    #: How many requests failed since that line.
     count: int = 0
-    #: Whether the last line is that it is there.
+    #: Whether the last line said that it goes on.
     is_open: bool = True
-    #: What has failed by it; nothing where it is all the same.
+    #: The statements that failed; empty if all of them do.
     concerned: set[object] = field(default_factory=set)
 
 
 class Outages:
-    """Those of one database, for all threads."""
+    """The outages of one database, for all threads."""
 
     def __init__(self) -> None:
-        #: Whether there is one. All that a statement asks for that has succeeded.
+        #: Whether there is an outage: the only check after a statement that succeeds.
         self.begun: bool = False
         self._lock = threading.Lock()
         self._known: dict[object, _Outage] = {}
 
     @contextmanager
     def noted(self, error: Exception, statement: object) -> Iterator[None]:
-        """Note it if what the database's error leads to is that it cannot be used.
+        """Note an outage if the block, which handles the database's error, raises that
+        the database cannot be used.
 
-        :param statement: what has failed, or its name.
+        :param statement: the statement that failed, or its name.
         """
         try:
             yield
         except SessionStoreBusyError:
-            raise  # another try may wait
+            raise  # the caller may try again and wait
         except SessionStoreUnavailableError as named:
             self._failed(error, f"{_sentence(named.reason)} {advice(error)}", statement)
             raise
@@ -153,7 +154,7 @@ class Outages:
                     return
                 since, outage.count = outage.count, 0
                 outage.told, outage.is_open = now, True
-        # Not under the lock: a handler of the log may use a session.
+        # After releasing the lock: a log handler may use a session.
         if is_new:
             logger.error("The database of the sessions cannot be used: %s", reason)
         else:
@@ -173,7 +174,7 @@ class Outages:
         with self._lock:
             for key, outage in list(self._known.items()):
                 if outage.concerned and statement not in outage.concerned:
-                    continue  # as reading, where nothing can be written
+                    continue  # reading works, for example, and writing does not
                 if outage.is_open or outage.count:
                     if now - outage.ended >= MINUTE:
                         over.append((now - outage.began, outage.count))
@@ -191,15 +192,15 @@ class Outages:
 
 
 class OnceAMinute:
-    """Says when it is time for a line of the log that is to come no more often."""
+    """Limits a line of the log to one a minute."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = 0.0
 
     def is_time(self) -> bool:
-        """Whether it is; for one thread only."""
-        # Nobody waits: a thread of a parent process may have held it at a fork.
+        """Whether it is time; ``True`` for one thread only."""
+        # Nobody waits: a thread of the parent process may have held it at a fork.
         if not self._lock.acquire(blocking=False):
             return False
         try:

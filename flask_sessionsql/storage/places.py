@@ -1,9 +1,8 @@
-"""The place of the table: what is wrong with a SQLite file, its folder or a schema, in
-an error that says what to do.
+"""Errors about the place of the table: a SQLite file, its folder or a schema.
 
-That is nothing that passes, as an outage does, so it is no 503. Only what no start-up
-code can mend is an error of :meth:`Session.init_app()
-<flask_sessionsql.Session.init_app>`; the rest is looked for where a statement fails.
+They say what to do. They are not a 503, because they do not pass like an outage.
+:meth:`Session.init_app() <flask_sessionsql.Session.init_app>` raises only those that no
+later start-up code can mend; the others are checked when a statement fails.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ def address_key(bind_key: str | None) -> str:
 
 
 def check_path(key: str, url: sa.URL, folder: str) -> None:
-    """See that a SQLite file can be where an address says.
+    """Check that a SQLite file can be at the path in its address.
 
     :param key: the setting that has the address.
-    :param folder: what the address is relative to.
-    :raises SessionConfigError: something else is in its place.
+    :param folder: the folder that a relative path starts from.
+    :raises SessionConfigError: something else is at that path.
     """
     path = _path(url, folder)
     if path is None:
@@ -45,15 +44,15 @@ def check_path(key: str, url: sa.URL, folder: str) -> None:
     if not os.path.isdir(above):
         raise SessionConfigError(
             key,
-            f"the SQLite file {path!r} cannot be made, because {above!r} is no folder."
-            " Remove that, or give the path of a file in another folder.",
+            f"the SQLite file {path!r} cannot be created, because {above!r} is not a"
+            " folder. Remove that, or give the path of a file in another folder.",
         )
 
 
 def check_folder(key: str, url: sa.URL, folder: str) -> None:
-    """See that a SQLite file can be made where an address says, now.
+    """Check that a SQLite file can be created at the path in its address now.
 
-    :raises SessionConfigError: it cannot.
+    :raises SessionConfigError: it cannot be created.
     """
     check_path(key, url, folder)
     path = _path(url, folder)
@@ -63,22 +62,21 @@ def check_folder(key: str, url: sa.URL, folder: str) -> None:
     if not os.path.isdir(above):
         raise SessionConfigError(
             key,
-            f"the SQLite file {path!r} cannot be made, because there is no folder"
-            f" {above!r}. Make it, or give the path of a file in a folder that there"
-            " is.",
+            f"the SQLite file {path!r} cannot be created, because there is no folder"
+            f" {above!r}. Create it, or give the path of a file in an existing folder.",
         )
     if not os.access(above, os.W_OK | os.X_OK):
         raise SessionConfigError(
             key,
-            f"the SQLite file {path!r} cannot be made, because this process may not"
-            f" write to the folder {above!r}. Let it, or give the path of a file in"
+            f"the SQLite file {path!r} cannot be created, because this process may not"
+            f" write to the folder {above!r}. Allow it, or give the path of a file in"
             " another folder.",
         )
 
 
 def _path(url: sa.URL, folder: str) -> str | None:
-    """Where a SQLite file is; ``None`` for any other database, and where only SQLite
-    can say.
+    """The path of a SQLite file; ``None`` for another database, and for an address that
+    only SQLite can interpret.
     """
     name = url.database
     if url.get_backend_name() != "sqlite" or not name or name == ":memory:":
@@ -87,19 +85,20 @@ def _path(url: sa.URL, folder: str) -> str | None:
 
 
 def check_schema(reader: sa.Inspector, table: sa.Table) -> None:
-    """See that the schema of a table is there.
+    """Check that the schema of a table exists.
 
-    :raises SessionTableError: it is not.
+    :raises SessionTableError: it is missing.
     """
     if table.schema is not None and not reader.has_schema(table.schema):
         raise _no_schema(table.schema)
 
 
 def explain(error: Exception, engine: sa.Engine, table: sa.Table) -> None:
-    """Raise what an error of a statement comes from, if that is the place of the table.
+    """Raise a better error for a failed statement if the place of the table is the
+    cause.
 
-    :raises SessionConfigError: the SQLite file cannot be made.
-    :raises SessionTableError: there is no such schema.
+    :raises SessionConfigError: the SQLite file cannot be created.
+    :raises SessionTableError: the schema is missing.
     """
     if engine.dialect.name != "sqlite":
         return
@@ -112,10 +111,10 @@ def explain(error: Exception, engine: sa.Engine, table: sa.Table) -> None:
 
 def _no_schema(schema: str) -> SessionTableError:
     error = SessionTableError(
-        f"There is no schema {schema!r} in the database for the table of the sessions,"
-        " or its user may not see it. Create it (CREATE SCHEMA; CREATE DATABASE on"
+        f"There is no schema {schema!r} in the database for the sessions table, or the"
+        " database's user may not see it. Create it (CREATE SCHEMA; CREATE DATABASE on"
         " MariaDB; ATTACH on SQLite, at each connection), or set"
-        " SESSION_SQLALCHEMY_SCHEMA to one that there is."
+        " SESSION_SQLALCHEMY_SCHEMA to an existing one."
     )
     error.key = "SESSION_SQLALCHEMY_SCHEMA"
     return error

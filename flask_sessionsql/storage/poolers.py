@@ -1,13 +1,13 @@
-"""A pooler between the application and PostgreSQL, such as PgBouncer.
+"""Poolers between the application and PostgreSQL, such as PgBouncer.
 
-A pooler may give each transaction to another process of the server. psycopg prepares a
+A pooler may send each transaction to another process of the server. psycopg prepares a
 statement when it runs for the fifth time, in the process that it has then. Another
-process does not know the statement, or knows another client's by the same name. What
-fails depends on the load, so it is not waited for: a pooler is noticed when a
-connection is made, and nothing is prepared on it.
+process does not know the statement, or has another client's under the same name. Such
+failures depend on the load, so this module does not wait for one: it recognizes a
+pooler when a connection is made, and prepares nothing on it.
 
-pg8000 sends a statement and its values separately, and the pooler may give each to
-another process, unless both are in one transaction.
+pg8000 sends a statement and its values separately, and the pooler may send them to
+different processes, unless both are in one transaction.
 """
 
 from __future__ import annotations
@@ -32,29 +32,28 @@ __all__ = [
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: At which run psycopg prepares a statement, unless the application says another.
+#: The run at which psycopg prepares a statement by default.
 _USUAL_THRESHOLD = 5
 
-#: What a process says that does not know a prepared statement, or knows another one by
-#: its name.
+#: The process does not know a prepared statement, or has another one under its name.
 _PREPARED_ELSEWHERE = {"26000", "42P05"}
 
 _PROTOCOL_VIOLATION = "08P01"
 
-#: What is wrong where a pooler forbids transactions, and what to do.
+#: The message if a pooler forbids transactions.
 NO_TRANSACTIONS = (
-    "expected is a database where transactions can begin; given is PgBouncer in"
-    " statement pooling mode, which refuses them. The sessions need one to create their"
-    " table, to limit and to revoke a user's sessions, and to purge. Set"
-    " pool_mode = transaction for this database in PgBouncer's configuration."
+    "expected a database that allows transactions; got PgBouncer in statement pooling"
+    " mode, which refuses them. Sessions need transactions to create their table, to"
+    " limit and to revoke a user's sessions, and to purge. Set pool_mode = transaction"
+    " for this database in PgBouncer's configuration."
 )
 
 
 def is_pooled(connection: Any) -> bool:
-    """Whether the process that answers is not the one that was connected to. A pooler
-    makes up the number of the process, 32 random bits, for a client that connects.
+    """Whether another process answers than the one that the connection was made to. For
+    each client a pooler invents the process ID, 32 random bits.
 
-    :param connection: one of psycopg's, psycopg2's or pg8000's, in AUTOCOMMIT.
+    :param connection: a connection of psycopg, psycopg2 or pg8000, in AUTOCOMMIT.
     """
     told = backend_pid(connection)
     if told is None:
@@ -71,7 +70,7 @@ def forbids_transactions(error: BaseException) -> bool:
 
 
 def is_prepared_elsewhere(error: BaseException) -> bool:
-    """Whether a prepared statement is another process's."""
+    """Whether a prepared statement belongs to another process."""
     told = codes(error)
     return bool(told & _PREPARED_ELSEWHERE) or (
         _PROTOCOL_VIOLATION in told and "prepared statement" in reason(error)
@@ -79,9 +78,9 @@ def is_prepared_elsewhere(error: BaseException) -> bool:
 
 
 class Preparing:
-    """Whether statements are prepared on the connections of an engine: not where a
-    pooler answers, unless the application has said when to. It costs one round trip
-    for each connection that is made.
+    """Decides whether the connections of an engine prepare statements: not behind a
+    pooler, unless the application has set a threshold. This costs one round trip for
+    each new connection.
 
     :param engine: an engine in ``AUTOCOMMIT``, of any database.
     """
@@ -92,14 +91,14 @@ class Preparing:
         self._has_told = False
         looks = {"psycopg": self._look, "pg8000": self._look_at_pieces}
         if engine.dialect.driver == "psycopg":
-            # SQLAlchemy asks a server for its version as soon as it is connected.
+            # Before SQLAlchemy asks the server for its version.
             sa.event.listen(engine, "connect", self._keep_stopped, insert=True)
         if engine.dialect.driver in looks:
             sa.event.listen(engine, "connect", looks[engine.dialect.driver])
 
     def stop(self) -> bool:
-        """Prepare nothing any more, on new connections in the place of those that are
-        open. Whether that can be had of the driver.
+        """Stop preparing statements and replace the open connections. Returns whether
+        the driver can do without.
         """
         if self._engine.dialect.driver != "psycopg":
             return False
@@ -127,9 +126,10 @@ class Preparing:
             return
         self._has_told = True
         logger.warning(
-            "A connection pooler, such as PgBouncer, answers for the database, so the"
-            " statements of the sessions are not prepared. The application's own fail"
-            " now and then if it pools transactions: set SQLALCHEMY_ENGINE_OPTIONS ="
-            ' {"connect_args": {"prepare_threshold": None}}, which ends this warning,'
-            " or max_prepared_statements in PgBouncer 1.21 or later."
+            "There is a connection pooler, such as PgBouncer, in front of the database,"
+            " so the sessions prepare no statements. If it pools transactions, the"
+            " application's own statements fail now and then: set"
+            " SQLALCHEMY_ENGINE_OPTIONS ="
+            ' {"connect_args": {"prepare_threshold": None}}, which also ends this'
+            " warning, or set max_prepared_statements in PgBouncer 1.21 or later."
         )

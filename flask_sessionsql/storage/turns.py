@@ -1,9 +1,8 @@
-"""How a command gets its turn on a SQLite file to which somebody writes all the time.
+"""How a command gets a SQLite file's lock although others write all the time.
 
-Who waits for the file's lock asks for it now and then: SQLite sleeps between two tries,
-for a tenth of a second in the end. A program that writes again as soon as it has
-written leaves the file free for less than a thousandth, and can so keep others out. A
-command asks more often.
+SQLite sleeps between two tries for the lock, up to a tenth of a second. A program that
+writes again as soon as it has written leaves the file unlocked for less than a
+thousandth of a second, and so can lock out others. A command tries more often.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ _SECONDS: ContextVar[float] = ContextVar("flask_sessionsql.turns", default=0)
 
 @contextmanager
 def insisting(seconds: float) -> Iterator[None]:
-    """Within it, each piece of work asks for a SQLite file's lock all the time, for so
-    many seconds, in the place of what the application has set as its wait.
+    """In the block, each piece of work tries for a SQLite file's lock continually for
+    this many seconds, instead of waiting as the application has set.
     """
     token = _SECONDS.set(seconds)
     try:
@@ -42,14 +41,14 @@ def insisting(seconds: float) -> Iterator[None]:
 
 
 def insists() -> bool:
-    """Whether this is within :func:`insisting`."""
+    """Whether the caller is in an :func:`insisting` block."""
     return _SECONDS.get() > 0
 
 
 def in_turn(attempt: Callable[[], T]) -> T:
-    """What ``attempt`` returns, which is called again while the file is locked.
+    """What ``attempt`` returns; it is called again while the file is locked.
 
-    :param attempt: does not wait for the lock by itself.
+    :param attempt: a function that does not wait for the lock itself.
     """
     end = time.monotonic() + _SECONDS.get()
     while True:
@@ -58,5 +57,5 @@ def in_turn(attempt: Callable[[], T]) -> T:
         except sa_exc.DBAPIError as error:
             if not is_busy(error) or time.monotonic() >= end:
                 raise
-        # By chance, so as not to keep step with the other.
+        # A random time, to get out of step with the other program.
         time.sleep(random.uniform(0, _REST))  # noqa: S311

@@ -50,7 +50,7 @@ def test_an_instance_folder_beneath_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     app = Flask("shop", instance_path=str(tmp_path / "file" / "a" / "instance"))
     app.config.update(SESSION_TYPE="sqlalchemy", SECRET_KEY="a key")
-    with raises(URI, f"{str(tmp_path / 'file')!r} is no folder", "Remove that"):
+    with raises(URI, f"{str(tmp_path / 'file')!r} is not a folder", "Remove that"):
         Session(app)
 
 
@@ -90,7 +90,7 @@ def test_a_folder_that_is_missing(
     before = SQLAlchemy().init_app if with_db else lambda app: None
     app = make_app(f"sqlite:///{folder}/app.db", before)
     for _ in range(2):
-        with raises(URI, f"there is no folder {str(folder)!r}", "Make it"):
+        with raises(URI, f"there is no folder {str(folder)!r}", "Create it"):
             assert_sessions_work(app)
     folder.mkdir(parents=True)
     assert_sessions_work(app)
