@@ -1,1 +1,1 @@
-"""Saving a session: what it comes to, and carrying it out against what others do."""
+"""Saving a session: deciding what to write, and writing it among other requests."""

@@ -1,11 +1,11 @@
-"""Two requests changed one session: how both changes are kept.
+"""Merging: keeping the changes of two requests that changed one session.
 
-A three-way merge, key by key, of what both began with (``base``), what this
-request made of it (``mine``) and what another one stored meanwhile (``theirs``):
-a key that this request left alone is taken from ``theirs``, one that it set or
-deleted is taken from ``mine``. Where both changed one key, their values are merged as
-well, as far as their kind says how: see :func:`merge_values`. Where it does not, the
-one that is saved last wins, and the key is among those that are overwritten.
+It is a three-way merge, key by key: ``base`` is what both requests loaded, ``mine``
+what this request wants to store, and ``theirs`` what another one has stored since. A
+key that this request did not change is taken from ``theirs``, one that it set or
+deleted from ``mine``. If both changed a key, the two values are merged where their type
+allows it: see :func:`merge_values`. Otherwise the value that is saved last wins, and
+the key is reported as overwritten.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ..sessions import Encoded
 
 __all__ = ["Merged", "merge", "merge_values"]
 
-#: Stands for the value of a key that is not there.
+#: The value of a key that is missing.
 ABSENT: Any = object()
 
 
 class Merged(NamedTuple):
-    """What a merge comes to."""
+    """The result of a merge."""
 
-    #: The values by their keys, encoded: in the order of ``theirs``, this request's new
-    #: keys last.
+    #: The encoded values by key, in the order of ``theirs``, with this request's new
+    #: keys at the end.
     data: dict[Any, bytes]
-    #: The keys whose value in ``theirs`` had to give way.
+    #: The keys whose value in ``theirs`` was overwritten.
     overwritten: tuple[Any, ...]
 
 
@@ -39,9 +39,9 @@ def merge(
     theirs: Mapping[Any, bytes],
     serializer: Serializer,
 ) -> Merged:
-    """The three-way merge of ``mine`` and ``theirs`` over ``base``, whose values are
-    encoded: they are the same if their bytes are, and none but those that both have
-    changed is decoded.
+    """The three-way merge of ``mine`` and ``theirs`` over ``base``. The values are
+    encoded: they are equal if their bytes are, and only values that both requests have
+    changed are decoded.
 
     >>> from flask_sessionsql.formats.serializers import MsgpackSerializer
     >>> merge(
@@ -60,7 +60,7 @@ def merge(
                 for each in (before, now, other)
             )
             return merge_values(base_value, mine_value, their_value, serializer.encode)
-        except UnreadableSessionError:  # somebody has damaged one of them
+        except UnreadableSessionError:  # one of the values is damaged
             return ABSENT, True
 
     data, overwritten = dict(theirs), []
@@ -84,19 +84,19 @@ def merge(
 def merge_values(
     base: Any, mine: Any, theirs: Any, encode: Callable[[Any], bytes]
 ) -> tuple[Any, bool]:
-    """What two requests have made of one value, and whether what the other one made of
-    it has to give way.
+    """Merge a value that two requests have changed. Returns the merged value, and
+    whether a part of ``theirs`` was overwritten.
 
-    - Dictionaries are merged key by key, and so are those inside of them.
-    - Of lists that both have begun, or only appended to, both ends are kept, theirs
-      first, be they the same or not. Where one has taken all of a list and the other
-      one has appended to it, as when a page shows the flashed messages, what was
-      appended is kept.
+    - Dictionaries are merged key by key, and the dictionaries in them, too.
+    - If both requests started a list or only appended to it, both ends are kept, theirs
+      first, even if they are equal. If one removed the whole list and the other
+      appended to it, as when a page shows the flashed messages, the appended items are
+      kept.
     - Sets are merged by element.
-    - Of anything else, ``mine`` stays, whole.
+    - For anything else, the whole of ``mine`` is kept.
 
-    :param base: what both began with; each of the three may be ``ABSENT``.
-    :param encode: values are the same if it gives the same bytes for them.
+    :param base: what both loaded; each of the three may be ``ABSENT``.
+    :param encode: values are equal if this returns the same bytes for them.
     """
 
     def same(one: Any, other: Any) -> bool:

@@ -1,9 +1,9 @@
-"""What saving a session comes to, decided without the database.
+"""Deciding what to write for a session, without the database.
 
-:meth:`Planner.plan` compares what a request made of its session with what it had
-loaded, and gives a plan: one small type for each thing that can be done. Where another
-request was faster, :meth:`Planner.again` gives the next plan.
-:mod:`flask_sessionsql.saving.records` carries them out.
+:meth:`Planner.plan` compares the session at the end of a request with what was loaded,
+and returns a plan: there is one small class for each possible action. If another
+request was faster, :meth:`Planner.again` returns the next plan.
+:mod:`flask_sessionsql.saving.records` carries the plans out.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
     "Use",
 ]
 
-#: How many of its keys the error of a session that is too large names.
+#: How many keys the error for a session that is too large names.
 _NAMED_KEYS = 5
 
 #: ``SECRET_KEY`` and its fallbacks, in this order.
@@ -56,20 +56,21 @@ Secrets: TypeAlias = Sequence[str | bytes]
 
 
 class Client(NamedTuple):
-    """What a session is used with, where that is recorded."""
+    """The IP address and browser of a request, if they are recorded."""
 
     address: str | None = None
     user_agent: str | None = None
 
 
-# What holds a token or a secret is no tuple: reporters of errors take sequences apart,
-# whatever their repr says. What holds data has no repr of its fields.
+# Classes that hold a token or a secret are no tuples, because error reporters show the
+# items of a sequence, whatever its repr is. Classes that hold data have no repr of
+# their fields.
 
 
 @dataclass(slots=True)
 class Stale:
-    """A token that came with a request and opened nothing, and when the request came,
-    in seconds since 1970.
+    """A token of a request that opens no session, and when the request came, in seconds
+    since 1970.
     """
 
     token: str
@@ -82,9 +83,7 @@ class Stale:
 
 @dataclass(slots=True)
 class SessionRecord:
-    """A stored session and the token that opens it. The row's data is not encrypted
-    here, whatever it is in the database.
-    """
+    """A stored session, with decrypted data, and the token that opens it."""
 
     token: str
     row: StoredSession
@@ -98,28 +97,28 @@ class SessionRecord:
 
 @dataclass(slots=True, repr=False)
 class Use:
-    """A request's use of a session: when, under which secrets, and from where."""
+    """A request's use of a session: when, with which secrets, and from where."""
 
     #: Seconds since 1970, UTC.
     now: int
     secrets: Secrets
-    #: Gives what the session is used with; called if something is written.
+    #: Returns address and browser; called only if something is written.
     client: Callable[[], Client] = Client
-    #: Whether the request itself has ended the session that it had loaded.
+    #: Whether the request itself has revoked the session that it had loaded.
     has_ended: bool = False
-    #: Whether it lets the session live on.
+    #: Whether it counts as use and moves the end of the session.
     counts: bool = True
-    #: Whether the browser can be told of a new token: a response carries the cookie.
+    #: Whether a response will carry a new token to the browser.
     can_tell: bool = True
-    #: What the settings are by now, where Flask's own may have changed since.
+    #: The current settings: Flask's own may have changed.
     config: SessionConfig | None = None
 
 
 @dataclass(slots=True, repr=False)
 class Change:
-    """What a request made of a session that it had loaded."""
+    """The change that a request made to the session that it had loaded."""
 
-    #: As it was loaded.
+    #: The session as it was loaded.
     base: SessionRecord
     data: Mapping[Any, Any]
     use: Use
@@ -129,8 +128,8 @@ class Change:
     sets: frozenset[str] = frozenset()
 
 
-# The plans. Each but Keep and Insert is for a row as it was loaded last: ``record``.
-# ``target`` is what is to stand there, and ``data`` what that holds, decoded.
+# The plans. All except Keep and Insert are about a row as it was last loaded:
+# ``record``. ``target`` is the row to store, and ``data`` its data, decoded.
 
 
 @dataclass(slots=True, repr=False)
@@ -154,7 +153,7 @@ class Insert:
 
 @dataclass(slots=True, repr=False)
 class Touch:
-    """Note that a session was used; nothing else of it changes."""
+    """Record that a session was used; nothing else changes."""
 
     record: SessionRecord
     target: SessionRecord
@@ -164,13 +163,13 @@ class Touch:
 
 @dataclass(slots=True, repr=False)
 class Update:
-    """Store a change, along with what others have changed meanwhile."""
+    """Store a change, together with what others have changed in the meantime."""
 
     record: SessionRecord
     target: SessionRecord
     data: Mapping[Any, Any]
     change: Change
-    #: The keys whose values, stored by others meanwhile, give way to this change.
+    #: The keys whose values from other requests this change overwrites.
     overwritten: tuple[Any, ...] = ()
 
     @property
@@ -186,8 +185,8 @@ class Update:
 
 @dataclass(slots=True, repr=False)
 class Empty:
-    """Delete a session whose last key the request took out, unless others have put
-    something in meanwhile.
+    """Delete a session whose last key the request has removed, unless others have added
+    something in the meantime.
     """
 
     record: SessionRecord
@@ -201,7 +200,7 @@ class Empty:
 
 @dataclass(slots=True, repr=False)
 class Replace:
-    """End a session, whatever others have made of it, and begin another in its row:
+    """End a session, even if others have changed it, and begin another one in its row:
     something was written after ``session.clear()``.
     """
 
@@ -213,19 +212,19 @@ class Replace:
 
 @dataclass(slots=True, repr=False)
 class Clear:
-    """End a session, whatever others have made of it: ``session.clear()``."""
+    """End a session, even if others have changed it: ``session.clear()``."""
 
     record: SessionRecord
     use: Use
 
 
-#: What writes over a row that other requests may have written.
+#: The plans that overwrite a row which other requests may have changed.
 Contended: TypeAlias = Update | Empty | Replace | Clear
 Plan: TypeAlias = Keep | Insert | Touch | Contended
 
 
 class Planner:
-    """Decides what is to be written, by the settings."""
+    """Decides what to write, according to the settings."""
 
     def __init__(self, config: SessionConfig, serializer: Serializer) -> None:
         self._config = config
@@ -244,16 +243,16 @@ class Planner:
         sets: frozenset[str] = frozenset(),
         stale: Stale | None = None,
     ) -> Plan:
-        """What saving ``data`` over ``record`` comes to.
+        """The plan for saving ``data`` over ``record``.
 
         :param empty: whether the application sees an empty session.
-        :param cleared: whether the application ended the session that was loaded.
+        :param cleared: whether the application has ended the loaded session.
         :param rotates: whether the application asked for a new token.
         :param can_differ: whether ``data`` can differ from what ``record`` holds.
-        :param sets: which of the keys that go with a login the application has set.
-        :param stale: the token that came with the request and opened nothing, if any.
-        :raises SessionValueError: something in ``data`` cannot be kept.
-        :raises SessionTooLargeError: ``data`` is over ``SESSION_MAX_BYTES``.
+        :param sets: the keys that belong to a login and that the application has set.
+        :param stale: the token of the request, if it opens no session.
+        :raises SessionValueError: a session cannot hold something in ``data``.
+        :raises SessionTooLargeError: ``data`` is larger than ``SESSION_MAX_BYTES``.
         """
         if empty:
             if record is None:
@@ -269,7 +268,7 @@ class Planner:
         try:
             payload = self._serializer.dumps(data)
         except SessionValueError:
-            # A row that another version or hand wrote can be read and not written.
+            # A row from another version, or changed by hand, may be readable only.
             if record is not None and self._is_as_read(record, data):
                 return Keep(record, data)
             raise
@@ -294,9 +293,9 @@ class Planner:
         sets: frozenset[str],
         moves: bool,
     ) -> tuple[Use, Mapping[Any, Any]]:
-        """The use and the data of a request, by whose login begins or ends in it.
+        """The use and the data of a request, adjusted for a login or logout in it.
 
-        :param moves: whether the token is to change, be the user another one or not.
+        :param moves: whether the token changes even if the user does not.
         """
         is_usual = use.counts and use.can_tell and LOGIN_KEYS.isdisjoint(data)
         if record is None or is_usual:
@@ -308,17 +307,17 @@ class Planner:
         if LIFETIME_KEY in sets or user_id not in (None, before):
             use = replace(use, counts=True)
         if not use.can_tell and (moves or user_id != before):
-            # The next request that can tell the browser of a new token is to do so.
+            # The next request with a response for the browser changes the token.
             data = {**data, MOVES_KEY: True}
         return use, data
 
     def _read(
         self, use: Use, record: SessionRecord, data: Mapping[Any, Any]
     ) -> Keep | Touch | Update:
-        """What a session that is as it was loaded comes to."""
+        """The plan for a session that is unchanged since it was loaded."""
         row = record.row
         if (user_id := self.stored_user_id(data)) != row.user_id:
-            # SESSION_USER_KEY is another one than when the row was stored.
+            # SESSION_USER_KEY has changed since the row was stored.
             row = row._replace(user_id=user_id)
             target = self._written(use, record, record.token, row, data)
             return Update(record, target, data, Change(record, data, use))
@@ -326,7 +325,7 @@ class Planner:
         if not (use.counts and config.refresh_each_request):
             return Keep(record, data)
         end, used = self._moved_end(row, data, use), row.last_used_at
-        # An end that is set does not move, and the last use goes on all the same.
+        # An end that the application has set does not move, but the last use does.
         lags = used is not None and use.now - used >= max(1, self._idle(use, data)[1])
         if end <= row.expires_at and not lags:
             return Keep(record, data)
@@ -342,11 +341,11 @@ class Planner:
     def again(
         self, plan: Contended, record: SessionRecord, theirs: Mapping[Any, Any]
     ) -> Plan:
-        """What a plan comes to after another request has written its row.
+        """The next plan after another request has changed the row.
 
         :param record: what that request has stored.
         :param theirs: the data of ``record``.
-        :raises SessionTooLargeError: both changes together are over
+        :raises SessionTooLargeError: both changes together are larger than
             ``SESSION_MAX_BYTES``.
         """
         if isinstance(plan, (Replace, Clear)):
@@ -355,7 +354,7 @@ class Planner:
         data, overwritten = self._merged(change, theirs)
         user_id = self.stored_user_id(data)
         if self.user_before(record, user_id) not in (None, user_id):
-            # What others have set meanwhile was for the login that ends here.
+            # What others have set belongs to the login that ends here.
             for key in LOGIN_KEYS - change.sets:
                 data.pop(key, None)
         if not data.keys() - set(HIDDEN_KEYS):
@@ -370,11 +369,11 @@ class Planner:
         return Update(record, target, data, change, overwritten)
 
     def alone(self, plan: Update | Replace) -> Insert:
-        """A plan for a row that is gone, as one for a new session."""
+        """Turn a plan for a row that is gone into one for a new session."""
         return Insert(self.anew(plan), plan.data, plan.use)
 
     def anew(self, plan: Insert | Update | Replace) -> SessionRecord:
-        """What a plan is to store, as a new session under another token."""
+        """The target of a plan as a new session with another token."""
         use, target = plan.use, plan.target
         token = self._new_token(use, target.row.user_id, target.token)
         row = target.row._replace(
@@ -388,10 +387,10 @@ class Planner:
         return new_token(self._config.id_length, use.secrets[0], user_id, before)
 
     def logs_in(self, plan: Update | Replace) -> bool:
-        """Whether a plan is for another user than the row that it is for; or for the
-        same one after ``session.clear()``, where the request itself has ended the
-        session before. If others have, what looks like a login may be a change of token
-        made by hand. It has a new token in each case.
+        """Whether a plan logs a user in: the user differs from the row's, or is the
+        same after ``session.clear()`` and the request itself had revoked the session
+        before. If others have revoked it, what looks like a login may be a change of
+        token made by hand. The plan has a new token in each case.
         """
         target = plan.target.row
         if target.user_id is None:
@@ -400,7 +399,7 @@ class Planner:
             return True
         return target.user_id != self.user_before(plan.record, target.user_id)
 
-    # What is to be stored.
+    # Rows to store.
 
     def _begun(
         self,
@@ -414,13 +413,13 @@ class Planner:
         """A new session.
 
         :param payload: ``data``, serialized.
-        :param before: the token that came with the request, if any.
-        :param moves: whether it takes the row of the session that had this token.
+        :param before: the token of the request, if any.
+        :param moves: whether it replaces the session with this token in its row.
         """
         self._check_size(data, payload, 0)
         user_id = self.user_id(data)
-        # A login is no stranger to requests that are under way with a token that has
-        # opened nothing. A visitor is one: more of them may come with it.
+        # A login shares a mark with running requests that have the earlier token, even
+        # if that opens nothing. A new visitor does not: others may have this token.
         is_known = before is not None and (moves or user_id is not None)
         token = self._new_token(use, user_id, before if is_known else None)
         if moves and before is not None and not use.can_tell:
@@ -450,12 +449,12 @@ class Planner:
         payload: bytes,
         token: str | None = None,
     ) -> SessionRecord:
-        """``record`` with ``data``: under a new token if the user is another one
-        (OWASP ASVS 5.0, 7.2.4) or the application asked for it, and always under the
-        current secret.
+        """``record`` with new ``data``. It gets a new token if the user has changed
+        (OWASP ASVS 5.0, 7.2.4) or the application asked for one, and the current
+        secret always.
 
         :param payload: ``data``, serialized.
-        :param token: the new token, if one was made already.
+        :param token: the new token, if there is one already.
         """
         self._check_size(data, payload, len(record.row.data))
         user_id = self.user_id(data)
@@ -465,8 +464,8 @@ class Planner:
             token = record.token
         row = record.row._replace(user_id=user_id, data=payload)
         if before is None and user_id is not None:
-            # A login: the absolute lifetime asks for one now and then, so it begins
-            # with one (OWASP ASVS 5.0, 7.3.2).
+            # At a login the absolute lifetime begins again: it exists to require a
+            # login from time to time (OWASP ASVS 5.0, 7.3.2).
             row = row._replace(created_at=change.use.now)
         token = token or self._new_token(change.use, user_id, record.token)
         return self._written(change.use, record, token, row, data)
@@ -479,13 +478,13 @@ class Planner:
         row: StoredSession,
         data: Mapping[Any, Any],
     ) -> SessionRecord:
-        """``row`` in the place of ``record``, used now, where it belongs by its token
+        """``row`` as the successor of ``record``, used now, under the key for its token
         and the current secret.
         """
         place = row.id
         if token != record.token or not record.is_current:
             place = row_id(use.secrets[0], token)
-        # An event's change of the user is a move, but for the token.
+        # If an event of Socket.IO changes the user, all but the token changes.
         moves = place != row.id or not use.can_tell
         address, user_agent = use.client()
         row = row._replace(
@@ -503,14 +502,14 @@ class Planner:
     def _merged(
         self, change: Change, theirs: Mapping[Any, Any]
     ) -> tuple[dict[Any, Any], tuple[Any, ...]]:
-        """What a request and another one made of the same session, with the values
-        encoded, but for those of hidden keys; and the keys that are overwritten.
+        """The merged changes of this request and another one, and the overwritten keys.
+        The values are encoded, except those of hidden keys.
         """
         base = self._serializer.split(change.base.row.data)
         before, mine, others = map(self._encoded, (base, change.data, theirs))
         merged = merge(before, mine, others, self._serializer)
         data: dict[Any, Any] = {key: Encoded(merged.data[key]) for key in merged.data}
-        for key in HIDDEN_KEYS:  # they stand last, where the session puts them
+        for key in HIDDEN_KEYS:  # at the end, where the session puts them
             if key in data:
                 data[key] = self._serializer.decode(data.pop(key))
         hidden = {*HIDDEN_KEYS}
@@ -524,7 +523,7 @@ class Planner:
     def _ends_at(
         self, created_at: int, data: Mapping[Any, Any], use: Use, now: int
     ) -> int:
-        """When a session used ``now`` ends if it is not used again."""
+        """When a session that is used ``now`` ends if it is not used again."""
         end = now + self._idle(use, data)[0]
         if self._config.absolute_lifetime is not None:
             end = min(end, created_at + self._config.absolute_lifetime)
@@ -533,9 +532,9 @@ class Planner:
         return end
 
     def _idle(self, use: Use, data: Mapping[Any, Any]) -> tuple[int, int]:
-        """How long after its last use the session ends, and how far that end may lag
-        behind, both in seconds. That of a lifetime of its own lags by a hundredth at
-        most.
+        """The idle lifetime of the session and how far its end may lag behind, both in
+        seconds. If the session has a lifetime of its own, the lag is at most a
+        hundredth of that.
         """
         config = use.config or self._config
         if LIFETIME_KEY not in data:
@@ -544,20 +543,20 @@ class Planner:
         return own, min(config.lag, own // 100)
 
     def _moved_end(self, row: StoredSession, data: Mapping[Any, Any], use: Use) -> int:
-        """As :meth:`_ends_at`; the end that ``row`` has if that is near enough, so that
-        neither the row nor the cookie is written for it in every request.
+        """As :meth:`_ends_at`, but the end in ``row`` if that is near enough, so that
+        not every request writes the row and the cookie.
         """
         now = _latest(row, use)
         end = self._ends_at(row.created_at, data, use, now)
-        # What the application has set, and the absolute lifetime, hold to the second.
+        # An end that the application has set, and the absolute lifetime, are exact.
         idle, interval = self._idle(use, data)
         near_enough = end == now + idle and 0 <= end - row.expires_at < interval
         return row.expires_at if near_enough else end
 
-    # What the data say.
+    # Looking at data.
 
     def differs(self, record: SessionRecord | None, data: Mapping[Any, Any]) -> bool:
-        """Whether ``data`` is not what ``record`` holds."""
+        """Whether ``data`` differs from what ``record`` holds."""
         if record is None:
             return bool(data)
         try:
@@ -570,15 +569,17 @@ class Planner:
         return values == self._serializer.loads(record.row.data)
 
     def _check_size(self, data: Mapping[Any, Any], payload: bytes, stored: int) -> None:
-        """A session that is too large already may stay so, and shrink."""
+        """Refuse data that are too large. A session that is too large already may stay,
+        and may shrink.
+        """
         if len(payload) > max(self._config.max_bytes, stored):
             shown = {key: data[key] for key in data if key not in HIDDEN_KEYS}
             largest = self.sizes(shown)[:_NAMED_KEYS]
             raise SessionTooLargeError(len(payload), self._config.max_bytes, largest)
 
     def sizes(self, data: Mapping[Any, Any]) -> list[tuple[object, int]]:
-        """The keys of a session's data and how many bytes each takes with its value,
-        the largest first.
+        """The keys of a session's data with the bytes that key and value take, the
+        largest first.
         """
         empty = len(self._serializer.dumps({}))
         sizes = [
@@ -588,35 +589,35 @@ class Planner:
         return sorted(sizes, key=lambda each: -each[1])
 
     def user_before(self, record: SessionRecord, user_id: str | None) -> str | None:
-        """Who was logged in when ``record`` was stored, if it was not ``user_id``."""
+        """The user when ``record`` was stored; ``user_id`` if that is the same."""
         if record.row.user_id == user_id:
             return user_id
-        # The column may lag behind SESSION_USER_KEY; the data do not.
+        # SESSION_USER_KEY may have changed since the column was written.
         return self.stored_user_id(self._serializer.split(record.row.data))
 
     def payload(self, data: Mapping[Any, Any]) -> bytes:
-        """The bytes for ``data``.
+        """``data``, serialized.
 
-        :raises SessionValueError: something in it cannot be kept.
+        :raises SessionValueError: a session cannot hold something in it.
         """
         return self._serializer.dumps(data)
 
     def stored_user_id(self, data: Mapping[Any, Any]) -> str | None:
-        """As :meth:`user_id`, of data that are stored already."""
+        """As :meth:`user_id`, for data that are stored already."""
         try:
             return self.user_id(data)
         except SessionValueError:
-            return None  # what happens to stand there names nobody
+            return None  # the value there names nobody
 
     def user_id(self, data: Mapping[Any, Any]) -> str | None:
-        """Who is logged in, by the data.
+        """The user in the data.
 
-        :raises SessionValueError: what stands there cannot be a user's name.
+        :raises SessionValueError: the value there cannot be a user.
         """
         key = self._config.user_key
         value = self._serializer.decode(data.get(key))
         if value is None or value is False or value == "":
-            return None  # as hand-made logins have it for nobody
+            return None  # how some applications say "nobody"
         text = str(value)
         sound = text.replace("\0", "").encode(errors="ignore").decode()
         if len(text) > MAX_USER_ID or text != sound:
@@ -624,8 +625,9 @@ class Planner:
                 key,
                 f"session[{key!r}]",
                 type(value),
-                f"tells who is logged in (SESSION_USER_KEY), so it has to be at most"
-                f" {MAX_USER_ID} characters of text without NUL; it has {len(text)}.",
+                f"says who is logged in (SESSION_USER_KEY), so it must be a text of at"
+                f" most {MAX_USER_ID} characters without NUL or surrogates; it has"
+                f" {len(text)} characters. Store a shorter name or a number there.",
             )
         return text
 
@@ -636,8 +638,8 @@ def _line_id(use: Use, token: str) -> bytes:
 
 
 def _latest(row: StoredSession, use: Use) -> int:
-    """When a session was used last: another host's clock may be ahead of this one, and
-    no use counts back.
+    """When a session was last used. It never moves back, although another host's clock
+    may be ahead of this one.
     """
     if row.last_used_at is None:
         return use.now

@@ -1,8 +1,8 @@
-"""One session's row, as one request knows it: found by its token, saved with the
-version it had, against whatever other requests do meanwhile.
+"""The row of one session for one request: found by its token, and saved although other
+requests may change it at the same time.
 
 Saving has two steps. The :class:`~flask_sessionsql.saving.planning.Planner` decides
-what is to be written, without the database; :meth:`SessionRecords.execute` writes it.
+what to write, without the database; :meth:`SessionRecords.execute` writes it.
 """
 
 from __future__ import annotations
@@ -70,37 +70,37 @@ __all__ = ["Outcome", "SessionRecords"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Each time a write gives way, another request's has succeeded. So many in a row
-#: mean a fault, and must not become an endless loop.
+#: Each time a write fails because the row has changed, another request's has succeeded.
+#: So many in a row are a fault, and must not become an endless loop.
 MAX_TRIES = 1000
 
-#: Seconds after the last use of a session within which a request that comes with an
-#: earlier token is taken for one that was under way when the token changed.
+#: For so many seconds after the last use of a session, a request with an earlier token
+#: is taken for one that was running when the token changed.
 GRACE = 10
 
 _INTEGER = frozenset({int})
-#: The times that the application can set, and the last that each can be.
+#: The times that the application can set, with their maximum.
 _SET_TIMES = {EXPIRY_KEY: LAST_SECOND, LIFETIME_KEY: LONGEST_LIFETIME}
 
 
 @dataclass(slots=True, repr=False)
 class Outcome:
-    """What saving a session came to."""
+    """The result of saving a session."""
 
-    #: What is stored now; ``None`` where nothing is.
+    #: What is stored now; ``None`` if nothing is.
     record: SessionRecord | None
-    #: What that holds.
+    #: Its data.
     data: Mapping[Any, Any]
-    #: Another request has ended the session or moved it, so the browser's cookie is
-    #: not this one's to change.
+    #: Another request has ended or moved the session, so this one must not change the
+    #: browser's cookie.
     is_elsewhere: bool = False
 
 
 class SessionRecords:
     """The stored sessions of one application.
 
-    :param open_store: gives the store at the first need.
-    :param tell: told of what happens to them.
+    :param open_store: returns the store when it is first needed.
+    :param tell: called with an event for whatever happens to a session.
     """
 
     def __init__(
@@ -119,10 +119,10 @@ class SessionRecords:
         )
         self.tell = tell
         self._not_noted = OnceAMinute()
-        #: The keys that each request asks for.
+        #: The keys that each request reads.
         self._asked_for = {config.user_key, *HIDDEN_KEYS}
-        #: What carries out each plan; ``None`` from it means that the row is not as it
-        #: was loaded any more.
+        #: The method for each plan. It returns ``None`` if the row has changed since it
+        #: was loaded.
         self._steps: dict[type, Callable[[Any, bool], Outcome | None]] = {
             Keep: self._keep,
             Insert: self._insert,
@@ -135,7 +135,7 @@ class SessionRecords:
 
     @cached_property
     def store(self) -> SessionStore:
-        """The rows."""
+        """The store of the rows."""
         return self._open_store()
 
     # Reading.
@@ -145,12 +145,12 @@ class SessionRecords:
     ) -> tuple[SessionRecord, dict[Any, Any]] | None:
         """The live session that ``token`` opens, and its data.
 
-        :param secrets: tried in this order.
-        :return: ``None`` where there is none, and where it cannot be read: then
-            the log names its handle, and the row is left as it is.
+        :param secrets: the keys to try, in this order.
+        :return: ``None`` if there is none, or if it cannot be read: then the log names
+            its handle, and the row stays as it is.
         """
-        # The current one again at the end, where there are others: another request may
-        # have moved the row to it meanwhile.
+        # With fallbacks, the current key is tried again at the end: another request may
+        # have moved the row to it in the meantime.
         for secret in secrets if len(secrets) == 1 else (*secrets, secrets[0]):
             row = self.store.load(row_id(secret, token), now)
             if row is not None:
@@ -165,10 +165,9 @@ class SessionRecords:
         is_current: bool,
         now: int,
     ) -> tuple[SessionRecord, dict[Any, Any]] | None:
-        """The session in a row that was loaded, and its data; ``None`` as for
-        :meth:`find`.
+        """The session in a loaded row, and its data; ``None`` as for :meth:`find`.
 
-        :param secret: under which ``token`` leads to the row.
+        :param secret: the key with which ``token`` leads to the row.
         :param is_current: whether that is the current ``SECRET_KEY``.
         """
         try:
@@ -179,16 +178,16 @@ class SessionRecords:
             return None
         if self._outlived(row, data, now):
             return None
-        if LABEL_KEY in data:  # which has its column as well, that is not loaded
+        if LABEL_KEY in data:  # the label has a column, too, which is not loaded
             row = row._replace(label=data[LABEL_KEY])
         return SessionRecord(token, row, is_current), data
 
     def readable(self, row: StoredSession, secrets: Secrets) -> StoredSession:
-        """``row`` as it was loaded, with its data not encrypted.
+        """A loaded row with its data decrypted.
 
-        :param secrets: those that its data could be encrypted with.
-        :raises UnreadableSessionError: none of them opens it, or its columns are not
-            what they have to be.
+        :param secrets: the keys that its data may be encrypted with.
+        :raises UnreadableSessionError: none of them decrypts the data, or a column has
+            a wrong type.
         """
         numbers = (row.version, row.created_at, row.expires_at, row.last_used_at or 0)
         if not _INTEGER.issuperset(map(type, numbers)):
@@ -203,51 +202,52 @@ class SessionRecords:
         raise error
 
     def data(self, row: StoredSession) -> dict[Any, Any]:
-        """The data of a row that is readable, with the values encoded, but for the user
-        and for hidden keys, which each request asks for.
+        """The data of a readable row. The values are encoded, except those of the user
+        and of hidden keys, which each request reads.
 
-        :raises UnreadableSessionError: it is no session's.
+        :raises UnreadableSessionError: they are not the data of a session.
         """
         data = self._serializer.split(row.data)
         for key in data.keys() & self._asked_for:
             data[key] = value = self._serializer.decode(data[key])
             if key == LABEL_KEY and not isinstance(value, str):
-                raise UnreadableSessionError("The session's label is no text.")
+                raise UnreadableSessionError("The session's label is not a string.")
             if (most := _SET_TIMES.get(key)) is None:
                 continue
             if not isinstance(value, int):
-                raise UnreadableSessionError("A time set for the session is no number.")
+                raise UnreadableSessionError("A time in the session is not a number.")
             data[key] = min(value, most)
         return data
 
     def decode(self, value: Any) -> Any:
-        """A value of a session's data; as it is, if it is not encoded.
+        """Decode a value of a session's data; a value that is not encoded is returned
+        unchanged.
 
-        :raises UnreadableSessionError: it is no value of a session's.
+        :raises UnreadableSessionError: it is not a value of a session.
         """
         return self._serializer.decode(value)
 
     def whole(self, row: StoredSession, secrets: Secrets) -> dict[Any, Any]:
-        """The data of a row, decoded, with hidden keys, for somebody else than its
+        """All data of a row, decoded, with hidden keys, for somebody else than its
         browser: the errors say what to do.
 
-        :param secrets: those that its data could be encrypted with.
-        :raises SessionConfigError: there are none.
-        :raises UnreadableSessionError: it cannot be read.
+        :param secrets: the keys that its data may be encrypted with.
+        :raises SessionConfigError: there are no keys.
+        :raises UnreadableSessionError: the row cannot be read.
         """
         if not secrets:
             raise SessionConfigError(
                 "SECRET_KEY",
-                "It is not set, and sessions are read with it. Use the configuration"
-                " that the application runs with.",
+                "it is not set, and sessions cannot be read without it. Use the"
+                " configuration that the application runs with.",
             )
         try:
             data = self.data(self.readable(row, secrets))
             return {key: self.decode(value) for key, value in data.items()}
         except UnreadableSessionError as error:
             raise UnreadableSessionError(
-                f"The session cannot be read: {error} To its browser it is an empty"
-                " one. If SECRET_KEY has changed, put the one before into"
+                f"The session cannot be read: {error} Its browser gets an empty one. If"
+                " SECRET_KEY has changed, put the earlier key into"
                 " SECRET_KEY_FALLBACKS. Otherwise somebody has changed the row, or it"
                 " is damaged; 'flask sessions revoke --handle"
                 f" {row.handle}' deletes it."
@@ -256,13 +256,13 @@ class SessionRecords:
     def tell_unreadable(
         self, row: StoredSession, error: UnreadableSessionError
     ) -> None:
-        """Tell of a row that cannot be read, and is left as it is."""
+        """Log and signal a row that cannot be read. The row stays as it is."""
         logger.warning("Session %r cannot be read: %s", row.handle, error)
         self.tell(SessionUnreadable(row.handle, row.user_id))
 
     def _outlived(self, row: StoredSession, data: Mapping[Any, Any], now: int) -> bool:
-        """Whether the session has had its absolute lifetime, or the one that the
-        application has set. The row's end says so, too, unless the setting is newer.
+        """Whether the session is past its absolute lifetime or the end that the
+        application has set. The row's end includes both, unless a setting is newer.
         """
         longest = self._config.absolute_lifetime
         if longest is not None and row.created_at + longest <= now:
@@ -272,14 +272,14 @@ class SessionRecords:
     # Writing.
 
     def execute(self, plan: Plan, *, wait: bool = True) -> Outcome:
-        """Write what was planned. Where another request has written the row meanwhile,
-        the planner says what that leads to.
+        """Carry out a plan. If another request has changed the row in the meantime, the
+        planner makes the next plan.
 
         :param wait: whether to wait for a SQLite file that is locked.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
-        :raises SessionLimitError: its user may have no more sessions.
-        :raises SessionConflictError: others changed it each time.
-        :raises SessionValueError: the database cannot keep the user's name or label.
+        :raises SessionLimitError: the user may not have more sessions.
+        :raises SessionConflictError: others changed the row at each try.
+        :raises SessionValueError: the database cannot store the user or the label.
         """
         try:
             return self._execute(plan, wait)
@@ -287,11 +287,11 @@ class SessionRecords:
             raise self._not_storable(plan) from None
 
     def _not_storable(self, plan: Plan) -> SessionValueError:
-        """The error of a text in a row that the database cannot keep: the application
-        gives its user and its label. Where both are odd, the odder one is told.
+        """The error for a text that the database cannot store: the user or the label,
+        which come from the application. It names the one with the rarer characters.
         """
         key = self._config.user_key
-        where, instead = f"session[{key!r}]", "keep the user's number in the session"
+        where, instead = f"session[{key!r}]", "store the user's number in the session"
         row = plan.target.row if isinstance(plan, (Insert, Update, Replace)) else None
         if row and max(row.label or " ") > max(row.user_id or " "):
             key, where, instead = LABEL_KEY, "session.label", "refuse such labels"
@@ -300,8 +300,8 @@ class SessionRecords:
             where,
             str,
             "the text has characters that the database, or the connection to it,"
-            " cannot keep. Let both have all characters: on MariaDB and MySQL by"
-            " '?charset=utf8mb4' in the address, on PostgreSQL by a database in"
+            " cannot store. Allow all characters: on MariaDB and MySQL with"
+            " '?charset=utf8mb4' in the address, on PostgreSQL with a database in"
             f" UTF8. Or {instead}.",
         )
 
@@ -317,12 +317,13 @@ class SessionRecords:
                 return self._gone(missed, wait)
             plan = self.planner.again(missed, *found)
         raise SessionConflictError(
-            f"Session {record.row.handle!r} was changed by others at each of"
-            f" {MAX_TRIES} tries to save it. It is as they left it."
+            f"Other requests changed session {record.row.handle!r} at each of"
+            f" {MAX_TRIES} tries to save it. It is as they stored it: look for a client"
+            " that changes this session all the time."
         )
 
     def foresee(self, plan: Plan) -> Outcome:
-        """What executing a plan comes to, unless another request is faster."""
+        """What executing a plan will result in, unless another request is faster."""
         if isinstance(plan, Keep):
             return Outcome(plan.record, plan.data)
         if isinstance(plan, (Empty, Clear)):
@@ -338,10 +339,9 @@ class SessionRecords:
             return self.untold()
         stale = plan.stale if row.user_id is None else None
         if stale is not None and self._moved(use.secrets, stale, use.now):
-            # The token has opened the session that other requests of this browser have
-            # moved just now. Were a new session begun, its cookie would take the place
-            # of the moved one's, and log the browser out. A login is no accident: the
-            # answer to the one before may have been lost.
+            # Other requests of this browser have just moved the session of this token.
+            # A new session's cookie would replace the moved one's and log the browser
+            # out. A login is stored: the answer to the one before may have been lost.
             return self._dropped(None)
         limit, target = self._limit(plan.target, None, use.now), plan.target
 
@@ -363,17 +363,17 @@ class SessionRecords:
         except SessionStoreBusyError:
             raise
         except (SessionStoreUnavailableError, SessionTableError):
-            # As of a server that has become read-only. What the page has read is right,
-            # and another request notes the session's use.
+            # A server that has become read-only, for example. What the page has read is
+            # right, and a later request will record the use.
             if self._not_noted.is_time():
                 handle = plan.record.row.handle
                 logger.warning(
-                    "That session %r was used could not be noted. This is said once a"
-                    " minute, whatever session it is.",
+                    "The use of session %r could not be recorded. This is logged once a"
+                    " minute for all sessions.",
                     handle,
                 )
             touched = False
-        # If not: it is gone, or another request has moved its end as far.
+        # Not touched: it is gone, or another request has moved its end as far.
         return Outcome(plan.target if touched else plan.record, plan.data)
 
     def _update(self, plan: Update | Replace, wait: bool) -> Outcome | None:
@@ -401,7 +401,7 @@ class SessionRecords:
             is_other = row.user_id != loaded.row.user_id and not use.can_tell
             if target.token != loaded.token or is_other:
                 self.tell(SessionRotated(row.handle, row.user_id, loaded.row.user_id))
-        # A new session that takes an old one's row goes on counting where that was.
+        # A new session in an old one's row continues its version.
         version = loaded.row.version + 1
         if row.version != version:
             target = replace(target, row=row._replace(version=version))
@@ -421,12 +421,12 @@ class SessionRecords:
         return Outcome(None, {})
 
     def _gone(self, plan: Contended, wait: bool) -> Outcome:
-        """The token opens nothing any more: another request has ended the session, or
-        moved it to a new token, or this one has and the answer was lost.
+        """Continue when the token no longer opens a session: another request has ended
+        it or moved it to a new token, or this one has and the answer was lost.
         """
         if isinstance(plan, (Update, Replace)):
             target = plan.target
-            # A new token is random, so a row under it is our own.
+            # A new token is random, so a row under it is this request's.
             if target.token != plan.record.token and (
                 found := self.find(plan.use.secrets, target.token, plan.use.now)
             ):
@@ -437,19 +437,19 @@ class SessionRecords:
             if ended:
                 return self._insert(self.planner.alone(plan), wait)
             return self._dropped(plan.record)
-        # Where it is not there, it is as this request would have it.
+        # If it is gone, that is what this request wants.
         is_elsewhere = not self._logged_out(plan, None, wait)
         return Outcome(None, {}, is_elsewhere)
 
     def _logged_in(self, plan: Update | Replace, wait: bool) -> Outcome:
-        """Whoever is told "welcome" is logged in, whatever became of the session that
-        they had before.
+        """Store a login as a new session, whatever happened to the session before:
+        somebody who sees the page "welcome" must be logged in.
         """
         alone = self.planner.alone(plan)
         try:
             return self._insert(alone, wait)
         except SessionLimitError:
-            # The one that is too many may be this browser's own: a double click.
+            # The session beyond the limit may be this browser's own: a double click.
             line = line_ids(plan.use.secrets, plan.record.token)
             user_id = alone.target.row.user_id or ""
             if not self.store.delete_line(line, user_id, wait=wait):
@@ -458,9 +458,9 @@ class SessionRecords:
             return self._insert(alone, wait)
 
     def _logged_out(self, plan: Contended, left: str | None, wait: bool) -> bool:
-        """If this request logs its user out, and others have moved the session to a new
-        token, end it there. Whether it was there. A login that has overtaken a visitor
-        stays.
+        """If this request logs its user out and others have moved the session to a new
+        token, end it there. Returns whether it was there. If a visitor's request was
+        overtaken by the login, the login stays.
 
         :param left: the user after this request.
         """
@@ -480,11 +480,11 @@ class SessionRecords:
         cleared: bool = True,
         wait: bool = True,
     ) -> bool:
-        """End what a token opens, be it readable or not, or opened a moment ago: the
-        session that has moved on since, if it is the same user's. Whether there was
-        anything.
+        """End the session that a token opens, readable or not, or that it opened a
+        moment ago and that has moved since, if it belongs to the same user. Returns
+        whether there was one.
 
-        :param cleared: whether to end it also if it is nobody's.
+        :param cleared: whether to end it even if nobody is logged in.
         """
         for place in row_ids(secrets, stale.token) if cleared else ():
             if self.store.delete(place, wait=wait):
@@ -500,7 +500,7 @@ class SessionRecords:
                     else is_of_user(secrets, stale.token, row.user_id)
                 )
             ]
-            # One that is moved again meanwhile is looked for again.
+            # Search again for one that has moved again in the meantime.
             left = [row for row in ended if not self.store.delete(row.id, wait=wait)]
             for row in ended:
                 if row not in left:
@@ -508,48 +508,48 @@ class SessionRecords:
             if not left:
                 return bool(ended)
         raise SessionConflictError(
-            f"The session of a late logout was moved by others at each of {MAX_TRIES}"
+            f"Other requests moved the session of a late logout at each of {MAX_TRIES}"
             " tries to end it."
         )
 
     def _moved(self, secrets: Secrets, stale: Stale, now: int) -> list[MovedSession]:
-        """The live sessions that have moved away from a token, and may have done so
-        while the request was under way.
+        """The live sessions that have moved away from a token, possibly while the
+        request was running.
         """
         token = stale.token
         moved = self.store.moved(line_ids(secrets, token), now, stale.at - GRACE)
-        # Not the one that it opens, and that cannot be read.
+        # Not the session that it opens and that cannot be read.
         return [row for row in moved if row.id not in row_ids(secrets, token)]
 
     def sealed(self, row: StoredSession, secrets: Secrets) -> StoredSession:
-        """``row`` as it is to be stored."""
+        """``row`` with its data encrypted, if they have to be."""
         data = self._encryption.seal(row.data, secrets[0], row.id)
         return row if data is row.data else row._replace(data=data)
 
     def _limit(
         self, target: SessionRecord, loaded: SessionRecord | None, now: int
     ) -> UserLimit | None:
-        """The limit for a session that becomes a user's; ``None`` for no limit."""
+        """The limit for a session in which a user logs in; ``None`` for no limit."""
         most, user_id = self._config.max_per_user, target.row.user_id
         if most is None or user_id is None:
             return None
         if loaded is not None and (
             self.planner.user_before(loaded, user_id) == user_id
         ):
-            return None  # no login
+            return None  # not a login
         longest = self._config.absolute_lifetime
         outlived = None if longest is None else now - longest
         refuses = self._config.max_per_user_policy == "refuse"
         return UserLimit(most, refuses, now, outlived)
 
-    # Telling.
+    # Signals and logs.
 
     def _dropped(self, record: SessionRecord | None) -> Outcome:
-        """Nothing is written: the session is another request's to keep or to end."""
+        """Write nothing: another request has ended or moved the session."""
         handle = None if record is None else record.row.handle
         logger.info(
-            "Session %r was ended or moved by another request; what this one would have"
-            " stored is dropped.",
+            "Another request has ended or moved session %r; the changes of this one are"
+            " dropped.",
             handle,
         )
         user_id = None if record is None else record.row.user_id
@@ -557,11 +557,11 @@ class SessionRecords:
         return Outcome(None, {}, is_elsewhere=True)
 
     def untold(self) -> Outcome:
-        """Nothing is written: nobody would come back with the token."""
+        """Write nothing: no browser would get the token."""
         logger.warning(
-            "A session was begun where no response carries a cookie, as in a handler of"
-            " Socket.IO events, and is not stored: the browser would not get its token."
-            " Begin it in a page, before."
+            "A session was started where no response carries a cookie, as in a handler"
+            " of Socket.IO events, and is not stored: the browser would not get its"
+            " token. Start the session in a page first."
         )
         self.tell(SessionRefused(None, None, "cookie"))
         return Outcome(None, {}, is_elsewhere=True)
@@ -572,8 +572,8 @@ class SessionRecords:
     def _tell_merged(self, row: StoredSession, overwritten: tuple[Any, ...]) -> None:
         if overwritten:
             logger.info(
-                "Session %r: another request had changed the keys %s, too; they have"
-                " the values of this one.",
+                "Session %r: another request had also changed the keys %s; they now"
+                " have the values of this one.",
                 row.handle,
                 ", ".join(map(reprlib.repr, overwritten)),
             )
@@ -585,7 +585,10 @@ class SessionRecords:
 
 
 def _as_bytes(data: Any) -> bytes:
-    """What the driver gave for the column, unless it is not binary at all."""
+    """The value of a binary column as bytes.
+
+    :raises UnreadableSessionError: it is not binary.
+    """
     if isinstance(data, bytes):
         return data
     if isinstance(data, (memoryview, bytearray)):  # psycopg2, some MySQL drivers

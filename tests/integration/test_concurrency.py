@@ -272,7 +272,7 @@ def test_what_has_to_give_way_is_told(
             lambda: [other.get(f"/set/{key}/fr") for key in ("language", "theirs")],
         )
     assert [each.overwritten for each in told] == [("language",)]
-    assert "had changed the keys 'language', too" in caplog.text
+    assert "had also changed the keys 'language'" in caplog.text
     expected = {"language": "de", "cart": ["tea"], "mine": 1, "theirs": "fr"}
     assert client.get("/all").json == expected
 

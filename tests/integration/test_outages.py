@@ -362,7 +362,7 @@ def test_where_nothing_can_be_written_reading_ends_no_outage(
     log: Log,
 ) -> None:
     """50 requests that write and 50 that read, by turns, are one line; and so is that
-    their use could not be noted.
+    their use could not be recorded.
     """
     client = add_views(make_app(shared_database_uri)).test_client()
     client.get("/set/a/1")
@@ -383,12 +383,12 @@ def test_where_nothing_can_be_written_reading_ends_no_outage(
     clock.now += 24 * 3600
     assert {200} == codes_of(same)
     [line] = log.lines()
-    assert "was used could not be noted" in line
+    assert "could not be recorded" in line
     passing.now += 61
     assert {200} == codes_of(same)
     again, noted = log.lines()
     assert "100 more requests since" in again
-    assert "was used could not be noted" in noted
+    assert "could not be recorded" in noted
 
 
 def test_threads_tell_of_it_once(make_app: MakeApp, log: Log) -> None:
