@@ -1,4 +1,4 @@
-"""Sessions of the site before, taken over so that nobody is logged out."""
+"""Adopting: taking over the sessions of the previous site, so nobody is logged out."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ _ADOPTERS: dict[str, type[Adopter]] = {
 
 
 def adopter_of(config: SessionConfig, records: SessionRecords) -> Adopter | None:
-    """What takes sessions over, by ``SESSION_ADOPT``."""
+    """The adopter for ``SESSION_ADOPT``; ``None`` if it is not set."""
     kind = None if config.adopt is None else _ADOPTERS[config.adopt]
     return None if kind is None else kind(config, records)

@@ -1,4 +1,4 @@
-"""A request that comes with a session of the site before: what saving it does first."""
+"""A request with a session of the previous site: what happens before it is saved."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Arrival:
-    """A request whose cookie has opened a session that was taken over, or is to be."""
+    """A request whose cookie opens a session that was adopted, or is about to be."""
 
     def __init__(self, adopter: Adopter, records: SessionRecords, opened: Opened):
         self._adopter = adopter
         self._records = records
         self._taking = opened.taking
-        #: Whether the browser has to be told of the token.
+        #: Whether the browser needs a cookie with the new token.
         self.is_new: bool = opened.is_new
-        #: The note of its session, if it has come with the token for the first time.
+        #: The note of its session, if this is the first request with the new token.
         self.confirms: bytes | None = opened.confirms
         self._only_confirms = False
         self._is_there = True
 
     def comes_back(self, *, changed: bool) -> bool:
-        """Whether the browser has come with the token for the first time, which is to
-        be noted in the session.
+        """Whether this is the first request with the new token, which the session has
+        to record.
 
-        :param changed: whether there is more to be stored.
+        :param changed: whether there is more to store.
         """
         self._only_confirms = self.confirms is not None and not changed
         return self.confirms is not None
 
     def says_nothing(self, plan: Plan, can_tell: bool) -> bool:
-        """Whether nothing is stored and the browser is not told anything.
+        """Whether there is nothing to store and no cookie to send.
 
-        :param can_tell: whether a response carries the cookie. Where none does, what
-            opens a session only once is left for a page that can; to end the session
-            needs no answer.
+        :param can_tell: whether a response carries the cookie. If not, a cookie that
+            opens a session only once is left for a later page; ending the session
+            needs no response.
         """
         if self._taking is None or can_tell or not self._adopter.once:
             return isinstance(plan, Keep) and not self.is_new
@@ -58,7 +58,7 @@ class Arrival:
         return True
 
     def take(self, *, wait: bool = True) -> bool:
-        """Take the session over now, if it is not here yet. Whether it is here.
+        """Adopt the session now, unless that has happened. Returns whether it is here.
 
         :raises SessionStoreBusyError: as for :meth:`.SessionRecords.execute`.
         """
@@ -68,7 +68,7 @@ class Arrival:
         return self._is_there
 
     def execute(self, plan: Plan, *, wait: bool = True) -> Outcome:
-        """Take the session over, and carry out a plan on it.
+        """Adopt the session, and carry out a plan on it.
 
         :raises SessionStoreBusyError: as for :meth:`.SessionRecords.execute`.
         """
@@ -80,15 +80,15 @@ class Arrival:
         except SessionStoreBusyError:
             raise
         except (SessionStoreUnavailableError, SessionTableError) as error:
-            # As of a server that has become read-only. What the page has read is right,
-            # and the browser comes with the same cookie again.
+            # A server that has become read-only, for example. What the page has read is
+            # right, and the browser will send the same cookie again.
             if not may_fail:
                 raise
-            logger.info("A session could not be taken over yet: %s", error)
+            logger.info("A session could not be adopted yet: %s", error)
             data = self._records.foresee(plan).data
             return Outcome(None, data, is_elsewhere=True)
         if self.confirms is not None:
-            # Only counted: what is stored is stored.
+            # This is only for counting, so a failure does not matter.
             with suppress(SessionStoreUnavailableError, SessionTableError):
                 self._adopter.notes.confirm(self.confirms)
         return outcome

@@ -1,16 +1,15 @@
-"""Sessions of the site before, taken over when their browsers come: how nobody is
-logged out by the move. What applications set for it is on the page
-:doc:`/guides/moving`.
+"""Adopting sessions of the previous site when their browsers come, so that the move
+logs nobody out. The page :doc:`/guides/moving` says what applications set.
 
-A request that comes with something that opens no session of ours **reads** the one that
-it opens at the other place, and :meth:`Adopter.take` moves it when it is saved; from
-then on it is one of ours, and saved like any other. Its token follows from what the
-browser had (:func:`~flask_sessionsql.formats.tokens.adopted_token`), so that requests
-at the same time come to the same session.
+If a request's cookie opens no session here, the request reads the session of the other
+site, and :meth:`Adopter.take` moves it when the request saves it. From then on it is a
+session like any other. Its token is derived from what the browser had
+(:func:`~flask_sessionsql.formats.tokens.adopted_token`), so that simultaneous requests
+get the same session.
 
-An id of Flask-Session's goes on leading there until the browser has come with the new
-token: the answer that told it may have been lost. A signed cookie does not, since
-others may have copied it: it opens a session once.
+An id of Flask-Session works until the browser has come back with the new token, because
+the response with the new cookie may have been lost. A signed cookie works only once,
+because others may have copied it.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ __all__ = ["ONCE", "WHY", "Adopter", "NotAdoptedError", "Opened", "Reason", "Tak
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Why a session cannot be taken over.
+#: Why a session cannot be adopted.
 Reason = Literal["pickle", "unreadable", "value", "empty", "age", "prefix"]
 
 
 class NotAdoptedError(Exception):
-    """A session cannot be taken over."""
+    """A session cannot be adopted."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
@@ -58,36 +57,35 @@ class NotAdoptedError(Exception):
 
 @dataclass(slots=True, repr=False)
 class Taking:
-    """A session that a request has read elsewhere, and that is to be moved here."""
+    """A session that a request has read at the other site, to be moved here."""
 
-    #: What is to stand here. The data is not encrypted.
+    #: The session to store here. The data are not encrypted.
     target: SessionRecord
     secrets: Secrets
-    #: Where it stands, of Flask-Session's.
+    #: Its row in the table of Flask-Session.
     row: ForeignSession | None = None
-    #: The note to leave, and until when.
+    #: The note to leave, and how long it is kept.
     note: bytes = b""
     until: int = 0
-    #: ``PERMANENT_SESSION_LIFETIME`` then, in seconds.
+    #: ``PERMANENT_SESSION_LIFETIME`` at that time, in seconds.
     lifetime: int = 0
 
 
 @dataclass(slots=True, repr=False)
 class Opened:
-    """What a cookie has opened."""
+    """The session that a cookie has opened."""
 
     record: SessionRecord
     data: dict[Any, Any]
-    #: What is still elsewhere.
+    #: Set if the session still has to be moved here.
     taking: Taking | None = None
-    #: Whether the browser has to be told of the token.
+    #: Whether the browser needs a cookie with the new token.
     is_new: bool = False
-    #: The note of its session, where the browser has come with the new token for the
-    #: first time.
+    #: The note of the session, if this is the first request with the new token.
     confirms: bytes | None = None
 
 
-#: Why a session cannot be taken over, in words.
+#: Why a session cannot be adopted, in words.
 WHY: dict[Reason, str] = {
     "pickle": "it is a pickle, as up to Flask-Session 0.6, which is never executed",
     "unreadable": "it is neither MessagePack nor JSON",
@@ -98,23 +96,24 @@ WHY: dict[Reason, str] = {
 }
 
 
-#: Of a text, whose error has no words, since it has the text.
+#: The message for a text that cannot be stored: that error has no message, because it
+#: would contain the text.
 _TEXT = (
-    "Its user's name has characters that the connection to the database cannot keep: on"
+    "Its user's name has characters that the connection to the database cannot hold: on"
     " MariaDB, add '?charset=utf8mb4' to the address."
 )
-#: What is said of all that could be said for each request.
-ONCE = "This is said once a minute, however many there are."
+#: Appended to log lines that would otherwise appear for each request.
+ONCE = "This is logged once a minute, however many there are."
 
 
 class Adopter(ABC):
-    """Opens what the cookies of the site before opened.
+    """Opens sessions with the cookies of the previous site.
 
     :param config: the settings.
-    :param records: our sessions.
+    :param records: the sessions of this package.
     """
 
-    #: Whether what the browser has opens a session only once.
+    #: Whether the browser's old cookie opens a session only once.
     once: bool
 
     def __init__(self, config: SessionConfig, records: SessionRecords) -> None:
@@ -124,30 +123,30 @@ class Adopter(ABC):
 
     @cached_property
     def notes(self) -> Notes:
-        """What is remembered of the sessions elsewhere."""
+        """The notes about sessions of the other site."""
         return Notes(self._records.store.database)
 
     @abstractmethod
     def open(
         self, secrets: Secrets, cookie: str, now: int, lifetime: int
     ) -> Opened | None:
-        """The session that a cookie opens, here or elsewhere; ``None`` for none.
+        """The session that a cookie opens, here or at the other site, or ``None``.
 
         :param lifetime: ``PERMANENT_SESSION_LIFETIME``, in seconds.
         """
 
     @abstractmethod
     def former(self, secrets: Secrets, cookie: str, lifetime: int) -> str | None:
-        """What stands for a cookie that has opened nothing; ``None`` where it never
-        can have opened anything.
+        """A token that represents a cookie which opened no session; ``None`` if it can
+        never have opened one.
         """
 
     @abstractmethod
     def _move(self, taking: Taking, wait: bool) -> StoredSession | None:
-        """Move a session here; ``None`` where another request has, or it is gone."""
+        """Move a session here; ``None`` if another request has, or if it is gone."""
 
     def take(self, taking: Taking, *, wait: bool = True) -> bool:
-        """Move a session here, unless it is here already. Whether it is.
+        """Move a session here, unless it is here already. Returns whether it is here.
 
         :param wait: whether to wait for a SQLite file that is locked.
         :raises SessionStoreBusyError: the file is locked and ``wait`` is off.
@@ -158,26 +157,26 @@ class Adopter(ABC):
         except (ForeignTableError, TextNotStorableError) as error:
             if self._not_moved.is_time():
                 why = str(error) or _TEXT
-                logger.warning("A session could not be taken over: %s %s", why, ONCE)
+                logger.warning("A session could not be adopted: %s %s", why, ONCE)
             return False
         if moved is None:
-            # Another request of this browser has, or it was ended.
+            # Another request of this browser has moved it, or it was ended.
             return self._records.store.load(row.id, 0) is not None
         return not self.settle([row], wait=wait)
 
     def settle(self, rows: Sequence[StoredSession], *, wait: bool = True) -> int:
-        """Tell of sessions that were moved, and end those that somebody has ended
-        meanwhile. How many those were.
+        """Signal the sessions that were moved, and end those that somebody has revoked
+        in the meantime. Returns how many those were.
 
-        Whoever ends sessions makes a note first, and then looks for rows: to look for
-        the notes once the rows are there leaves no gap between the two.
+        Revoking leaves a note first and then searches for rows. This looks for notes
+        after the rows are there, so nothing slips between the two.
         """
         users = {row.user_id for row in rows}
         found = self.notes.those_of(set[bytes]().union(*map(ending_notes, users)))
         ended = 0
         for row in rows:
             if found.isdisjoint(ending_notes(row.user_id)):
-                logger.info("Session %r was taken over.", row.handle)
+                logger.info("Session %r was adopted.", row.handle)
                 self._records.tell(SessionCreated(row.handle, row.user_id))
                 continue
             ended += 1
@@ -194,13 +193,12 @@ class Adopter(ABC):
         expires_at: int,
         used_at: int | None = None,
     ) -> SessionRecord:
-        """The session as it is to stand here.
+        """The session to store here.
 
-        :param name: what it is known by elsewhere.
-        :param created_at: when it was written there last, which is the least that it is
-            known to be old.
-        :param used_at: when the browser has come; ``None`` if it has not.
-        :raises NotAdoptedError: it cannot be kept, or has had its absolute lifetime.
+        :param name: its name at the other site.
+        :param created_at: when it was last written there: it is at least that old.
+        :param used_at: when the browser came; ``None`` if it has not come.
+        :raises NotAdoptedError: a session here cannot hold its data.
         """
         kept = {key: data[key] for key in data if key not in HIDDEN_KEYS}
         if not kept:
@@ -227,7 +225,7 @@ class Adopter(ABC):
             version=1,
             created_at=created_at,
             expires_at=expires_at,
-            # A moment ago: the use that follows is later.
+            # One second earlier, so that the use that follows is later.
             last_used_at=created_at if used_at is None else used_at - 1,
             previous_id=line_ids(secrets[:1], token)[0],
         )

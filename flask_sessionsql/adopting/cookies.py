@@ -1,4 +1,4 @@
-"""Sessions in the signed cookies of Flask itself, as their browsers come."""
+"""Adopting sessions in Flask's own signed cookies, when their browsers come."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["CookieAdopter"]
 
 
 class CookieAdopter(Adopter):
-    """Takes over sessions in signed cookies of Flask's own."""
+    """Adopts sessions in Flask's own signed cookies."""
 
     once = True
 
     def open(
         self, secrets: Secrets, cookie: str, now: int, lifetime: int
     ) -> Opened | None:
-        """As :meth:`.Adopter.open`. One that is forged costs no SQL."""
+        """As :meth:`.Adopter.open`. A forged cookie costs no SQL."""
         if is_token(cookie):
             found = self._records.find(secrets, cookie, now)
             return None if found is None else Opened(*found)

@@ -1,5 +1,5 @@
-"""Sessions in the table of Flask-Session, one by one as their browsers come, and all of
-them for the command.
+"""Adopting sessions in the table of Flask-Session: one by one when their browsers come,
+or all of them with the command.
 """
 
 from __future__ import annotations
@@ -45,31 +45,31 @@ __all__ = ["Adopted", "FlaskSessionAdopter"]
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: The token with which a session is here, and the secret under which that leads there.
+#: The token of a session here, and the secret with which the token leads to its row.
 Place: TypeAlias = tuple[str, str | bytes]
 
-#: Seconds for which a table that is not there is not asked for again.
+#: For how many seconds a missing table is not queried again.
 _PAUSE = 60.0
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """What a batch of sessions came to."""
+    """The result of a batch of sessions."""
 
     #: How many there were.
     seen: int
-    #: How many of them are here now, or would be.
+    #: How many of them were adopted, or would be.
     taken: int
-    #: How many had been ended here, before they came.
+    #: How many had been revoked here before.
     ended: int
-    #: How many are left there, and why.
+    #: How many are left in the table, by reason.
     left: Mapping[Reason, int]
     #: Whether there are no more.
     is_last: bool = False
 
 
 class FlaskSessionAdopter(Adopter):
-    """Takes over sessions in the table of Flask-Session, 0.5 to 0.8."""
+    """Adopts sessions in the table of Flask-Session 0.5 to 0.8."""
 
     once = False
 
@@ -87,7 +87,7 @@ class FlaskSessionAdopter(Adopter):
     def open(
         self, secrets: Secrets, cookie: str, now: int, lifetime: int
     ) -> Opened | None:
-        """As :meth:`.Adopter.open`: one SELECT more where the cookie is no token."""
+        """As :meth:`.Adopter.open`: one SELECT more if the cookie is not a token."""
         own = self._records.find(secrets, cookie, now) if is_token(cookie) else None
         if own is not None:
             record, data = own
@@ -106,8 +106,8 @@ class FlaskSessionAdopter(Adopter):
     def _moved(
         self, places: Mapping[bytes, Place], secrets: Secrets, now: int
     ) -> Opened | None:
-        """A session that has moved here, of a browser that has its old id: if it has
-        not come with the new token yet, and may never have got it.
+        """A session that has moved here, for a browser that sends its old id: only if
+        no request has had the new token yet, because the browser may never have got it.
         """
         for row in self._records.store.load_any(places, now):
             token, secret = places[row.id]
@@ -120,9 +120,8 @@ class FlaskSessionAdopter(Adopter):
     def _elsewhere(
         self, row: ForeignSession, secrets: Secrets, now: int, lifetime: int
     ) -> tuple[Opened | None, bool]:
-        """A session that was in the other table, and whether it has moved before: just
-        now, or it is there once more, since a late server of the site before has
-        written it.
+        """A session from the other table, and whether it has moved here before: either
+        just now, or a late server of the previous site has written it again.
         """
         try:
             target = self.convert(row, secrets, lifetime, now, now)
@@ -140,15 +139,15 @@ class FlaskSessionAdopter(Adopter):
     def _find(
         self, session_id: str, now: int, here: Iterable[bytes]
     ) -> tuple[ForeignSession | None, bool]:
-        """As :meth:`.ForeignTable.find`. Without the table, the session may be here:
-        all may have moved, and the table be dropped.
+        """As :meth:`.ForeignTable.find`. If the table is missing, the session may be
+        here: perhaps all sessions have moved and the table was dropped.
         """
         if time.monotonic() < self._ask_again:
             return None, True
         try:
             return self.table.find(session_id, now, here)
         except ForeignTableError:
-            # It asks for both tables. Ours is made by what asks for it alone.
+            # The statement uses both tables. This one creates ours if it is missing.
             self._records.store.load_any(here, now)
         try:
             return self.table.find(session_id, now, here)
@@ -156,8 +155,8 @@ class FlaskSessionAdopter(Adopter):
             self._ask_again = time.monotonic() + _PAUSE
             if self._not_there.is_time():
                 logger.warning(
-                    "No session can be taken over: %s Set SESSION_ADOPT_TABLE to its"
-                    " name, or remove SESSION_ADOPT. %s",
+                    "No session can be adopted: %s Set SESSION_ADOPT_TABLE to its name,"
+                    " or remove SESSION_ADOPT. %s",
                     error,
                     ONCE,
                 )
@@ -174,11 +173,11 @@ class FlaskSessionAdopter(Adopter):
         now: int,
         used_at: int | None = None,
     ) -> SessionRecord:
-        """A row as it is to stand here.
+        """Convert a row into a session to store here.
 
-        :param lifetime: with what each write there moved the end, in seconds.
-        :param used_at: when its browser has come; ``None`` if it has not.
-        :raises NotAdoptedError: it cannot.
+        :param lifetime: how far each write at the other site moved the end, in seconds.
+        :param used_at: when the browser came; ``None`` if it has not come.
+        :raises NotAdoptedError: it cannot be adopted.
         """
         name = self._name(row)
         written_at = min(now, row.expires_at - lifetime)
@@ -192,7 +191,7 @@ class FlaskSessionAdopter(Adopter):
         return self._target(secrets, name, data, written_at, end, used_at)
 
     def _moving(self, row: StoredSession, name: str, lifetime: int) -> Moving:
-        # A late server of the site before may write it for one lifetime more.
+        # A late server of the previous site may write it for one more lifetime.
         return Moving(row, used_note(name), row.expires_at + lifetime)
 
     def all(
@@ -205,16 +204,16 @@ class FlaskSessionAdopter(Adopter):
         max_seconds: float | None = None,
         dry_run: bool = False,
     ) -> Iterator[Adopted]:
-        """Take over all live sessions, in batches; gives what each came to. Whoever
-        asks for no more of them stops it, between two batches.
+        """Adopt all live sessions in batches, and yield the result of each. To stop it
+        between two batches, do not ask for the next one.
 
         :param batch: how many rows at once.
-        :param pause: seconds between two batches, and at least as long as the last one
-            took: others have the database then.
-        :param max_seconds: begin no batch after that time, and make no pause that would
-            end after it.
+        :param pause: minimum seconds between two batches. A pause is also at least as
+            long as the last batch took, so that others can use the database.
+        :param max_seconds: begin no batch after that time, and no pause that would end
+            after it.
         :param dry_run: move nothing.
-        :raises SessionTableError: the table is not there, or is not Flask-Session's.
+        :raises SessionTableError: the table is missing, or is not Flask-Session's.
         """
         end = math.inf if max_seconds is None else time.monotonic() + max_seconds
         after: int | None = None
@@ -245,11 +244,11 @@ class FlaskSessionAdopter(Adopter):
         now: int,
         dry_run: bool,
     ) -> Adopted:
-        """Take over some sessions."""
+        """Adopt some sessions."""
         reasons: dict[int, Reason | None] = {}
 
         def convert(row: ForeignSession) -> Moving | None:
-            # It may be called twice for one, after an answer that was lost.
+            # It may be called twice for a row, if an answer was lost.
             reasons[row.id] = None
             try:
                 target = self._wanted(row, secrets, lifetime, now)
@@ -277,16 +276,14 @@ class FlaskSessionAdopter(Adopter):
         convert: Convert,
         reasons: dict[int, Reason | None],
     ) -> tuple[list[StoredSession], int]:
-        """As :meth:`.ForeignTable.take`, without those that the connection cannot
-        write.
-        """
+        """As :meth:`.ForeignTable.take`, without rows that the connection cannot write."""
         try:
             return self.table.take(rows, convert)
         except TextNotStorableError:
             if len(rows) == 1:
                 reasons[rows[0].id] = "value"
                 return [], 0
-        # One of them: it is told which it is.
+        # One of several: try each to find out which.
         parts = [self._take([row], convert, reasons) for row in rows]
         return [row for moved, _ in parts for row in moved], sum(n for _, n in parts)
 
@@ -297,7 +294,7 @@ class FlaskSessionAdopter(Adopter):
         lifetime: int,
         now: int,
     ) -> SessionRecord:
-        """As :meth:`convert`, of a row that nobody has asked for by its cookie."""
+        """As :meth:`convert`, for a row that no cookie has asked for."""
         if not row.session_id.startswith(self._config.key_prefix):
             raise NotAdoptedError("prefix")
         target = self.convert(row, secrets, lifetime, now)
@@ -311,8 +308,8 @@ class FlaskSessionAdopter(Adopter):
         self._records.tell(SessionUnreadable(None, None))
         if self._not_read.is_time():
             logger.warning(
-                "A session of Flask-Session's was not taken over, and is left in the"
-                " table %r: %s. 'flask sessions adopt --dry-run' counts them. %s",
+                "A session of Flask-Session was not adopted and stays in the table %r:"
+                " %s. 'flask sessions adopt --dry-run' counts such sessions. %s",
                 self._config.adopt_table,
                 WHY[reason],
                 ONCE,
@@ -323,8 +320,8 @@ class FlaskSessionAdopter(Adopter):
         assert seen is not None  # noqa: S101 -- for the type checker
 
         def convert(row: ForeignSession) -> Moving | None:
-            # A server of the site before may have written it meanwhile. Then ours has
-            # another version than the request knows, which merges its change.
+            # If a server of the previous site has written it in the meantime, the row
+            # gets another version, so that the request merges its change.
             now, lifetime = int(time.time()), taking.lifetime
             try:
                 record = self.convert(row, taking.secrets, lifetime, now, now)
@@ -349,9 +346,9 @@ class FlaskSessionAdopter(Adopter):
 
 
 def _places(secrets: Secrets, name: str) -> dict[bytes, Place]:
-    """Under which keys the session of an id can be here."""
+    """The keys that the session of an id may have here."""
     tokens = {secret: adopted_token(secret, name) for secret in secrets}
-    # A session of an earlier key's moves to the current one when it is written.
+    # A session under an earlier secret moves to the current one when it is written.
     return {
         row_id(key, token): (token, key)
         for secret, token in tokens.items()

@@ -1,1 +1,1 @@
-"""What is stored and sent, as bytes and text: tokens, data, and data encrypted."""
+"""What is stored and sent, as bytes and text: tokens, data, and encrypted data."""

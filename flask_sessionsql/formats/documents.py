@@ -1,5 +1,5 @@
-"""A session's values as JSON, from which each comes back equal and of its type: what
-``flask sessions export`` writes. The forms are on the page :doc:`/guides/moving`.
+"""Session values as JSON, from which each comes back equal and with the same type: the
+format of ``flask sessions export``. The page :doc:`/guides/moving` describes it.
 
 >>> from datetime import date
 >>> from_value({"due": date(2026, 11, 22), "size": (3, 4)})
@@ -21,15 +21,15 @@ from markupsafe import Markup
 
 __all__ = ["from_value", "to_value"]
 
-#: The key that tells the type of what JSON lacks.
+#: The key that names the type of a value that JSON lacks.
 _TYPE = "$type"
-#: Integers with more bits are written in hexadecimal digits, as Python's JSON writes at
-#: most 4300 decimal ones.
+#: Integers with more bits are written in hexadecimal digits, because Python's JSON
+#: writes at most 4300 decimal ones.
 _MOST_BITS = 14_000
 
 
 def from_value(value: Any) -> Any:
-    """A value of a session as JSON has it."""
+    """A session value in JSON form."""
     kind = type(value)
     if value is None or kind is bool or (kind is str and _is_whole(value)):
         return value
@@ -45,9 +45,9 @@ def from_value(value: Any) -> Any:
 
 
 def to_value(document: Any) -> Any:
-    """The value for which :func:`from_value` gave ``document``.
+    """The value for which :func:`from_value` returned ``document``.
 
-    :raises ValueError: it gave that for none.
+    :raises ValueError: ``document`` does not come from :func:`from_value`.
     """
     if isinstance(document, list):
         return [to_value(each) for each in document]
@@ -59,15 +59,13 @@ def to_value(document: Any) -> Any:
         return _READERS[document[_TYPE]](document["value"])
     except (KeyError, TypeError, ArithmeticError) as error:
         raise ValueError(
-            "A value was given that is marked as one of a type of Python, and cannot be"
-            " read as one. Expected is what 'flask sessions export' writes."
+            "A value that names a Python type cannot be read as that type; expected the"
+            " output of 'flask sessions export'."
         ) from error
 
 
 def _is_whole(text: str) -> bool:
-    """Whether it has no halves of surrogate pairs, two of which JSON takes for one
-    character.
-    """
+    """Whether it has no surrogates, two of which JSON would read as one character."""
     return text == text.encode(errors="ignore").decode()
 
 

@@ -1,8 +1,8 @@
-r"""Encryption of the sessions in the database.
+r"""Encryption of session data in the database.
 
-The data is sealed with AES-256-GCM. Each row has a key of its own, derived from
-``SECRET_KEY`` and the row's ``id``, so data that was moved to another row does not
-open. What that keeps from whom is on the page :doc:`/guides/encryption`.
+The data are encrypted with AES-256-GCM. Each row has its own key, derived from
+``SECRET_KEY`` and the row's ``id``, so data that somebody copies to another row cannot
+be decrypted. The page :doc:`/guides/encryption` says what this protects from.
 
 >>> encryption = Encryption()
 >>> sealed = encryption.seal(b"\x01data", "a secret key", id=b"0" * 32)
@@ -11,8 +11,8 @@ b'\x01data'
 >>> encryption.open(sealed, "a secret key", id=b"1" * 32)
 Traceback (most recent call last):
     ...
-flask_sessionsql.exceptions.UnreadableSessionError: The data does not open: it was \
-changed, or belongs to another row or SECRET_KEY.
+flask_sessionsql.exceptions.UnreadableSessionError: The data cannot be decrypted: it \
+was changed, or belongs to another row or SECRET_KEY.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..exceptions import UnreadableSessionError
 
 __all__ = ["Encryption"]
 
-#: How sealed data begins. The serializer's begins with another byte.
+#: The first byte of encrypted data. Data of the serializer begin with another one.
 _SEALED = b"\x02"
 #: Bytes of AES-GCM's nonce, random for each message (SP 800-38D, section 8.2.2).
 _NONCE = 12
@@ -33,10 +33,10 @@ _PURPOSE = b"flask_sessionsql data "
 
 
 class Encryption:
-    """Seals and opens the data of rows.
+    """Encrypts and decrypts the data of rows.
 
-    :param seals: whether data is to be sealed; it is opened either way.
-    :param required: whether data that is not sealed is refused.
+    :param seals: whether to encrypt data; encrypted data can be read either way.
+    :param required: whether to refuse data that are not encrypted.
     """
 
     def __init__(self, *, seals: bool = True, required: bool = False) -> None:
@@ -44,7 +44,7 @@ class Encryption:
         self._required = required
 
     def seal(self, data: bytes, secret: str | bytes, id: bytes) -> bytes:
-        """``data`` as it is to be stored.
+        """``data`` in the form to store.
 
         :param secret: the current ``SECRET_KEY``.
         :param id: the row's key, 32 bytes.
@@ -57,11 +57,12 @@ class Encryption:
         return _SEALED + nonce + AESGCM(_row_key(secret, id)).encrypt(nonce, data, None)
 
     def open(self, data: bytes, secret: str | bytes, id: bytes) -> bytes:
-        """``data`` as it was before it was stored.
+        """``data`` as they were before :meth:`seal`.
 
-        :param secret: the key under which the row was found.
+        :param secret: the ``SECRET_KEY`` with which the row was found.
         :param id: the row's key, 32 bytes.
-        :raises UnreadableSessionError: it does not open, or is not sealed and has to.
+        :raises UnreadableSessionError: they cannot be decrypted, or are not encrypted
+            although that is required.
         """
         if not data.startswith(_SEALED):
             if self._required:
@@ -80,10 +81,10 @@ class Encryption:
         nonce, sealed = data[1 : 1 + _NONCE], data[1 + _NONCE :]
         try:
             return AESGCM(_row_key(secret, id)).decrypt(nonce, sealed, None)
-        except (InvalidTag, ValueError):  # the latter of a nonce that is too short
+        except (InvalidTag, ValueError):  # ValueError: the nonce is too short
             raise UnreadableSessionError(
-                "The data does not open: it was changed, or belongs to another row or"
-                " SECRET_KEY."
+                "The data cannot be decrypted: it was changed, or belongs to another"
+                " row or SECRET_KEY."
             ) from None
 
 

@@ -1,9 +1,9 @@
-"""What other packages store: the rows of Flask-Session, and Flask's signed cookies.
+"""Formats of other packages: the rows of Flask-Session, and Flask's signed cookies.
 
-Both are read and never written. A pickle is known by its first bytes and left alone:
-reading one runs whatever whoever wrote it wanted to run. Rows of Flask-Session up to
-0.6 are pickles; from 0.7 on they are MessagePack or JSON, whichever was set, and the
-first byte tells which.
+Both are read and never written. A pickle is recognized by its first bytes and never
+loaded, because loading one runs the code in it. Rows of Flask-Session up to 0.6 are
+pickles. Since 0.7 they are MessagePack or JSON, as configured there; the first byte
+says which.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from ..sessions import HIDDEN_KEYS, PERMANENT_KEY
 
 __all__ = ["Cookie", "PickleError", "flask_session_id", "load_row", "open_cookie"]
 
-#: A UUID (up to 0.5), or random bytes in URL-safe base64, as many as were set.
+#: A UUID (up to 0.5), or a configured number of random bytes in URL-safe base64.
 _SESSION_ID = re.compile("[A-Za-z0-9_-]{8,255}")
 
 Secrets = Sequence[str | bytes]
 
 
 class PickleError(UnreadableSessionError):
-    """A row is a pickle, and is not read."""
+    """A row is a pickle and is not loaded."""
 
 
 class Cookie(NamedTuple):
-    """A signed cookie of Flask's that is valid."""
+    """A valid signed cookie of Flask."""
 
-    #: What was signed, without the signature. A signature can be written in more than
-    #: one way: in base64, the last character has bits that do not count.
+    #: The signed text without the signature. A signature can be written in several
+    #: ways, because not all bits of the last character in base64 count.
     name: str
     data: dict[str, Any]
     #: When it was signed, in seconds since 1970.
     signed_at: int
 
     def __repr__(self) -> str:
-        """Without what it holds."""
+        """Without the data."""
         return f"<Cookie of {self.signed_at}>"
 
 
 def flask_session_id(cookie: str, secrets: Secrets, *, signed: bool) -> str | None:
-    """The session id of Flask-Session's in a cookie; ``None`` where there is none.
+    """The session id of Flask-Session in a cookie; ``None`` if there is none.
 
     :param signed: whether ``SESSION_USE_SIGNER`` was on.
     """
@@ -68,9 +68,9 @@ def _unsigned(cookie: str, secrets: Secrets) -> str:
 
 
 def open_cookie(cookie: str, secrets: Secrets, lifetime: int) -> Cookie | None:
-    """What a cookie of Flask's holds; ``None`` where it is not valid (any more).
+    """The content of a cookie of Flask; ``None`` if it is invalid or too old.
 
-    :param lifetime: how long after it was signed it is valid, in seconds.
+    :param lifetime: how many seconds after signing it is valid.
     """
     of_flask = SecureCookieSessionInterface
     serializer = URLSafeTimedSerializer(
@@ -87,8 +87,8 @@ def open_cookie(cookie: str, secrets: Secrets, lifetime: int) -> Cookie | None:
     except BadSignature:
         return None
     except Exception:
-        # The signature was right, and what it signs is no JSON with Flask's tags: it
-        # was made under this key for something else.
+        # The signature is right, but the text is not JSON with Flask's tags: it was
+        # signed with this key for another purpose.
         return None
     if not isinstance(data, dict):
         return None
@@ -101,7 +101,7 @@ def _as_bytes(secret: str | bytes) -> bytes:
 
 
 def load_row(payload: bytes) -> dict[str, Any]:
-    """What a row of Flask-Session holds.
+    """The data in a row of Flask-Session.
 
     :raises PickleError: it is a pickle.
     :raises UnreadableSessionError: it is neither MessagePack nor JSON.
@@ -116,15 +116,15 @@ def load_row(payload: bytes) -> dict[str, Any]:
         data = None
     if isinstance(data, dict):
         return _sound(data)
-    # Protocol 2 and later say which they are; a dictionary of an earlier one begins
-    # with one of these. None of them is MessagePack with a dictionary in it.
+    # Pickle protocols from 2 on begin with \x80, and a dictionary of an earlier one
+    # with one of these. None of them is a dictionary in MessagePack.
     if first == b"\x80" or payload[:2] in (b"(d", b"}q", b"(i", b"}."):
         raise PickleError("It is a pickle, which is never executed.")
     raise UnreadableSessionError("It is neither MessagePack nor JSON.")
 
 
 def _sound(data: dict[str, Any]) -> dict[str, Any]:
-    """Without what only this package puts into a session."""
+    """The data without entries that only this package may write."""
     kept = {key: data[key] for key in data if key not in HIDDEN_KEYS}
     if PERMANENT_KEY in data:
         kept[PERMANENT_KEY] = bool(data[PERMANENT_KEY])

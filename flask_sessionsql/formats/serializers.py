@@ -1,10 +1,10 @@
-"""How a session becomes bytes, and bytes a session.
+"""The serializer: turns a session into bytes and back.
 
-Pickle is out of the question: whoever can write to the table could run code in
-the application. JSON, which Flask's own session uses, has no tuples, bytes or
-dates, and costs more. MessagePack has extension types, one number and some
-bytes each, and so every value of a session comes back equal and of its type.
-The types are on the page :doc:`/explanations/values`.
+Not pickle: anyone who can write to the table could run code in the application. Not
+JSON, which Flask's own session uses: it has no tuples, bytes or dates, and is slower.
+MessagePack has extension types, each a number and some bytes, so every value of a
+session comes back equal and with the same type. The page :doc:`/explanations/values`
+lists the types.
 
 >>> from datetime import date
 >>> serializer = MsgpackSerializer()
@@ -12,12 +12,11 @@ The types are on the page :doc:`/explanations/values`.
 >>> serializer.loads(stored)
 {'due': datetime.date(2026, 11, 22), 'size': (3, 4)}
 
-The same values of the same types in the same order give the same bytes, in every
-process: the elements of sets are sorted by their encoded form. Comparing two
-sessions is comparing bytes.
+The same values in the same order give the same bytes in every process: the elements of
+sets are sorted by their encoded form. So two sessions are compared by their bytes.
 
-The first byte names the format. There is one format and one decoder: bytes that
-it does not know are refused, never tried with another (CVE-2026-39324).
+The first byte is the number of the format. There is one format and one decoder: other
+bytes are refused and never tried with another decoder (CVE-2026-39324).
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ from ..sessions import Encoded
 
 __all__ = ["MAX_DEPTH", "MsgpackSerializer", "Serializer"]
 
-#: How deep lists and dictionaries may be nested. Decoding happens within a view, on
-#: what that has left of Python's stack; encoding after it, with nearly all of it.
+#: How deep lists and dictionaries may be nested. Decoding happens in a view, which has
+#: already used a part of Python's stack; encoding happens after it.
 MAX_DEPTH = 50
 
 _FORMAT = b"\x01"
@@ -51,22 +50,22 @@ _UUID, _DECIMAL, _DATETIME, _DATE, _TIME, _TIMEDELTA = 7, 8, 9, 10, 11, 12
 _MAP = 13
 
 
-#: How many keys of one dictionary, or elements of one set, may have a hash that others
-#: of them have. Such are compared with one another: a dictionary of 20,000 takes 2.6 s
-#: to build, and whoever chooses the numbers that an application keeps can choose them
-#: so (as in CVE-2012-1150). Among numbers of 64 bits there are 12 at most, so no key
-#: that MessagePack writes by itself needs this.
+#: How many keys of one dictionary, or elements of one set, may have the same hash as
+#: others. Python compares such keys one by one: a dictionary of 20,000 takes 2.6 s to
+#: build, and somebody who chooses the numbers that an application stores can cause this
+#: (as in CVE-2012-1150). At most 12 numbers of 64 bits have the same hash, so keys that
+#: MessagePack writes without an extension need no check.
 _MOST_ALIKE = 100
 
 
 class Serializer(Protocol):
-    """What turns a session into bytes and back, as a whole or key by key."""
+    """Turns a session into bytes and back, as a whole or key by key."""
 
     def dumps(self, data: Mapping[Any, Any]) -> bytes:
-        """The bytes for ``data``, some values of which may be encoded already; the same
-        bytes for the same data, however much of it is.
+        """The bytes for ``data``, in which some values may be encoded already. They do
+        not depend on which.
 
-        :raises SessionValueError: ``data`` holds something that cannot be kept.
+        :raises SessionValueError: ``data`` has something that a session cannot hold.
         """
 
     def split(self, payload: bytes) -> dict[Any, Any]:
@@ -76,13 +75,13 @@ class Serializer(Protocol):
         """
 
     def encode(self, value: Any) -> bytes:
-        """The bytes for one value; for one that is encoded, these.
+        """The bytes for one value, which may be encoded already.
 
-        :raises SessionValueError: it cannot be kept.
+        :raises SessionValueError: a session cannot hold it.
         """
 
     def decode(self, value: Any) -> Any:
-        """One value; as it is, if it is not encoded.
+        """The value, decoded if it is encoded.
 
         :raises UnreadableSessionError: no value gave these bytes.
         """
@@ -95,13 +94,13 @@ class Serializer(Protocol):
 
 
 class MsgpackSerializer:
-    """The serializer that ships: :doc:`/explanations/values` says what it keeps."""
+    """The serializer in use: :doc:`/explanations/values` says what it can store."""
 
     def dumps(self, data: Mapping[Any, Any]) -> bytes:
-        """The bytes for ``data``, some values of which may be encoded already.
+        """The bytes for ``data``, in which some values may be encoded already.
 
-        :raises SessionValueError: ``data`` holds something that cannot be kept;
-            the error names the session key, the place under it and the type.
+        :raises SessionValueError: ``data`` has something that a session cannot hold;
+            the error names the session key, the place in it and the type.
 
         >>> MsgpackSerializer().dumps({"cart": [1, object()]})
         Traceback (most recent call last):
@@ -126,7 +125,7 @@ class MsgpackSerializer:
         raise named
 
     def _dump_whole(self, data: Mapping[Any, Any]) -> bytes:
-        """The bytes for data whose keys are not all text, which cannot be split."""
+        """The bytes for data that cannot be split, because not all keys are text."""
         values = {key: self.decode(value) for key, value in data.items()}
         try:
             return _FORMAT + _encode(_pack_map(values, 0))
@@ -135,16 +134,16 @@ class MsgpackSerializer:
         raise named
 
     def split(self, payload: bytes) -> dict[Any, Any]:
-        """The data that gave ``payload``, with their values encoded, or decoded where
-        the keys are not all text.
+        """The data that gave ``payload``. The values are encoded, or decoded if not all
+        keys are text.
 
-        :raises UnreadableSessionError: ``payload`` is truncated, foreign or of a
-            format that this version does not know.
+        :raises UnreadableSessionError: ``payload`` is truncated, or has a format that
+            this version does not know.
         """
         if payload[:1] != _FORMAT:
             raise UnreadableSessionError(
-                f"The stored session begins with {payload[:1]!r}, where {_FORMAT!r}"
-                " names the one known format."
+                f"The stored session begins with {payload[:1]!r}; expected {_FORMAT!r},"
+                " the only known format."
             )
         body = memoryview(payload)[1:]
         if payload[1:2] in _WHOLE:
@@ -161,9 +160,9 @@ class MsgpackSerializer:
         return {key: Encoded(part) for key, part in parts.items()}
 
     def encode(self, value: Any) -> bytes:
-        """The bytes for one value; for one that is encoded, these.
+        """The bytes for one value, which may be encoded already.
 
-        :raises SessionValueError: it cannot be kept.
+        :raises SessionValueError: a session cannot hold it.
         """
         if type(value) is Encoded:
             return value.data
@@ -174,7 +173,7 @@ class MsgpackSerializer:
         raise named
 
     def decode(self, value: Any) -> Any:
-        """One value; as it is, if it is not encoded.
+        """The value, decoded if it is encoded.
 
         :raises UnreadableSessionError: no value gave these bytes.
         """
@@ -189,12 +188,12 @@ class MsgpackSerializer:
         return {key: self.decode(value) for key, value in data.items()}
 
 
-# Encoding. msgspec turns tuples, sets, dates and more into lists and texts
-# without asking, so whatever must keep its type is wrapped before it gets there.
+# Encoding. msgspec silently turns tuples, sets, dates and more into lists and texts, so
+# values that must keep their type are wrapped first.
 
 _encode: Callable[[Any], bytes] = Encoder().encode
 _AS_IT_IS = frozenset({type(None), bool, float, bytes})
-#: What msgspec writes as it is, but for what it cannot write at all.
+#: Types that msgspec writes unchanged, if it can write the value at all.
 _PLAIN = _AS_IT_IS | {str, int}
 _NESTED = frozenset({dict, list})
 _PLAIN_OR_NESTED = _PLAIN | _NESTED
@@ -202,7 +201,7 @@ _INT_RANGE = range(-(2**63), 2**64)
 
 
 def _encode_value(value: Any) -> bytes:
-    """The bytes for what stands under one key of the session."""
+    """The bytes for the value of one key of the session."""
     kind = type(value)
     if kind in _PLAIN or (kind in _NESTED and _is_plain(value)):
         try:
@@ -213,7 +212,7 @@ def _encode_value(value: Any) -> bytes:
 
 
 class _RefusedError(Exception):
-    """A value that cannot be kept; collects the way to it from the inside out."""
+    """A session cannot hold a value; collects the path to it from the inside out."""
 
     def __init__(self, value: object, why: str) -> None:
         self.value, self.why = value, why
@@ -226,22 +225,22 @@ class _RefusedError(Exception):
 
 
 def _named(error: _RefusedError) -> SessionValueError:
-    """The error as the application gets it: raised where this one, which has the value,
-    is no part of its context.
+    """The error for the application. It has to be raised outside of the handler, so
+    that this one, which has the value, is not part of its context.
     """
     path = "session" + "".join(reversed(error.steps))
     return SessionValueError(error.key, path, type(error.value), error.why)
 
 
-#: What stands equally deep in one value, at most, to be looked at in one go. A value
-#: that contains itself often has as many times as much at each step.
+#: The maximum number of items at one depth of a value that are checked together. A
+#: value that contains itself several times has that many times more at each step.
 _WIDEST = 2**20
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a dictionary or a list needs no wrapping anywhere, as most sessions do
-    not. It is asked in each request that has been handed one, so it looks at all that
-    stand equally deep in a few calls. Where it says no, wrapping finds out.
+    """Whether nothing in a dictionary or a list needs wrapping, as in most sessions.
+    Each request that has used one asks, so this checks all items of one depth in a few
+    calls. ``False`` may be wrong: wrapping then finds nothing to do.
     """
     level, depth = [value], 1
     while depth < MAX_DEPTH:
@@ -250,8 +249,8 @@ def _is_plain(value: Any) -> bool:
             return True
         if not kinds <= _PLAIN_OR_NESTED:
             return False
-        # Not by gc.get_referents(), which takes half as long: from Python 3.13 on, it
-        # knows of no value where a dictionary is the __dict__ of an object.
+        # Not gc.get_referents(), which takes half as long: since Python 3.13 it finds
+        # no values in a dictionary that is the __dict__ of an object.
         lists = level if kinds == {list} else [x for x in level if type(x) is list]
         dicts = level if kinds == {dict} else [x for x in level if type(x) is dict]
         if sum(map(len, lists)) + sum(map(len, dicts)) > _WIDEST:
@@ -274,8 +273,8 @@ def _check_hashes(value: Collection[Any]) -> None:
         raise _RefusedError(
             value,
             f"more than {_MOST_ALIKE} of its keys or elements have the same hash, as"
-            " numbers have that differ by a multiple of 2**61 - 1. It would take too"
-            " long to look them up. Store them as text.",
+            " numbers do that differ by a multiple of 2**61 - 1. Looking them up would"
+            " take too long. Store them as text.",
         )
 
 
@@ -288,7 +287,7 @@ def _pack(value: Any, depth: int) -> Any:
 
 
 def _packer_of_base(value: Any) -> Callable[[Any, int], Any]:
-    """For instances of subclasses, in the order of Flask's own serializer."""
+    """The function for instances of subclasses, in the order of Flask's serializer."""
     first: tuple[type, ...] = (dict, tuple, list, bytes)
     for base in first:
         if isinstance(value, base):
@@ -297,8 +296,7 @@ def _packer_of_base(value: Any) -> Callable[[Any, int], Any]:
         return _pack_markup
     kind = type(value)
     for base, pack in _PACKERS.items():
-        # Not isinstance: what only claims to be a text or a number, as proxies do,
-        # cannot be taken for one.
+        # Not isinstance(): proxies only claim to be a text or a number.
         if issubclass(kind, base):
             return pack
     name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
@@ -313,8 +311,8 @@ def _check_depth(value: object, depth: int) -> None:
     if depth >= MAX_DEPTH:
         raise _RefusedError(
             value,
-            f"the value is nested more than {MAX_DEPTH} deep, or contains itself."
-            " Store it flatter.",
+            f"the value is nested more than {MAX_DEPTH} levels deep, or contains"
+            " itself. Store it with fewer levels.",
         )
 
 
@@ -335,7 +333,7 @@ def _pack_list(value: list[Any], depth: int) -> list[Any]:
 
 
 def _pack_pairs(value: Mapping[Any, Any], depth: int) -> list[Any]:
-    """Keys and values in turn."""
+    """Keys and values, alternating."""
     _check_depth(value, depth)
     _check_hashes(value)
     pairs: list[Any] = []
@@ -358,7 +356,7 @@ def _pack_dict(value: Mapping[Any, Any], depth: int) -> Any:
     pairs = _pack_pairs(value, depth)
     keys = pairs[::2]
     if any(isinstance(key, Ext) for key in keys):
-        # MessagePack can write a tuple or a date as a key, msgspec cannot.
+        # MessagePack can write a tuple or a date as a key, but msgspec cannot.
         return Ext(_MAP, _encode(pairs))
     return dict(zip(keys, pairs[1::2], strict=True))
 
@@ -377,7 +375,7 @@ def _pack_set(value: Collection[Any], depth: int) -> Ext:
 
 
 def _pack_int(value: int, depth: int) -> Any:
-    # Plain first: a range looks for an instance of a subclass one number at a time.
+    # int() first: for an instance of a subclass, a range compares number by number.
     value = int(value)
     if value in _INT_RANGE:
         return value
@@ -448,7 +446,7 @@ _WHOLE = {bytes([first]) for first in (0xC7, 0xC8, 0xC9, *range(0xD4, 0xD9))}
 def _read(encoded: bytes | memoryview) -> Any:
     try:
         return _decode(encoded)
-    # Whatever hostile bytes provoke: no error of theirs may reach the view.
+    # Hostile bytes can cause any error, and none of them may reach the view.
     except Exception as error:
         raise _damaged(error) from error
 
@@ -466,7 +464,7 @@ def _unpack_items(data: memoryview) -> list[Any]:
 
 
 def _unpack_keys(items: list[Any]) -> list[Any]:
-    """What is to be looked up, unless that would take too long."""
+    """The keys or elements, unless looking them up would take too long."""
     if _are_alike(items):
         raise ValueError("too many of one hash")
     return items

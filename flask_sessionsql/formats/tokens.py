@@ -1,18 +1,18 @@
 """Tokens: what the browser holds, and the row key that is derived from it.
 
-A token opens by being random: ``SESSION_ID_LENGTH`` bytes of it are. The database never
-holds it, only ``HMAC-SHA-256(SECRET_KEY, token)``, so that a copy of the table logs
+A token is secret because it is random, in ``SESSION_ID_LENGTH`` of its bytes. The
+database holds only ``HMAC-SHA-256(SECRET_KEY, token)``, so a copy of the table logs
 nobody in (OWASP ASVS 5.0, 7.2.3 and 11.5.1; Session Management Cheat Sheet, "Session ID
-Content"). Looking a row up by a keyed hash also leaves an attacker nothing to
-measure: the comparison's timing speaks of the hash, which cannot be steered
+Content"). Looking a row up by a keyed hash also leaves an attacker nothing to measure:
+the timing of the comparison depends on the hash, which nobody can steer
 (CVE-2019-16782).
 
-A token that does not open anything may have done so a moment ago, when another request
-of the same browser gave the session a new one. So each ends with two short marks, which
-open nothing either. All tokens of a session have the same **line**, however often the
-token changes: it tells late requests from strangers. The **seal** says for which user
-the token was made: whoever was logged in with an earlier token may still log out with
-it, and whoever has a visitor's token may not log out the user that the visitor became.
+A token that opens no session may have opened one a moment ago, before another request
+of the same browser changed it. So each token ends with two short marks, which open
+nothing. All tokens of a session share the **line**, however often the token changes: it
+tells late requests from strangers. The **seal** says for which user the token was made.
+A browser with the earlier token of a user can still log that user out, and one with the
+token of a visitor cannot log out the user that the visitor has become.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ __all__ = [
 
 #: The bytes of a line and of a seal, and their characters in base64.
 _MARK_BYTES, _MARK = 9, 12
-#: 16 to 256 bytes in URL-safe base64, with their marks or without: every length that
-#: ``SESSION_ID_LENGTH`` permits, whatever it is now, so that changing the setting ends
-#: nobody's session. No shorter one can come from it, and a longer one need not be
-#: hashed.
+#: 16 to 256 bytes in URL-safe base64, with or without marks: every length that
+#: ``SESSION_ID_LENGTH`` permits, so that changing the setting ends no session. Nothing
+#: shorter or longer can be a token, and is not hashed.
 _TOKEN = re.compile(f"[A-Za-z0-9_-]{{22,{342 + 2 * _MARK}}}")
 
 #: The base 32 that sorts as the numbers do (RFC 4648, section 7), for each byte.
@@ -52,30 +51,30 @@ _DIGITS = b"0123456789abcdefghijklmnopqrstuv" * 8
 def new_token(
     nbytes: int, key: str | bytes, user_id: str | None, before: str | None = None
 ) -> str:
-    """A new token, in URL-safe base64: ``nbytes`` random bytes, and its marks.
+    """A new token in URL-safe base64: ``nbytes`` random bytes, and the marks.
 
     :param key: the current ``SECRET_KEY``.
-    :param user_id: who is logged in with it; ``None`` for nobody.
-    :param before: a token of the line that it is in; ``None`` for a line of its own.
+    :param user_id: the user who is logged in; ``None`` for nobody.
+    :param before: an earlier token of the same line; ``None`` for a new line.
     """
     line = secrets.token_urlsafe(_MARK_BYTES) if before is None else _line(before)
     token = secrets.token_urlsafe(nbytes) + line
     return token + _seal(key, token, user_id)
 
 
-# A session that is taken over from the site before gets a token that follows from what
-# its browser has, under the secret key. Requests that come with that at once, and those
-# whose answer is lost, all come to one token, and nobody else does.
+# An adopted session gets a token that is derived from the browser's old cookie and the
+# secret key. Simultaneous requests with that cookie, and those whose response was lost,
+# get the same token. Nobody else can derive it.
 
 
 def adopted_token(key: str | bytes, name: str) -> str:
-    """The token of the session that another package knows by ``name``."""
+    """The token of the session that the other site knows as ``name``."""
     return _derived(key, "adopted", name, None)
 
 
 def former_token(key: str | bytes, name: str, user_id: str | None) -> str:
-    """A token that opens nothing, of the same line: it stands for what the browser had
-    before.
+    """A token that opens nothing, of the same line: it represents the browser's old
+    cookie.
     """
     return _derived(key, "former", name, user_id)
 
@@ -86,15 +85,15 @@ def _derived(key: str | bytes, purpose: str, name: str, user_id: str | None) -> 
 
 
 def _drawn(key: str | bytes, purpose: str, name: str) -> str:
-    """43 characters of URL-safe base64 that follow from ``name``."""
+    """43 characters of URL-safe base64, derived from ``name``."""
     keyed = _keyed(key).copy()
-    # No token has a NUL, so this is no row's key.
+    # No token contains NUL, so this is never the key of a row.
     keyed.update(f"{purpose}\0{name}".encode())
     return base64.urlsafe_b64encode(keyed.digest()).decode("ascii").rstrip("=")
 
 
 def adopted_handle(key: str | bytes, name: str, created_at: int) -> str:
-    """As :func:`new_handle`, of a session that is taken over: one for all requests."""
+    """As :func:`new_handle`, for an adopted session: the same for all requests."""
     keyed = _keyed(key).copy()
     keyed.update(f"handle\0{name}".encode())
     drawn = keyed.digest()[:10].translate(_DIGITS)
@@ -102,49 +101,49 @@ def adopted_handle(key: str | bytes, name: str, created_at: int) -> str:
 
 
 def _line(token: str) -> str:
-    # One that somebody has made up may be too short to have any.
+    # A forged token may be too short to have one.
     return token[-2 * _MARK : -_MARK].rjust(_MARK, "-")
 
 
 def _seal(key: str | bytes, token: str, user_id: str | None) -> str:
     """The seal that belongs after ``token``."""
     keyed = _keyed(key).copy()
-    # A NUL is in no token, so this is the hash of none.
+    # No token contains NUL, so this is never the hash of a token.
     keyed.update(f"{token}\0{user_id or ''}".encode())
     return base64.urlsafe_b64encode(keyed.digest()[:_MARK_BYTES]).decode("ascii")
 
 
 def is_of_user(keys: Iterable[str | bytes], token: str, user_id: str) -> bool:
-    """Whether ``token`` was made, under one of the keys, for a user."""
+    """Whether ``token`` was made for this user, with one of the keys."""
     token, seal = token[:-_MARK], token[-_MARK:]
     seals = [_seal(key, token, user_id) for key in keys]
     return any(hmac.compare_digest(seal, each) for each in seals)
 
 
 def line_ids(keys: Iterable[str | bytes], token: str) -> list[bytes]:
-    """What a row has as ``previous_id`` after a change of a token of this line: 32
-    bytes a key, in the order of the keys.
+    """The possible ``previous_id`` of a row after a change of a token of this line: 32
+    bytes for each key, in the order of the keys.
     """
     return row_ids(keys, _line(token))
 
 
 def is_token(text: str) -> bool:
-    """Whether ``text`` has the shape of a token. Nothing else is looked up."""
+    """Whether ``text`` has the format of a token. Only such texts are looked up."""
     return _TOKEN.fullmatch(text) is not None
 
 
 def is_marked(text: str) -> bool:
-    """Whether ``text`` is long enough for a token with its marks, as ours all are."""
+    """Whether ``text`` is long enough for a token with marks, as this package makes."""
     return len(text) >= 22 + 2 * _MARK and is_token(text)
 
 
 def new_handle(now: int) -> str:
-    """A new handle: 16 digits and small letters, the same in every collation.
+    """A new handle: 16 digits and lower-case letters, which no collation confuses.
 
     It begins with the time, as a UUID of version 7 does (RFC 9562, section 6.2), so
-    that new rows meet in one place of the index, which stays in memory however many
-    rows there are. 50 bits after it are random: where a thousand sessions begin in
-    every second, two get the same handle once in 71 years.
+    that new rows are next to each other in the index and that part stays in memory. The
+    other 50 bits are random: if a thousand sessions begin each second, two get the same
+    handle once in 71 years.
 
     :param now: seconds since 1970.
     """
@@ -154,7 +153,7 @@ def new_handle(now: int) -> str:
 
 @lru_cache(maxsize=2)
 def _moment(now: int) -> str:
-    """The time in 6 digits, which begin anew every 34 years."""
+    """The time in 6 digits, which start again every 34 years."""
     return "".join(chr(_DIGITS[now >> shift & 31]) for shift in (25, 20, 15, 10, 5, 0))
 
 
@@ -167,12 +166,12 @@ def row_id(key: str | bytes, token: str) -> bytes:
 
 @lru_cache(maxsize=16)
 def _keyed(key: str | bytes) -> hmac.HMAC:
-    """The hash after the key and before the token: setting it up takes three times as
+    """The hash after the key and before the token: preparing it takes three times as
     long as the rest.
     """
     return hmac.new(key.encode() if isinstance(key, str) else key, digestmod="sha256")
 
 
 def row_ids(keys: Iterable[str | bytes], token: str) -> list[bytes]:
-    """One :func:`row_id` a key, in the order of the keys."""
+    """The :func:`row_id` for each key, in the order of the keys."""
     return [row_id(key, token) for key in keys]

@@ -80,7 +80,7 @@ def test_data_that_was_moved_to_another_row_does_not_open(
     response = eve.get("/all")
     assert (200, {}, None) == (response.status_code, response.json, cookie(response))
     [line] = caplog.messages
-    assert "does not open: it was changed, or belongs to another row" in line
+    assert "cannot be decrypted: it was changed, or belongs to another row" in line
     assert {"_user_id": "ann"} == ann.get("/all").json
 
 
