@@ -29,7 +29,7 @@ OPTIONS = ["--no-sandbox", "--disable-background-networking"]
 EXAMPLE = "examples/devices/devices.py"
 PASSWORD = "a long one"  # of the only user
 #: Seconds for the server to start.
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 PHONE = (
     "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15"

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 pytest.importorskip("playwright")
 
-from tests.tutorials.walk import Walk, walking
+from tests.tutorials.walk import Walk, walked, walking
 
 from .conftest import Site, visitor
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.sqlite_file
 
 @pytest.fixture
 def walk(tmp_path: Path) -> Iterator[Walk]:
-    with walking("tutorials/devices", tmp_path) as walk:
+    with walking(walked("tutorials/devices"), tmp_path) as walk:
         yield walk
 
 

@@ -77,6 +77,18 @@ def _is_of_neighbours(found: Found) -> bool:
     return folder == "neighbours" and found.language == "python" and test.is_file()
 
 
+def is_walked(page: str) -> bool:
+    """A test goes through the page as its reader does: see ``tests/tutorials``."""
+    return (page,) in calls("walked")
+
+
+def _is_of_walk(found: Found) -> bool:
+    if not is_walked(found.page):
+        return False
+    texts = [each.text.strip() for each in blocks_of(found.page) if is_run(each)]
+    return found.text.strip() in texts
+
+
 def _is_of_runner(found: Found) -> bool:
     """The page is run; a file of it is named there, or found by pytest."""
     if not (DOCS / f"{found.page}.rst").is_file() or not has_commands(found.page):
@@ -135,6 +147,7 @@ def _is_listed(found: Found) -> bool:
 WAYS: dict[str, Callable[[Found], bool]] = {
     "doctest": lambda found: found.is_doctest,
     "neighbours": _is_of_neighbours,
+    "walk": _is_of_walk,
     "runner": _is_of_runner,
     "read": _is_read,
     "example": _is_example,

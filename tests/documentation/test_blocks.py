@@ -9,7 +9,7 @@ import pytest
 
 from tests.pages import DOCS
 
-from .inventory import Found, all_blocks, calls, way_of
+from .inventory import Found, all_blocks, calls, is_walked, way_of
 from .lists import NOT_RUN, PREPARED
 from .running import failures, has_commands, run_page
 from .source import blocks_of
@@ -17,7 +17,7 @@ from .source import blocks_of
 PAGES = sorted(
     path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.rst")
 )
-RUN = [name for name in PAGES if has_commands(name)]
+RUN = [name for name in PAGES if has_commands(name) and not is_walked(name)]
 
 
 @pytest.mark.parametrize("name", RUN)

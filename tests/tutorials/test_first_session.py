@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from .walk import walking
+from .walk import walked, walking
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 @pytest.mark.sqlite_file
 def test_every_command_does_what_the_page_shows(tmp_path: Path) -> None:
     """From an empty folder to the logout, with a restart of the server between."""
-    with walking("tutorials/first-session", tmp_path) as walk:
+    with walking(walked("tutorials/first-session"), tmp_path) as walk:
         assert [] == walk.until()

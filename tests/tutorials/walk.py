@@ -16,21 +16,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import dedent
 
+from tests.documentation.running import is_run
+from tests.documentation.source import Block, blocks_of, commands_of
 from tests.helpers import wait_until
-from tests.pages import DOCS, page
 
 #: Where a page's servers are; a test has a port of its own.
 PORT = "5000"
 #: Seconds that a command may take.
 PATIENCE = 60.0
 
-_BLOCK = re.compile(
-    r"^\.\. (?P<kind>code-block|literalinclude):: (?P<argument>.+)\n"
-    r"(?P<options>(?: +:[\w-]+:.*\n)*)(?P<text>(?:\n| +.*\n)*)",
-    re.MULTILINE,
-)
 _HANDLE = r"\b(?=[a-v]*\d)[0-9a-v]{16}\b"
 #: What differs, and what stands for it.
 _DIFFERENT = {
@@ -46,8 +41,8 @@ class Walk:
     :param settings: of the environment, beside that of the tests.
     """
 
-    def __init__(self, name: str, folder: Path, **settings: str) -> None:
-        self._blocks = _blocks(name)
+    def __init__(self, blocks: list[Block], folder: Path, **settings: str) -> None:
+        self._blocks = blocks
         self._folder = folder
         self._port = str(_free_port())
         programs = str(Path(sys.executable).parent)
@@ -68,38 +63,39 @@ class Walk:
         """Of the page's server."""
         return f"http://127.0.0.1:{self._port}"
 
-    def until(self, text: str | None = None) -> list[str]:
-        """Go on to the block that begins with ``text``, or to the end of the page. What
-        the page shows wrongly.
+    def until(self, first: str | None = None) -> list[str]:
+        """Go on to the block that begins with this line, or to the end of the page.
+        What the page shows wrongly.
         """
         wrong: list[str] = []
-        while self._blocks and not (text and self._blocks[0][1].startswith(text)):
+        while self._blocks and self._blocks[0].first != first:
             wrong += self.next()
-        assert text is None or self._blocks, f"no block begins with {text!r}"
+        assert first is None or self._blocks, f"no block begins with {first!r}"
         return wrong
 
     def next(self) -> list[str]:
         """Go on by one block. What the page shows wrongly of it."""
-        name, text = self._blocks.pop(0)
-        if name == "console":
-            return [*self._type(text)]
-        path = self._folder / name
+        block = self._blocks.pop(0)
+        if block.language == "console":
+            return [*self._type(block)]
+        path = self._folder / block.caption
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, "utf-8")
+        path.write_text(block.text, "utf-8")
         return []
 
-    def _type(self, block: str) -> Iterator[str]:
-        for command, shown in _commands(block):
-            if "pip install" in block:
-                continue  # the folder and the packages are there
-            if re.fullmatch(r"flask --app \w+ run", command):
-                self._start(command)
+    def _type(self, block: Block) -> Iterator[str]:
+        if "pip install" in block.text:
+            return  # the folder and the packages are there
+        for command in commands_of(block):
+            if re.fullmatch(r"flask --app \w+ run", command.text):
+                self.start(command.text)
                 continue
-            printed = self._run(command)
+            printed, shown = self._run(command.text), "\n".join(command.shown)
             if not self._matches(shown, printed):
-                yield f"$ {command}\n{shown}\nis shown; printed is\n{printed}"
+                where = f"docs/{block.page}.rst:{command.line}"
+                yield f"{where}: {shown}\nis shown; printed is\n{printed}"
 
-    def _start(self, command: str) -> None:
+    def start(self, command: str) -> None:
         """Start the server in the first terminal, instead of the one before."""
         self.stop()
         with (self._folder / "server.log").open("ab") as log:
@@ -141,42 +137,27 @@ class Walk:
     def _matches(self, shown: str, printed: str) -> bool:
         theirs, ours = (re.findall(_HANDLE, text) for text in (shown, printed))
         self._handles |= dict(zip(theirs, ours, strict=False))
-        parts = _by_form(shown).split("...\n")
+        parts = re.split(r"^\.\.\.\n", _by_form(shown), flags=re.MULTILINE)
         pattern = "(?:.*\n)*?".join(map(re.escape, parts))
         return bool(re.fullmatch(pattern, _by_form(printed)))
 
 
+def walked(page: str) -> list[Block]:
+    """The files and the console blocks of a page.
+
+    Write the argument out: the inventory of all blocks looks for these calls.
+    """
+    return [each for each in blocks_of(page) if is_run(each)]
+
+
 @contextmanager
-def walking(name: str, folder: Path, **settings: str) -> Iterator[Walk]:
+def walking(blocks: list[Block], folder: Path, **settings: str) -> Iterator[Walk]:
     """A walk, whose server ends with it."""
-    walk = Walk(name, folder, **settings)
+    walk = Walk(blocks, folder, **settings)
     try:
         yield walk
     finally:
         walk.stop()
-
-
-def _blocks(name: str) -> list[tuple[str, str]]:
-    """The files and the console blocks of a page: the name of the file or
-    ``"console"``, and the text.
-    """
-    found = []
-    for block in _BLOCK.finditer(page(name)):
-        caption = re.search(r":caption: (.+)", block["options"])
-        if block["kind"] == "literalinclude":
-            path = (DOCS / name).parent / block["argument"]
-            text = path.read_text("utf-8")
-        else:
-            text = dedent(block["text"]).strip() + "\n"
-        if caption or block["argument"] == "console":
-            found.append((caption[1] if caption else "console", text))
-    return found
-
-
-def _commands(block: str) -> list[tuple[str, str]]:
-    """Commands, each with what is shown to come of it."""
-    parts = re.split(r"^\$ (.+)\n", block, flags=re.MULTILINE)
-    return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _by_form(text: str) -> str:
