@@ -26,6 +26,9 @@ NOT_RUN: list[tuple[str, str, str]] = [
     ),
 ]
 
+#: Pages whose commands a test of their own types, with the servers that they need.
+TYPED_ELSEWHERE = {"guides/production": "tests/documentation/test_production.py"}
+
 #: Commands that come before a page's own, in its folder, with the tests beside.
 PREPARED: dict[str, list[str]] = {
     # Browsers that are logged in on the old site.
