@@ -36,7 +36,7 @@ HOST = "shop.example.com"
 BROWSER = "127.0.0.7"
 PROGRAMS = Path(sys.executable).parent
 #: Seconds for an answer, and for what is typed.
-PATIENCE = 120
+PATIENCE = 300
 
 #: What the page has, each as a file of its own.
 FILES = {
@@ -89,7 +89,7 @@ class Site:
         for known, port in ((443, self.secure), (80, self.plain)):
             seen += f" --connect-to {HOST}:{known}:{to}:{port}"
         self._others = {
-            "postgresql+psycopg://shop:PASSWORD@db.example.com/shop": uri,
+            "postgresql+psycopg://shop:PASSWORD@db/shop": uri,
             f"{to}:8000": f"{to}:{self.port}",
             "listen 80;": f"listen {to}:{self.plain};",
             "listen 443 ssl;": f"listen {to}:{self.secure} ssl;",
@@ -200,7 +200,7 @@ def site(tmp_path: Path, make_empty_database: MakeDatabase) -> Site:
 
 @pytest.fixture
 def serve(site: Site) -> Iterator[Callable[[str], None]]:
-    """Starts a server, and nginx in front of it, once the key and the table are there."""
+    """Starts a server, and nginx in front of it, once key and table are there."""
     nginx = program("nginx", "nginx")
     logs = site.folder / "logs"
     logs.mkdir()
@@ -244,9 +244,7 @@ def test_what_is_typed(site: Site, serve: Callable[[str], None]) -> None:
 
 
 @pytest.mark.parametrize("server", ["gunicorn", "gunicorn --preload", "uwsgi"])
-def test_what_users_see(
-    site: Site, serve: Callable[[str], None], server: str
-) -> None:
+def test_what_users_see(site: Site, serve: Callable[[str], None], server: str) -> None:
     """Who logs in gets a ``__Host-`` cookie, https in every address, and the browser's
     own address in the row. Nothing is connected to before, and no more than the page
     says afterwards.

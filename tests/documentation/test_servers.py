@@ -1,4 +1,4 @@
-"""The page "PostgreSQL, MariaDB and MySQL": what it says of a database user's rights."""
+"""What the page "PostgreSQL, MariaDB and MySQL" says of the rights of a user."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def test_rights_are_enough(make_app: MakeApp, limited: str) -> None:
 
 def test_they_make_no_table(make_app: MakeApp, limited: str) -> None:
     """With these rights a table that is missing stays so: the error says what to do."""
-    client = add_views(make_app(limited, SESSION_SQLALCHEMY_TABLE="other")).test_client()
+    client = add_views(
+        make_app(limited, SESSION_SQLALCHEMY_TABLE="other")
+    ).test_client()
 
     with pytest.raises(SessionTableError, match="other"):
         client.get("/set/a/1")
