@@ -1,9 +1,9 @@
 """The directive that draws: ``.. picture:: request.svg`` puts a drawing of
 ``docs/_static/pictures`` into a page.
 
-The drawing becomes part of the page's HTML, and not an image that the page loads: so its
-text is text, and its colors change with the theme. Whoever cannot see it gets its
-``<title>`` and ``<desc>``, and so do the formats that have no pictures.
+The drawing is part of the page's HTML, and not an image that the page loads. So its
+text is text, and its colors change with the theme. Screen readers read its ``<title>``
+and ``<desc>``. Formats without pictures have these two instead.
 """
 
 from __future__ import annotations
@@ -85,11 +85,13 @@ def visit_other(translator: Any, node: picture) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add what this module has."""
-    other = (visit_other, None)
     app.add_node(
         picture,
         html=(visit_html, None),
-        **{name: other for name in ("text", "latex", "man", "texinfo")},
+        text=(visit_other, None),
+        latex=(visit_other, None),
+        man=(visit_other, None),
+        texinfo=(visit_other, None),
     )
     app.add_directive("picture", Picture)
     app.add_css_file("pictures.css")
