@@ -55,7 +55,7 @@ def rows_of(text: str) -> dict[str, str]:
     rows: dict[str, str] = {}
     key = None
     for line in text.splitlines():
-        begins = re.match(r"``([A-Z_]+)``\s+(.*)", line)
+        begins = re.match(r"(?:``|:setting:`)([A-Z_]+)`+\s+(.*)", line)
         if begins:
             key = begins[1]
             assert key not in rows, f"{key} stands in the tables twice"
