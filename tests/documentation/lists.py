@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+SHOPS = Path(__file__).parent / "shops"
+
 _PIP = "It installs from a package index; what it installs, the tests run."
 _NOX = "It sets up environments of its own: .ci/run types it."
 
@@ -31,6 +35,14 @@ TYPED_ELSEWHERE = {"guides/production": "tests/documentation/test_production.py"
 
 #: Commands that come before a page's own, in its folder, with the tests beside.
 PREPARED: dict[str, list[str]] = {
+    # Shops with visitors.
+    "reference/commands": [
+        f"cp {SHOPS}/*.py .",
+        "mkdir instance",
+        "python -m tests.moving.sites flask-session"
+        " sqlite:////srv/shop/instance/moving.db 4 >/dev/null",
+        "python visits.py",
+    ],
     # Browsers that are logged in on the old site.
     "guides/moving": [
         "mkdir instance",
