@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flask_sessionsql.commands.base import TIME_OVER
 from tests.pages import DOCS
 
 from .inventory import Found, all_blocks, calls, is_walked, way_of
 from .lists import NOT_RUN, PREPARED, TYPED_ELSEWHERE
-from .running import failures, has_commands, run_page
-from .source import blocks_of
+from .running import Shell, failures, has_commands, run_page
+from .source import block, blocks_of
 
 PAGES = sorted(
     path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.rst")
@@ -75,3 +78,58 @@ def test_lists_are_up_to_date(found: list[Found]) -> None:
         if f'block("{name}", "$ ' not in (DOCS.parent / test).read_text("utf-8")
     ]
     assert all(why for _, _, why in NOT_RUN)
+
+
+# Blocks that are tried by themselves.
+
+
+def test_first_page_of_all(tmp_path: Path) -> None:
+    """The application in the README counts the visits of a browser."""
+    code = block("../README", "from flask import Flask, session")
+    names: dict[str, Any] = {"__name__": "shop"}
+    exec(code.replace("sqlite:////tmp/", f"sqlite:///{tmp_path}/"), names)
+    app = names["app"]
+    browser, other = app.test_client(), app.test_client()
+
+    assert f"sqlite:///{tmp_path}/test.db" == app.config["SQLALCHEMY_DATABASE_URI"]
+    assert "Visit number 1." == browser.get("/").text
+    assert "Visit number 2." == browser.get("/").text
+    assert "Visit number 1." == other.get("/").text
+    app.session_interface.records.store.dispose()
+
+
+def unit(text: str) -> ConfigParser:
+    """A file of systemd's."""
+    found = ConfigParser(interpolation=None)
+    found.read_string(text)
+    return found
+
+
+def test_timers(tmp_path: Path) -> None:
+    """What the timers of the page about commands run purges, from where they run it,
+    and the exit code of a purge that was cut short is no failure.
+    """
+    line = block(
+        "reference/commands",
+        "15 3 * * *  cd /srv/shop && venv/bin/flask --app shop sessions purge"
+        " --max-seconds 3600",
+    )
+    service = unit(
+        block("reference/commands", "/etc/systemd/system/shop-purge.service")
+    )
+    timer = unit(block("reference/commands", "/etc/systemd/system/shop-purge.timer"))
+    with Shell(tmp_path, "reference/commands") as shell:
+        for command in PREPARED[shell.page]:
+            shell.prepare(command)
+        shell.run('mkdir venv && ln -s "$(dirname "$(which python)")" venv/bin')
+        from_cron = shell.run(f"(cd / && {line.split(maxsplit=5)[5].strip()})")
+        started = service["Service"]["ExecStart"]
+        from_systemd = shell.run(
+            f"cd {service['Service']['WorkingDirectory']};{started}"
+        )
+
+    assert (["Deleted 12 expired sessions."], 0) == from_cron
+    assert (["Deleted 0 expired sessions."], 0) == from_systemd
+    assert str(TIME_OVER) == service["Service"]["SuccessExitStatus"]
+    assert "timers.target" == timer["Install"]["WantedBy"]
+    assert "hourly" == timer["Timer"]["OnCalendar"]

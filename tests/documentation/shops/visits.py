@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from moving_shop import app as moving
+from moving_shop import app as moving  # type: ignore[import-not-found]
 from shop import app as shop
 
 HOUR = 3600
