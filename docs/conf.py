@@ -42,6 +42,7 @@ extensions = [
     "sphinx_copybutton",
     "docs.measured",
     "docs.pictures",
+    "docs.search",
     "docs.settings",
     "docs.site",
 ]
@@ -179,6 +180,7 @@ html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
 html_domain_indices = False
+html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 #: What stands before a command is not copied along with it.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,15 +15,16 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from tests.browsers import OPTIONS, chromium, playwright
 from tests.conftest import SHARED_BACKENDS, Servers, database_maker
 from tests.helpers import gunicorn, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Cookie, Page, Playwright
 
+__all__ = ["chromium", "playwright"]
+
 ROOT = Path(__file__).parents[2]
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-OPTIONS = ["--no-sandbox", "--disable-background-networking"]
 #: What ``flask --app`` takes.
 EXAMPLE = "examples/devices/devices.py"
 PASSWORD = "a long one"  # of the only user
@@ -153,29 +153,6 @@ class Visitor:
             cookie = {"name": "session", "value": token, "url": self.site.address}
             context.add_cookies([cookie])  # type: ignore[list-item]
             return other.is_logged_in()
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Where Chromium is."""
-    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    if found is None:
-        message = (
-            f"No browser was found ({', '.join(CHROMIUM)}). Install one, such as with:"
-            " apt-get install chromium"
-        )
-        if os.environ.get("SESSIONSQL_REQUIRE_SERVERS"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Playwright]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright
 
 
 @pytest.fixture(scope="session")

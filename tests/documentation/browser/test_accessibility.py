@@ -1,0 +1,97 @@
+"""Everybody can read the site, on a phone and on a large screen, by day and by night."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Reader
+
+#: The levels A and AA of WCAG 2.2.
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+THEMES = ["light", "dark"]
+WIDTHS = [390, 1280]
+LOOKS = list(product(THEMES, WIDTHS))
+
+#: Marks some of the elements with text. Contrast, which takes axe longest to find, is
+#: that of a color, a ground and a size: of the many elements that share them, such as
+#: the words of code, axe looks at the first three.
+SAMPLE = """() => {
+  const grounds = new Map([[null, "none"]]);
+  const ground = element => {
+    if (!grounds.has(element)) {
+      const color = getComputedStyle(element).backgroundColor;
+      const clear = color === "rgba(0, 0, 0, 0)";
+      grounds.set(element, clear ? ground(element.parentElement) : color);
+    }
+    return grounds.get(element);
+  };
+  const seen = {};
+  for (const each of document.body.querySelectorAll("*")) {
+    const texts = [...each.childNodes].filter(node => node.nodeType === Node.TEXT_NODE);
+    if (!texts.some(text => text.data.trim()) && !each.matches("input")) continue;
+    if (!each.checkVisibility({visibilityProperty: true, opacityProperty: true}))
+      continue;
+    const {color, fontSize, fontWeight, opacity} = getComputedStyle(each);
+    const look = [color, fontSize, fontWeight, opacity, ground(each)].join();
+    seen[look] = (seen[look] ?? 0) + 1;
+    if (seen[look] <= 3) each.dataset.sample = "";
+  }
+  axe.configure({rules: [{id: "color-contrast", selector: "[data-sample]"}]});
+}"""
+#: What axe finds wrong: the rule, the element and how to mend it.
+FIND = """async levels => {
+  const found = await axe.run(document, {
+    runOnly: levels, resultTypes: ["violations"], iframes: false, preload: false,
+  });
+  return found.violations.flatMap(rule => rule.nodes.map(
+    node => `${rule.id}: ${node.target.join(" ")}: ${node.failureSummary}`
+  ));
+}"""
+#: By how many pixels a page is wider than the window, and what sticks out of it.
+STICKING_OUT = """() => {
+  const width = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= width) return [];
+  return [...document.querySelectorAll("article *, footer *, header *")]
+    .filter(each => each.getBoundingClientRect().right > width + 1)
+    .map(each => each.outerHTML.slice(0, 120))
+    .slice(0, 3);
+}"""
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The program that looks for what keeps people from reading a page."""
+    return (files("axe_playwright_python") / "axe.min.js").read_text("utf-8")
+
+
+def show(reader: Reader, theme: str, width: int) -> None:
+    """Let a reader choose a theme, which pages keep, and a width."""
+    reader.context.add_init_script(f"localStorage.setItem('theme', '{theme}')")
+    reader.resize(width)
+
+
+@pytest.mark.parametrize(("theme", "width"), LOOKS)
+def test_pages_are_accessible(
+    reader: Reader, html: Path, axe: str, theme: str, width: int
+) -> None:
+    """No page breaks a rule of WCAG 2.2 AA or scrolls sideways."""
+    show(reader, theme, width)
+    reader.context.add_init_script(axe)
+    names = sorted(path.relative_to(html).as_posix() for path in html.rglob("*.html"))
+    wrong: list[str] = []
+    for name in names:
+        reader.open(name)
+        where = f"{name}, {theme}, {width} px"
+        reader.tab.evaluate(SAMPLE)
+        found: list[str] = reader.tab.evaluate(FIND, LEVELS)
+        wide: list[Any] = reader.tab.evaluate(STICKING_OUT)
+        wrong += [f"{where}: {each}" for each in found]
+        wrong += [f"{where}: wider than the window: {each}" for each in wide]
+
+    assert len(names) > 40
+    assert not wrong, "\n".join(wrong)
