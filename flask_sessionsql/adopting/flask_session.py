@@ -276,7 +276,7 @@ class FlaskSessionAdopter(Adopter):
         convert: Convert,
         reasons: dict[int, Reason | None],
     ) -> tuple[list[StoredSession], int]:
-        """As :meth:`.ForeignTable.take`, without rows that the connection cannot write."""
+        """As :meth:`.ForeignTable.take`, without rows that cannot be written."""
         try:
             return self.table.take(rows, convert)
         except TextNotStorableError:

@@ -1,4 +1,4 @@
-"""``flask sessions adopt``: takes over what is left in Flask-Session's table."""
+"""``flask sessions adopt``: adopts the sessions in Flask-Session's table."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ __all__ = ["adopt_command"]
         }
     ),
 )
-@pace_options("Take over")
+@pace_options("Adopt")
 @click.option(
-    "--dry-run", is_flag=True, help="Move nothing; tell what would become of each."
+    "--dry-run", is_flag=True, help="Move nothing; say what would happen to each."
 )
 @json_option()
 @click.pass_context
@@ -56,19 +56,20 @@ def adopt_command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Take over the live sessions in Flask-Session's table, without waiting for their
-    browsers to come. Each batch moves in one transaction, so that it may run while the
-    application does, be stopped at any time, and be run again. The browsers keep their
-    cookies until they come: leave SESSION_ADOPT as it is until 'check' says that it can
-    go. What cannot be taken over stays where it is, and the report says why.
+    """Adopt the live sessions in Flask-Session's table, without waiting for their
+    browsers. Each batch moves in one transaction, so the command may run while the
+    application runs, be stopped at any time, and be run again. The browsers keep their
+    old cookies until they come: leave SESSION_ADOPT set until 'check' says that it can
+    be removed. A session that cannot be adopted stays where it is, and the report says
+    why.
     """
     interface, secrets = interface_of_app(), secret_keys(current_app)
     adopter, table = interface.adopter, interface.config.adopt_table
     if not isinstance(adopter, FlaskSessionAdopter):
         raise command_error(
             f"SESSION_ADOPT is {interface.config.adopt!r}, and this command is for"
-            " 'flask-session'. Signed cookies are with the browsers, and are taken over"
-            " when those come."
+            " 'flask-session'. Signed cookies are in the browsers, and are adopted when"
+            " those come."
         )
     if not secrets:
         raise command_error(

@@ -1,4 +1,4 @@
-"""What the commands have in common."""
+"""Code that the commands share."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ __all__ = [
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-#: Rows that one statement can name on every database.
+#: How many rows one statement can name on every database.
 LARGEST_BATCH = 10_000
 
-#: Seconds for which a command asks for the lock of a SQLite file, each time. Its help
-#: says so.
+#: How many seconds a command tries for the lock of a SQLite file, each time; the help
+#: of ``purge`` says so.
 TURN = 60
 
-#: ``purge``: its time was over, and some are left.
+#: Exit code: the time was over, and some rows are left.
 TIME_OVER = 3
-#: ``adopt`` and ``export``: some could not be read.
+#: Exit code of ``adopt`` and ``export``: some sessions could not be read.
 LEFT = 4
-#: What a shell reports of a program that Ctrl-C has ended.
+#: Exit code after Ctrl-C, as shells report it.
 INTERRUPTED = 130
 
 
 class Seconds(click.FloatRange):
-    """A number of seconds within a range, in which "not a number" is not."""
+    """A number of seconds within a range, without "not a number"."""
 
     name = "seconds"
 
@@ -70,7 +70,7 @@ class Seconds(click.FloatRange):
 
 
 class _Commands(AppGroup):
-    """Tells of an error in one line, without a traceback."""
+    """Reports an error in one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with _quiet_database(), _errors_told(), patiently(), insisting(TURN):
@@ -86,13 +86,13 @@ def _errors_told() -> Iterator[None]:
     except SessionError as error:
         raise command_error(str(error)) from error
     except sa_exc.DBAPIError as error:
-        # Not str(error), which has the statement and what it was given.
+        # Not str(error), which has the statement and its parameters.
         raise command_error(f"The database refuses: {error.orig}") from error
 
 
 @contextmanager
 def _quiet_database() -> Iterator[None]:
-    """Where nobody has set up logging, do not tell of an error twice."""
+    """Do not print an error twice if logging is not set up."""
     logger = logging.getLogger("flask_sessionsql.storage.outages")
     handler = logging.NullHandler()
     logger.addHandler(handler)
@@ -104,12 +104,12 @@ def _quiet_database() -> Iterator[None]:
 
 def command_error(message: str) -> click.ClickException:
     """The error of a command, in one line."""
-    # Databases answer in several lines.
+    # Messages of databases can have several lines.
     return click.ClickException(escaped(" ".join(message.split())))
 
 
 def exit_codes(meanings: Mapping[int, str]) -> str:
-    """The end of a command's help, which click is to leave as it is."""
+    """The end of a command's help, which click must not reformat."""
     known = {**meanings, 2: "it was called wrongly"}
     lines = [f"  {code:<3}  {known[code]}" for code in sorted(known)]
     return "\n".join(["\b", "Exit codes:", *lines])
@@ -126,7 +126,7 @@ sessions_command: click.Group = _Commands(
 def json_option(told: str = "") -> Callable[[T], T]:
     """The option ``--json``.
 
-    :param told: what the document has besides words and numbers.
+    :param told: added to the help: the formats in the document.
     """
     text = f"Print one JSON document{told}."
     return click.option("--json", "as_json", is_flag=True, help=text)
@@ -139,7 +139,7 @@ TIMES_AND_SIZES = ", with times in ISO 8601 and UTC, and sizes in bytes"
 def pace_options(what: str) -> Callable[[T], T]:
     """The options of a command that works in batches.
 
-    :param what: what one transaction does to so many rows.
+    :param what: the verb: what one transaction does with the rows.
     """
     options = [
         click.option(
@@ -148,7 +148,7 @@ def pace_options(what: str) -> Callable[[T], T]:
             type=click.IntRange(1, LARGEST_BATCH),
             default=BATCH,
             show_default=True,
-            help=f"{what} how many rows at once.",
+            help=f"{what} this many rows at once.",
         ),
         click.option(
             "--pause",
@@ -156,15 +156,16 @@ def pace_options(what: str) -> Callable[[T], T]:
             type=Seconds(min=0, max=3600),
             default=PAUSE,
             show_default=True,
-            help="At least so long from one batch to the next, and as long as the last"
-            " one took: others have the database then. 0 for none.",
+            help="The pause between two batches; it is also at least as long as the"
+            " last batch took, so that others can use the database. 0 for none.",
         ),
         click.option(
             "--max-seconds",
             metavar="SECONDS",
             type=Seconds(min=0, min_open=True),
-            show_default="no end",
-            help="Begin no batch after that time, and make no pause beyond it.",
+            show_default="no limit",
+            help="Begin no batch after that time, and make no pause that would end"
+            " after it.",
         ),
     ]
 
@@ -180,9 +181,9 @@ def pace_options(what: str) -> Callable[[T], T]:
 def told_at_the_end(
     ctx: click.Context, tell: Callable[[bool], object]
 ) -> Iterator[None]:
-    """Whatever ends the work within it, tell first what was done until then.
+    """Report what was done when the block ends, however it ends.
 
-    :param tell: called with whether something went wrong.
+    :param tell: called with whether there was an error.
     """
     failure: BaseException | None = None
     try:
@@ -199,16 +200,16 @@ def told_at_the_end(
 def somebody(ctx: click.Context, option: click.Parameter, user: str | None) -> Any:
     """The callback of an option that names a user."""
     if user == "":
-        raise click.BadParameter("It is empty, and names nobody.")
+        raise click.BadParameter("It is empty. Give the user's id.")
     return user
 
 
 def interface_of_app() -> FlaskSQLAlchemySessionInterface:
-    """The sessions of the application that the command is for."""
+    """The session interface of the application that the command is for."""
     interface = current_app.extensions.get("sessionsql")
     if not isinstance(interface, FlaskSQLAlchemySessionInterface):
         raise command_error(
-            "This application keeps no sessions in a database. Set SESSION_TYPE ="
+            "This application stores no sessions in a database. Set SESSION_TYPE ="
             " 'flask-sqlalchemy' in its configuration before Session(app) or"
             " init_app(app)."
         )

@@ -1,9 +1,9 @@
-"""What can be wrong with the settings or the table, and what to do about it.
+"""Checks of the settings and the table.
 
 :func:`check_all` changes nothing and reads no session. ``flask sessions check`` prints
-what it finds. To add a check, write a function that yields findings, and name it in one
-of the two lists at the end of this file. What concerns the server and the rights there
-is in :mod:`~flask_sessionsql.commands.server_checks`.
+its findings. To add a check, write a function that yields findings, and add it to one
+of the two lists at the end of this file. The checks of the server and of rights are in
+:mod:`~flask_sessionsql.commands.server_checks`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ __all__ = ["Finding", "check_all"]
 
 
 def check_all(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> list[Finding]:
-    """What is wrong with the sessions of ``app``: the errors first, and nothing where
-    all is well.
+    """The findings about the sessions of ``app``, errors first.
 
-    A database that cannot be reached is an error in the list, and is not raised. No
-    finding holds a secret or a stored value.
+    If the database cannot be reached, that is a finding and is not raised. No finding
+    has a secret or a stored value.
     """
     found = [
         *_check_settings(app, interface),
@@ -49,7 +48,7 @@ def check_all(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> list[Fi
         *_check_database(app, interface),
         *_check_moving(app, interface),
     ]
-    found = [*dict.fromkeys(found)]  # what stops several checks is told once
+    found = [*dict.fromkeys(found)]  # an error that stops several checks appears once
     return sorted(found, key=lambda finding: finding.level != "error")
 
 
@@ -61,9 +60,9 @@ def _check_settings(
 ) -> Iterator[Finding]:
     try:
         config = interface.current_config(app)
-    except exceptions.SessionConfigError as wrong:  # set since, to anything
+    except exceptions.SessionConfigError as wrong:  # set to a wrong value later
         yield _wrong(wrong)
-        config = interface.config  # so that all the rest is looked at
+        config = interface.config  # so that the other checks can run
     for check in _SETTING_CHECKS:
         yield from _found(partial(check, app, config))
 
@@ -74,16 +73,16 @@ def _wrong(
     return error(why.key, str(why), "Correct the setting.")
 
 
-#: Secrets that documentation gives as examples: this package's quickstart and Flask's.
+#: Secrets from examples in documentation: this package's quickstart and Flask's.
 _PUBLISHED = {
     "\xfb\x12\xdf\xa1@i\xd6>V\xc0\xbb\x8fp\x16#Z\x0b\x81\xeb\x16",
     '_5#y2L"F4Q8z\n\xec]/',
     "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
     "dev",
 }
-#: Bytes of a secret: as many as the hash gives (RFC 2104, section 3).
+#: Bytes of a secret: as many as the hash has (RFC 2104, section 3).
 _SECRET_LENGTH = 32
-#: Seconds to the next login, even if little is at stake (NIST SP 800-63B, 4.1.3).
+#: Seconds until the next login, at the lowest level (NIST SP 800-63B, 4.1.3).
 _LONG = 30 * 24 * 3600
 
 
@@ -154,13 +153,14 @@ def _check_flask_login(app: Flask, config: SessionConfig) -> Iterator[Finding]:
         return
     if app.config.get("SESSION_PROTECTION", mode) == "strong":
         problem = (
-            "It is 'strong', which Flask-Login takes for 'basic' with permanent"
-            " sessions, as all of these are: a session that comes from another address"
-            " or browser goes on, and is only no fresh login any more."
+            "It is 'strong', which Flask-Login treats as 'basic' for permanent"
+            " sessions, and all of these are permanent: a session that comes from"
+            " another address or browser continues, and only stops being a fresh login."
         )
         advice = (
-            "Set SESSION_PROTECTION = 'basic', which says so, and let pages that matter"
-            " ask for a new login by flask_login.fresh_login_required."
+            "Set SESSION_PROTECTION = 'basic', which says what happens, and let"
+            " important pages ask for a new login with"
+            " flask_login.fresh_login_required."
         )
         yield warning("SESSION_PROTECTION", problem, advice)
 
@@ -168,7 +168,7 @@ def _check_flask_login(app: Flask, config: SessionConfig) -> Iterator[Finding]:
 def _check_moving(
     app: Flask, interface: FlaskSQLAlchemySessionInterface
 ) -> Iterator[Finding]:
-    # Of a database that cannot be used, another check tells.
+    # Another check reports a database that cannot be used.
     with suppress(exceptions.SessionError, sa_exc.SQLAlchemyError):
         yield from check_moving(app, interface)
 
@@ -206,15 +206,17 @@ def _unusable(told: str) -> Finding:
 
 
 def _found(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """What a check finds. One that the database refuses is told, and stops no other."""
+    """The findings of a check. If the database refuses it, that is a finding, and the
+    other checks still run.
+    """
     try:
         yield from check()
     except (exceptions.SessionConfigError, exceptions.SessionTableError) as wrong:
         yield _wrong(wrong)
     except sa_exc.DBAPIError as why:
         if is_lost(why) or "unknown database" in reason(why):
-            raise  # and all is looked at again, or said better
-        # Those are told where rights are tried, and where the table is looked for.
+            raise  # all checks run again, or a better error is raised
+        # The checks of rights and of the table report those.
         if not (lacks_right(why) or blames_schema(why)):
             yield _unusable(reason(why))
 
@@ -229,14 +231,14 @@ def _check_table(
 
 
 class _Table:
-    """The table as it should be and as it is, and the SQL from one to the other."""
+    """The table as it should be and as it is, and the SQL that changes it."""
 
     def __init__(self, connection: sa.Connection, database: SessionDatabase) -> None:
         self.connection, self.dialect = connection, connection.dialect
         self.backend = self.dialect.name.replace("mariadb", "mysql")
         self.creates = database.create_table
         table, name, schema = database.table, database.table.name, database.table.schema
-        # Made anew: the application may have reflected its own, or added to it.
+        # A new one: the application may have reflected its own, or added to it.
         metadata = sa.MetaData(naming_convention=table.metadata.naming_convention)
         self.wanted = sessions_table(metadata, name, schema)
         self.indexed = {i.columns.keys()[0]: i for i in self.wanted.indexes}
@@ -248,7 +250,7 @@ class _Table:
         self.indexes: list[ReflectedIndex] = []
         reader = sa.inspect(connection)
         with warnings.catch_warnings(), suppress(sa_exc.NoSuchTableError):
-            # About types and indexes that SQLAlchemy does not know; they are not ours.
+            # Types and indexes that SQLAlchemy does not know; they are not ours.
             warnings.simplefilter("ignore", sa_exc.SAWarning)
             reader.reflect_table(self.there, None, resolve_fks=False)
             # SQLite shows the indexes of constraints only if asked to.
@@ -257,12 +259,13 @@ class _Table:
             check_schema(reader, database.table)
         wanted, there = self.wanted.columns, self.there.columns
         self.missing = [c for c in wanted if c.name not in there]
-        #: Whether it lacks at most what came later, and can be added.
+        #: Whether it lacks at most columns that were added later.
         self.is_ours = all(c.nullable or c.server_default for c in self.missing)
         #: Each column as it should be, and as it is.
         self.pairs = [(c, there[c.name]) for c in wanted if c.name in there]
         self.anew = (
-            f"Make the table anew, which ends all sessions: DROP TABLE {self.sql_name};"
+            "Create the table again, which ends all sessions:"
+            f" DROP TABLE {self.sql_name};"
             " then run 'flask sessions create-table'."
         )
 
@@ -270,7 +273,7 @@ class _Table:
         return str(ddl.compile(dialect=self.dialect)).strip()
 
     def change(self, column: sa.Column[Any]) -> str:
-        """How a column becomes what it should be."""
+        """The SQL that corrects a column."""
         if self.backend == "sqlite":
             return self.anew
         what = f"MODIFY COLUMN {self.sql(CreateColumn(column))}"
@@ -282,19 +285,19 @@ class _Table:
         return f"ALTER TABLE {self.sql_name} {what};"
 
     def replace(self, column: str, *indexes: ReflectedIndex) -> str:
-        """How indexes go, and the one of a column comes if it is left without."""
+        """The SQL that drops indexes, and creates a column's if none is left."""
         steps: list[CreateIndex | DropIndex] = []
         for index in indexes:
             name = index["name"] or ""
             if "duplicates_constraint" in index or name.startswith("sqlite_autoindex_"):
-                return self.anew  # no DROP INDEX drops a constraint
+                return self.anew  # DROP INDEX cannot drop a constraint
             steps.append(DropIndex(sa.Index(name, self.wanted.c.id)))
         if column in self.indexed and all(i in indexes for i in self.serving(column)):
             steps.append(CreateIndex(self.indexed[column]))
         return " ".join(f"{self.sql(step)};" for step in steps)
 
     def serving(self, column: str) -> list[ReflectedIndex]:
-        """The indexes that find every row which the wanted one of a column finds."""
+        """The indexes that can replace the wanted one of a column."""
         ddl = self.sql(CreateIndex(self.indexed[column]))
         wanted, option = _words(ddl.partition(" WHERE ")[2]), f"{self.backend}_where"
         return [
@@ -307,25 +310,25 @@ class _Table:
 
 
 def _words(condition: str) -> list[str]:
-    """A condition without the brackets and quotes that a database adds."""
+    """A condition without the parentheses and quotes that a database adds."""
     return re.findall(r"\w+", condition.lower())
 
 
 def _check_journal(table: _Table) -> Iterator[Finding]:
-    """A file of the sessions alone is in WAL mode by itself."""
+    """Check that a SQLite file is in WAL mode; a file with only sessions is."""
     if table.backend != "sqlite":
         return
     run = table.connection.exec_driver_sql
     journal = run("PRAGMA journal_mode").scalar()
     waits = run("PRAGMA synchronous").scalar() or 0
     how = (
-        "at each connection, as the page 'SQLite' of the documentation shows. A file of"
-        " the sessions alone gets there by itself, once nobody is using it."
+        "at each connection, as the page 'SQLite' of the documentation shows. A file"
+        " with only sessions gets this automatically, once nobody is using it."
     )
     if journal not in ("wal", "memory", "off"):
         problem = (
-            f"Its journal is in mode {journal!r}: who writes to the file keeps all"
-            " others waiting, and waits for the disk at each write."
+            f"Its journal is in mode {journal!r}: a writer locks out all others, and"
+            " waits for the disk at each write."
         )
         both = "PRAGMA journal_mode = WAL, and PRAGMA synchronous = NORMAL"
         yield warning("database", problem, f"Set {both} {how}")
@@ -349,8 +352,8 @@ def _check_presence(table: _Table) -> Iterator[Finding]:
         problem = f"{lacks} it may be another program's table."
         other = f"{table.name.rpartition('.')[2]}_sql"
         advice = (
-            f"Set SESSION_SQLALCHEMY_TABLE to a name that is free, such as {other!r}."
-            " Leave the table to its program."
+            f"Set SESSION_SQLALCHEMY_TABLE to an unused name, such as {other!r}. Leave"
+            " this table to its program."
         )
         known = of_flask_session(table.there.columns.keys(), table.there.name)
         if known is not None:
@@ -367,14 +370,14 @@ def _check_presence(table: _Table) -> Iterator[Finding]:
         )
 
 
-#: How much a type without a length holds: bits of a number, or bytes.
+#: The capacity of types without a length: bits of a number, or bytes.
 _ROOM = {"TINYINT": 8, "SMALLINT": 16, "MEDIUMINT": 24, "INTEGER": 32, "BIGINT": 64}
 _ROOM |= {"big_integer": 64, "TINYTEXT": 255, "TINYBLOB": 255, "BLOB": 2**16 - 1}
 _ENOUGH = 2**24 - 1
 
 
 def _holds(kind: TypeEngine[Any]) -> tuple[type | None, int]:
-    """What a type holds, as a type of Python, and how much."""
+    """The Python type of a database type, and its capacity."""
     room = getattr(kind, "length", None) or _ROOM.get(kind.__visit_name__, _ENOUGH)
     try:
         return kind.python_type, room
@@ -388,9 +391,9 @@ def _check_columns(table: _Table) -> Iterator[Finding]:
         wanted = column.type.dialect_impl(table.dialect)
         (kind, room), (wanted_kind, needed) = _holds(there.type), _holds(wanted)
         same, fits = kind is wanted_kind, room >= needed
-        if found.startswith("BINARY"):  # it fills shorter values up with zeros
+        if found.startswith("BINARY"):  # shorter values are filled with zeros
             fits = room == needed
-        if table.backend == "sqlite":  # it keeps what it is given
+        if table.backend == "sqlite":  # SQLite stores anything in any column
             same, fits = same or found == "NULL", True
         charset = getattr(wanted, "charset", None)
         if same and charset:
@@ -398,18 +401,20 @@ def _check_columns(table: _Table) -> Iterator[Finding]:
             fits &= table.connection.scalar(found_charset.where(sa.false())) == charset
         must = "" if there.nullable else " NOT NULL"
         if not (same and fits) or (must and column.nullable):
-            expected = f"expected is {table.sql(CreateColumn(column))}"
-            problem = f"It is {found}{must}, unfit for some sessions; {expected}."
+            expected = f"expected {table.sql(CreateColumn(column))}"
+            problem = (
+                f"It is {found}{must}, unfit for some sessions; {expected}."
+            )
             yield error(subject, problem, table.change(column) if same else table.anew)
         elif not (must or column.nullable or column.primary_key):
-            problem = "It allows NULL, which no session stores; expected is NOT NULL."
+            problem = "It allows NULL, which no session stores; expected NOT NULL."
             yield warning(subject, problem, table.change(column))
 
 
 def _check_users(table: _Table) -> Iterator[Finding]:
     column, there = table.wanted.c.user_id, table.there.c.get("user_id")
     if there is not None and _holds(there.type)[0] is str:
-        # Two rows, unless the database takes them for one. No session is read.
+        # Two rows, unless the database treats them as equal. Reads no session.
         names = [sa.literal_column(name, sa.String) for name in ("'Ann'", "'ann'")]
         users = sa.union(sa.select(column).where(sa.false()), *map(sa.select, names))
         if len(table.connection.execute(users).all()) < 2:
@@ -422,14 +427,14 @@ def _check_foreign_columns(table: _Table) -> Iterator[Finding]:
         given = column.server_default or column.primary_key or column.nullable
         if not (given or column.autoincrement is True or column.name in table.wanted.c):
             problem = "It is not ours, and has no default: no session can be stored."
-            advice = "Give it a default, or let it be null."
+            advice = "Give it a default, or allow NULL."
             yield error(f"{table.name}.{column.name}", problem, advice)
 
 
 def _check_primary_key(table: _Table) -> Iterator[Finding]:
     key = table.there.primary_key.columns.keys()
     if key != ["id"]:
-        problem = f"Its primary key is {', '.join(key) or 'none'}; expected is id."
+        problem = f"Its primary key is {', '.join(key) or 'none'}; expected id."
         yield error(table.name, problem, table.anew)
 
 
@@ -437,7 +442,7 @@ def _check_indexes(table: _Table) -> Iterator[Finding]:
     shared, invalid = {*table.wanted.columns.keys()} - {"id", "handle"}, _invalid(table)
     for index in table.indexes:
         if None in (index["column_names"] or [None]):
-            continue  # of an expression, which is none of ours
+            continue  # an index of an expression is not ours
         which, columns = f"The index {index['name']} on it", index["column_names"]
         subject, column = f"{table.name}.{columns[0]}", str(columns[0])
         if index["unique"] and shared.issuperset(columns):
@@ -458,7 +463,7 @@ def _check_indexes(table: _Table) -> Iterator[Finding]:
 
 
 def _invalid(table: _Table) -> Sequence[str]:
-    """The indexes that PostgreSQL does not use."""
+    """The invalid indexes, which PostgreSQL does not use."""
     if table.backend != "postgresql":
         return []
     query = (
@@ -468,7 +473,7 @@ def _invalid(table: _Table) -> Sequence[str]:
     return table.connection.scalars(sa.text(query), {"name": table.sql_name}).all()
 
 
-#: What is looked at, in this order.
+#: The checks, in this order.
 _SETTING_CHECKS = (_check_secrets, _check_cookie, _check_times)
 _TABLE_CHECKS = (
     _check_journal,

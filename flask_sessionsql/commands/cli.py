@@ -1,7 +1,6 @@
-"""The commands of ``flask sessions``, as Click has them.
+"""The commands of ``flask sessions``.
 
-What each of them does, its options, its output and its exit codes are on the page
-:doc:`/reference/commands`.
+The page :doc:`/reference/commands` has their options, output and exit codes.
 """
 
 from __future__ import annotations
@@ -74,14 +73,14 @@ sessions_command.add_command(export_command)
     type=click.IntRange(1, 1_000_000),
     default=50,
     show_default=True,
-    help="How many at most; if there are more, standard error says so.",
+    help="The maximum number; if there are more, standard error says so.",
 )
 @json_option(TIMES_AND_SIZES)
 def list_command(user: str | None, limit: int, as_json: bool) -> None:
     """List the live sessions, the one that ends last first; with --user, the one used
-    last first. Times are in UTC. Long values are cut; 'show' and --json have them
-    whole. On a terminal, lines are as long as it is wide at most: what is left out for
-    that, standard error says.
+    last first. Times are in UTC. Long values are cut; 'show' and --json have all of
+    them. On a terminal, lines are at most as long as it is wide: standard error says
+    what is left out for that.
     """
     administration = interface_of_app().administration
     if user is None:
@@ -111,17 +110,17 @@ def list_command(user: str | None, limit: int, as_json: bool) -> None:
 @click.option(
     "--values",
     is_flag=True,
-    help="Show the values as well. They are the user's: mind who sees your screen.",
+    help="Show the values, too. They are the user's: mind who sees your screen.",
 )
 @json_option(TIMES_AND_SIZES)
 def show_command(handle: str, values: bool, as_json: bool) -> None:
-    """Show what there is to know of the live session HANDLE, a handle as 'list' has it,
-    and its keys with the bytes that each takes together with its value.
+    """Show what is known about the live session HANDLE, a handle from 'list', and its
+    keys with the bytes that key and value take.
     """
     interface = interface_of_app()
     row = interface.administration.row(handle)
     if row is None:
-        # Not what was given: it may be a token, by mistake.
+        # Without the argument: it may be a token by mistake.
         raise command_error(
             "There is no live session of that handle. 'flask sessions list' shows the"
             " handles."
@@ -167,8 +166,8 @@ def revoke_command(
     handle: str | None, user: str | None, everybody: bool, yes: bool, as_json: bool
 ) -> None:
     """End sessions: one, those of a user, or all. Give one of --handle, --user and
-    --all. What is ended is dead at the next request of any process, and no request that
-    is under way brings it back.
+    --all. The sessions are dead at the next request of any process, and no running
+    request brings them back.
     """
     if sum((handle is not None, user is not None, everybody)) != 1:
         raise click.UsageError("Give one of --handle, --user and --all.")
@@ -206,9 +205,7 @@ def revoke_command(
     ),
 )
 @pace_options("Look at")
-@click.option(
-    "--dry-run", is_flag=True, help="Delete nothing; tell how many there are."
-)
+@click.option("--dry-run", is_flag=True, help="Delete nothing; only count.")
 @json_option()
 @click.pass_context
 def purge_command(
@@ -219,11 +216,12 @@ def purge_command(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Delete the rows of expired sessions, in batches. They are never served, so this
-    only makes room. It may run while the application does, any number of times at once,
-    and goes on where the last run stopped. On a terminal it shows how far it is. On
-    SQLite each batch waits up to 60 seconds for its turn, also beside a program that
-    writes to the file all the time. Whatever ends it, it tells how many it has deleted.
+    """Delete the rows of expired sessions, in batches. Nothing finds such rows any
+    more, so this only frees space. It may run while the application runs, several times
+    at once, and continues where the last run stopped. On a terminal it shows its
+    progress. On SQLite each batch waits up to 60 seconds for its turn, even if a
+    program writes to the file all the time. However it ends, it prints how many rows it
+    has deleted.
     """
     records, now = interface_of_app().records, int(time.time())
     database = records.store.database
@@ -249,7 +247,7 @@ def purge_command(
             for done in batches:
                 total, seen = total + done.deleted, done.seen
                 advance(done.deleted)
-        # What a last batch did not find, other processes are deleting.
+        # Rows that the last batch did not find are being deleted by other processes.
         left = count_expired(database, now) if seen == batch_size else 0
     ctx.exit(TIME_OVER if left else 0)
 
@@ -276,8 +274,8 @@ def _say_purged(
 )
 @json_option(", with sizes in bytes")
 def stats_command(as_json: bool) -> None:
-    """Tell how many sessions and users there are, and how large they are. It reads the
-    whole table.
+    """Show how many sessions and users there are, and how large the sessions are. This
+    reads the whole table.
     """
     stats = interface_of_app().administration.stats()
     if as_json:
@@ -306,8 +304,8 @@ def stats_command(as_json: bool) -> None:
 @json_option()
 @click.pass_context
 def check_command(ctx: click.Context, as_json: bool) -> None:
-    """Look at the settings, and at the table as the database has it, and say what is
-    wrong and what to do about it. It changes nothing.
+    """Check the settings and the table in the database, and say what is wrong and what
+    to do about it. Nothing is changed.
     """
     findings = check_all(current_app, interface_of_app())
     if as_json:
@@ -328,8 +326,8 @@ def check_command(ctx: click.Context, as_json: bool) -> None:
     epilog=exit_codes({0: "the table is there", 1: "an error"}),
 )
 def create_table_command() -> None:
-    """Create the table of the sessions, with its indexes, if it is missing. An
-    application with migrations creates it by one of those instead.
+    """Create the sessions table with its indexes, if it is missing. An application with
+    migrations creates it in a migration instead.
     """
     database = interface_of_app().records.store.database
     name = escaped(database.table.fullname)
@@ -339,18 +337,18 @@ def create_table_command() -> None:
         say(f"The table {name} was there already.")
 
 
-# What Flask-Session calls its own
+# The name of Flask-Session's command
 
 
 @click.command(
     "session_cleanup",
     hidden=True,
-    help="Run 'flask sessions purge', which Flask-Session calls so.",
+    help="Run 'flask sessions purge'; this is Flask-Session's name for it.",
 )
 @with_appcontext
 @click.pass_context
 def session_cleanup_command(ctx: click.Context) -> None:
-    """As ``purge``: a timer of the site before may still call it so."""
+    """Run ``purge``: a timer of the previous site may still use this name."""
     told = (
         "'flask session_cleanup' is Flask-Session's. Here it is called 'flask sessions"
     )

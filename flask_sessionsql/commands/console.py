@@ -1,7 +1,7 @@
-"""How the commands print: for people in aligned columns, for programs as JSON.
+"""The output of commands: aligned columns for people, JSON for programs.
 
-What comes out of a row was once sent by a browser. A terminal obeys control characters,
-so none is printed: each stands there escaped, as in a Python string.
+Values in a row may come from a browser, and a terminal obeys control characters. So
+they are printed escaped, as in a Python string.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ __all__ = [
     "terminal_width",
 ]
 
-#: Characters of a user, of a browser and of a label that stand in a list.
+#: The maximum length of a user, a browser and a label in a list.
 _USER_WIDTH, _BROWSER_WIDTH, _LABEL_WIDTH = 40, 60, 40
 
-#: Integers with more bits than this are not written as decimal digits: Python refuses
-#: to from 4300 digits on, because it takes so long.
+#: Integers with more bits are not written as decimal digits: Python refuses to write
+#: more than 4300 digits, because it takes so long.
 _MOST_BITS = 14_000
 
 
@@ -60,7 +60,7 @@ def say_json(document: object) -> None:
 
 
 def say_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print names and what they are, a line each."""
+    """Print names and values, one pair a line."""
     width = max(len(name) for name, _ in pairs) + 1
     for name, value in pairs:
         say(f"{name + ':':<{width}}  {value}")
@@ -85,10 +85,10 @@ def say_table(
 
 @contextmanager
 def progress(label: str, total: Callable[[], int]) -> Iterator[Callable[[int], object]]:
-    """A progress bar on standard error, if that is a terminal; gives what to call with
-    how much was done since the last call.
+    """A progress bar on standard error, if that is a terminal. Yields a function to
+    call with the amount of work done since the last call.
 
-    :param total: how much there is to do; called if there is a bar.
+    :param total: returns the total amount; called only if there is a bar.
     """
     if not sys.stderr.isatty():
         yield lambda done: None
@@ -99,13 +99,13 @@ def progress(label: str, total: Callable[[], int]) -> Iterator[Callable[[int], o
         yield bar.update
 
 
-# One value each.
+# Single values.
 
 
 def escaped(text: object, most: int | None = None) -> str:
-    """``text`` with what does not print escaped. A column of SQLite holds anything.
+    """``text`` with unprintable characters escaped. SQLite may return any type.
 
-    :param most: how long it may become; the rest is cut off, and ``...`` says so.
+    :param most: the maximum length; a longer text is cut and ends with ``...``.
     """
     safe = "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode()
@@ -149,7 +149,7 @@ def shown_value(value: object) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """A value of a session as JSON has it, and what JSON lacks as Python writes it."""
+    """A session value for JSON; a value that JSON lacks as Python writes it."""
     if value is None or isinstance(value, bool):
         return value
     if type(value) is str:
@@ -165,11 +165,11 @@ def json_value(value: Any) -> Any:
     return shown_value(value)
 
 
-# What the commands tell of.
+# Sessions and findings.
 
 
 def info_document(info: SessionInfo) -> dict[str, Any]:
-    """A session of a list, for JSON."""
+    """A session in a list, for JSON."""
     return {
         "handle": info.handle,
         "user_id": info.user_id,
@@ -183,7 +183,7 @@ def info_document(info: SessionInfo) -> dict[str, Any]:
     }
 
 
-#: The columns of a list; the last three where at least one session has them.
+#: The columns of a list; the last three appear if at least one session has a value.
 _COLUMNS: dict[str, Callable[[SessionInfo], str]] = {
     "Handle": lambda info: escaped(info.handle),
     "User": lambda info: escaped(info.user_id or "-", _USER_WIDTH),
@@ -196,31 +196,30 @@ _COLUMNS: dict[str, Callable[[SessionInfo], str]] = {
     "Label": lambda info: escaped(info.label or "-", _LABEL_WIDTH),
 }
 _TIMES = ("Created", "Last used", "Expires")
-#: Parts of a time such as ``2026-11-23 00:43:08Z``, and what they leave out.
+#: Parts of a time such as ``2026-11-23 00:43:08Z``, and what is then missing.
 _SHORTER_TIMES = (
     (slice(None), ""),
     (slice(16), "the seconds of times"),
     (slice(5, 16), "the years and seconds of times"),
 )
-#: What is left out where a terminal has no room for it, one after the other.
+#: The columns that are left out on a narrow terminal, in this order.
 _LEFT_OUT = (
     *("Browser", "Created", "Size", "Address"),
     *("Expires", "Label", "Last used", "User"),
 )
-#: To how many characters the others are cut before that.
+#: The lengths to which columns are cut before that.
 _CUT_TO = {"User": 8, "Browser": 20, "Label": 12}
 
 
 def terminal_width() -> int | None:
-    """How many columns standard output has; ``None`` where it is no terminal."""
+    """The width of standard output; ``None`` if it is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def say_list(infos: Sequence[SessionInfo], width: int | None = None) -> None:
-    """Print a list of sessions. What it leaves out for want of room, standard error
-    says.
+    """Print a list of sessions. Standard error says what is left out for lack of space.
 
-    :param width: how long a line may be. The handle is there whatever comes of it.
+    :param width: the maximum length of a line. The handle is always there.
     """
     columns = {name: [cell(info) for info in infos] for name, cell in _COLUMNS.items()}
     if not any(info.address for info in infos):
@@ -242,8 +241,8 @@ def say_list(infos: Sequence[SessionInfo], width: int | None = None) -> None:
 def _fitting(
     columns: dict[str, list[str]], width: int
 ) -> tuple[dict[str, list[str]], list[str]]:
-    """The columns as they fit into a line, and what is left out: first the ends of
-    users, browsers and labels, then parts of the times, and then whole columns.
+    """The columns that fit into a line, and what is left out: first the ends of users,
+    browsers and labels, then parts of the times, and then whole columns.
     """
     missing: list[str] = []
     for times, shortening in _SHORTER_TIMES:
@@ -260,12 +259,12 @@ def _fitting(
         if _least(shown) <= width:
             break
     if not shown.keys() & set(_TIMES):
-        missing.pop()  # there are none any more
+        missing.pop()  # no time is left
     return _cut(shown, width), missing
 
 
 def _cut(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
-    """With users, browsers and labels cut as far as is needed."""
+    """The columns with users, browsers and labels cut as needed."""
     room = width - _least(columns)
     for name in filter(columns.__contains__, _CUT_TO):
         cells = columns[name]
@@ -277,13 +276,13 @@ def _cut(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:
 
 
 def _least(columns: Mapping[str, list[str]]) -> int:
-    """How long a line is at least."""
+    """The minimum length of a line."""
     widths = [_width(name, cells) for name, cells in columns.items()]
     return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _width(name: str, cells: list[str]) -> int:
-    """How wide a column is at least."""
+    """The minimum width of a column."""
     longest = max(map(len, cells))
     return max(len(name), min(longest, _CUT_TO.get(name, longest)))
 
@@ -291,11 +290,11 @@ def _width(name: str, cells: list[str]) -> int:
 def session_document(
     row: StoredSession, data: Mapping[Any, Any], size: int, *, permanent: bool
 ) -> dict[str, Any]:
-    """What a session's row tells, for JSON.
+    """The row of a session, for JSON.
 
-    :param data: its data, hidden keys included.
-    :param size: the bytes of its data as stored.
-    :param permanent: what sessions are unless they say otherwise.
+    :param data: its data, including hidden keys.
+    :param size: the size of the stored data in bytes.
+    :param permanent: the default of ``session.permanent``.
     """
     used = row.created_at if row.last_used_at is None else row.last_used_at
     expiry = data.get(EXPIRY_KEY)
@@ -319,10 +318,10 @@ def session_document(
 def keys_document(
     sizes: Sequence[tuple[object, int]], values: Mapping[Any, Any] | None
 ) -> list[dict[str, Any]]:
-    """A session's keys, for JSON.
+    """The keys of a session, for JSON.
 
-    :param sizes: the keys, and the bytes of each.
-    :param values: what they stand for, if that is to be shown.
+    :param sizes: the keys with their sizes in bytes.
+    :param values: the values, if they are to be shown.
     """
     keys = []
     for key, size in sizes:
@@ -338,7 +337,7 @@ def say_session(
     sizes: Sequence[tuple[object, int]],
     values: Mapping[Any, Any] | None,
 ) -> None:
-    """Print what :func:`session_document` gives, and the keys."""
+    """Print the result of :func:`session_document`, and the keys."""
 
     def when(name: str) -> str:
         time: str | None = document[name]
@@ -376,7 +375,7 @@ def _duration(seconds: int) -> str:
 
 
 def finding_text(finding: Finding) -> str:
-    """Something that is wrong, and what to do about it."""
+    """A finding as text."""
     told = [*finding.problem.splitlines(), *finding.advice.splitlines()]
     lines = [escaped(line.strip()) for line in told]
     return "\n    ".join([f"{finding.level}: {escaped(finding.subject)}", *lines])

@@ -52,15 +52,15 @@ __all__ = ["export_command"]
     "--output",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Write to this file, which must not exist; only its owner can read it."
-    " Otherwise to standard output.",
+    help="Write to this file, which must not exist; only its owner can read it. By"
+    " default, write to standard output.",
 )
 @click.pass_context
 def export_command(ctx: click.Context, user: str | None, output: str | None) -> None:
-    """Write the live sessions with all that they hold, one JSON document a line: for a
-    backup, for a user who asks for their data, or to go back to where the sessions were
-    before. What JSON lacks is written with the name of its type, as the page 'Moving
-    in' of the documentation says. They are the users' data: mind where they go.
+    """Write the live sessions with all their data, one JSON document a line: for a
+    backup, for a user who asks for their data, or to go back to the previous site. A
+    value that JSON lacks is written with the name of its type, as the page 'Moving in'
+    of the documentation says. These are the users' data: mind where they go.
     """
     interface, secrets = interface_of_app(), secret_keys(current_app)
     administration, unread = interface.administration, list[str]()
@@ -73,7 +73,7 @@ def export_command(ctx: click.Context, user: str | None, output: str | None) -> 
             except UnreadableSessionError:
                 unread.append(row.handle)
             else:
-                # Lines of JSON in ASCII, so that no character ends one.
+                # In ASCII, so that no character in it ends the line.
                 write(json.dumps(document, allow_nan=False))
                 written += 1
             advance(1)
@@ -93,7 +93,7 @@ def _document(
     row: StoredSession,
     secrets: list[str | bytes],
 ) -> dict[str, Any]:
-    """All there is to say of a session.
+    """A session with all its data.
 
     :raises UnreadableSessionError: it cannot be read.
     """
@@ -106,17 +106,17 @@ def _document(
 
 @contextmanager
 def _opened(output: str | None) -> Iterator[Callable[[str], object]]:
-    """What writes a line."""
+    """A function that writes a line."""
     if output is None:
         yield say
         return
     try:
-        # Nobody else reads it, from the first moment on.
+        # Nobody else can read it, from the first moment on.
         number = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise command_error(
-            f"The file {output!r} cannot be made: {error.strerror}. Give --output the"
-            " name of one that does not exist, in a folder where you may write."
+            f"The file {output!r} cannot be created: {error.strerror}. Give --output"
+            " the name of one that does not exist, in a folder where you may write."
         ) from error
     with open(number, "w", encoding="ascii") as file:
         yield lambda line: print(line, file=file)

@@ -1,4 +1,4 @@
-"""What ``flask sessions check`` finds, as a value."""
+"""The findings of ``flask sessions check``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How far a site has moved in: how many sessions are left where they were, and when
-``SESSION_ADOPT`` can go.
+"""Checks of a move: how many sessions are not adopted yet, and when ``SESSION_ADOPT``
+can be removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["check_moving"]
 def check_moving(
     app: Flask, interface: FlaskSQLAlchemySessionInterface
 ) -> Iterator[Finding]:
-    """What is to be known of a move that is under way."""
+    """The findings about a move that is not finished."""
     adopter = interface.adopter
     if isinstance(adopter, FlaskSessionAdopter):
         yield from _check_table(adopter, interface.config.adopt_table)
@@ -37,7 +37,7 @@ def _check_table(adopter: FlaskSessionAdopter, table: str) -> Iterator[Finding]:
         left, last = adopter.table.count(now)
     except ForeignTableError as why:
         left, last = 0, None
-        if not waiting:  # who has moved all, may have dropped it
+        if not waiting:  # after moving all, the table may be dropped
             advice = (
                 "Set SESSION_ADOPT_TABLE to its name. If its sessions were moved and it"
                 " is dropped, remove SESSION_ADOPT."
@@ -68,21 +68,20 @@ def _check_table(adopter: FlaskSessionAdopter, table: str) -> Iterator[Finding]:
         )
         advice = (
             "Remove SESSION_ADOPT, SESSION_ADOPT_TABLE, SESSION_KEY_PREFIX and"
-            " SESSION_USE_SIGNER; and drop the table when you need no way back."
+            " SESSION_USE_SIGNER, and drop the table when you need no way back."
         )
         yield warning("SESSION_ADOPT", problem, advice)
 
 
 def _cookies(adopter: CookieAdopter, lifetime: int) -> Finding:
     number, last = adopter.notes.taken()
-    problem = f"Signed cookies of Flask's that were taken over lately: {number:,}."
+    problem = f"Signed cookies of Flask that were adopted lately: {number:,}."
     if last is not None:
         problem += f" The last of them would have been valid until {_when(last)}."
     advice = (
         f"Leave the setting for {lifetime / 24 / 3600:.0f} days"
-        " (PERMANENT_SESSION_LIFETIME) after the last server of the site before has"
-        " stopped, which set the last cookie. Then no cookie is valid any more: remove"
-        " it."
+        " (PERMANENT_SESSION_LIFETIME) after the last server of the previous site has"
+        " stopped. Then no signed cookie is valid any more: remove the setting."
     )
     return warning("SESSION_ADOPT", problem, advice)
 

@@ -1,7 +1,7 @@
-"""What the server, the way to it, and the database user let sessions do.
+"""Checks of the server, the connection to it and the rights of the database's user.
 
-It is tried, where it can be, by statements that touch no row, in transactions that are
-rolled back.
+Where possible they try statements that change no row, in transactions that are rolled
+back.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from .findings import Finding, error, warning
 
 __all__ = ["SERVER_CHECKS", "Place"]
 
-#: How many live sessions without a user make it strange that none has one.
+#: With so many live sessions, it is strange if none has a user.
 MANY = 10
 
-#: Fewer connections than this are fewer than servers have threads as they come:
-#: waitress has 4.
+#: Fewer connections than this are fewer than a server's threads by default: waitress
+#: has 4.
 FEW = 4
 
 
 class Place:
-    """Where the sessions of an application are."""
+    """The database of an application's sessions, for the checks."""
 
     def __init__(
         self,
@@ -57,15 +57,15 @@ class Place:
         self.name: str = self.table.fullname
         quoting = connection.dialect.identifier_preparer
         self.sql_name: str = quoting.format_table(self.table)
-        #: ``mysql`` stands for MariaDB, too.
+        #: ``mysql`` means MariaDB, too.
         self.backend: str = connection.dialect.name.replace("mariadb", "mysql")
 
     def asked(self, query: str, **values: object) -> Any:
-        """The first value of the first row; ``None`` where there is none."""
+        """The first value of the first row, or ``None``."""
         return self.connection.scalar(sa.text(query), values)
 
     def variable(self, name: str) -> str:
-        """What MariaDB has set; empty where it does not know that."""
+        """The value of a variable of MariaDB; empty if it has no such variable."""
         query = sa.text("SHOW VARIABLES LIKE :name")
         row = self.connection.execute(query, {"name": name}).first()
         return "" if row is None else str(row[1])
@@ -75,11 +75,11 @@ class Place:
 
 
 class _UndoneError(Exception):
-    """Rolls back."""
+    """Makes a transaction roll back."""
 
 
 def _trials(place: Place) -> Mapping[str, sa.Executable]:
-    """For each right, a statement that needs it alone and touches no row."""
+    """For each right, a statement that needs only this right and changes no row."""
     table = place.table
     nothing = [
         sa.cast(sa.null(), column.type)
@@ -99,7 +99,7 @@ def _trials(place: Place) -> Mapping[str, sa.Executable]:
 
 
 def _try(place: Place, statement: sa.Executable) -> sa_exc.DBAPIError | None:
-    """The error that a statement comes to, if any. Nothing of it stays."""
+    """Try a statement and roll back. Returns its error, if any."""
     try:
         with transaction(place.connection):
             if place.backend == "postgresql":
@@ -109,13 +109,13 @@ def _try(place: Place, statement: sa.Executable) -> sa_exc.DBAPIError | None:
     except _UndoneError:
         return None
     except sa_exc.DBAPIError as error:
-        if is_lost(error):  # pragma: no cover -- all is looked at again
+        if is_lost(error):  # pragma: no cover -- all checks run again
             raise
         return error
 
 
 def _grant(place: Place, rights: Sequence[str]) -> str:
-    """The statement that gives rights on the table to the user of the connection."""
+    """The statement that grants rights on the table to the connection's user."""
     quote, schema = place.connection.dialect.identifier_preparer.quote, ""
     if place.backend == "postgresql":
         user = quote(str(place.asked("SELECT current_user")))
@@ -131,7 +131,7 @@ def _check_rights(place: Place) -> Iterator[Finding]:
     found = {right: _try(place, trial) for right, trial in _trials(place).items()}
     failed = {right: error for right, error in found.items() if error is not None}
     if any(map(blames_schema, failed.values())):
-        return  # there is no such table, or another one: others say so
+        return  # another check reports a missing or wrong table
     missing = [right for right, error in failed.items() if lacks_right(error)]
     if missing:
         told = reason(failed[missing[0]])
@@ -149,7 +149,7 @@ def _check_rights(place: Place) -> Iterator[Finding]:
 
 
 def _check_folder(place: Place) -> Iterator[Finding]:
-    """SQLite makes files beside the database for each write."""
+    """SQLite creates files next to the database for each write."""
     path = place.asked("PRAGMA database_list") is not None and next(
         (row[2] for row in place.connection.exec_driver_sql("PRAGMA database_list")), ""
     )
@@ -167,7 +167,7 @@ def _check_folder(place: Place) -> Iterator[Finding]:
 
 
 def _check_users(place: Place) -> Iterator[Finding]:
-    """Whether those who are logged in by Flask-Login are known."""
+    """Whether sessions have users, if the application has Flask-Login."""
     if not hasattr(place.app, "login_manager"):
         return
     columns = place.table.c
@@ -188,8 +188,8 @@ def _check_users(place: Place) -> Iterator[Finding]:
         advice = "Set SESSION_USER_KEY = '_user_id'."
         if key == "_user_id":
             advice = (
-                "If anybody is logged in, let the login put the user there, as"
-                " login_user() does, or set SESSION_USER_KEY to the key that has it."
+                "If somebody is logged in, let the login store the user there, as"
+                " login_user() does, or set SESSION_USER_KEY to the right key."
             )
         yield warning("SESSION_USER_KEY", problem, advice)
 
@@ -209,8 +209,8 @@ def _check_engine(place: Place) -> Iterator[Finding]:
     ).first()
     if found is not None and found[1] != "YES":
         problem = (
-            f"Its engine is {found[0]}, which has no transactions: a write that fails"
-            " half-way stays, and each write locks the whole table. Expected is InnoDB."
+            f"Its engine is {found[0]}, which has no transactions: half of a failed"
+            " write remains, and each write locks the whole table; expected InnoDB."
         )
         yield error(place.name, problem, f"ALTER TABLE {place.sql_name} ENGINE=InnoDB;")
 
@@ -240,7 +240,7 @@ def _check_log(place: Place) -> Iterator[Finding]:
     if place.variable("log_bin") == "ON" and kind == "STATEMENT":
         problem = (
             "Its binlog_format is STATEMENT, with which InnoDB refuses to write in READ"
-            " COMMITTED, as purges and revocations do (error 1665). Expected is ROW or"
+            " COMMITTED, as purges and revocations do (error 1665); expected ROW or"
             " MIXED."
         )
         advice = (
@@ -254,8 +254,9 @@ def _check_pooler(place: Place) -> Iterator[Finding]:
         return
     if is_pooled(place.connection.connection.dbapi_connection):
         problem = (
-            "A pooler such as PgBouncer answers, and psycopg prepares a statement in"
-            " one server process that the next may not know: requests fail at random."
+            "There is a pooler such as PgBouncer, and psycopg prepares statements in"
+            " one server process that another one does not know: requests fail at"
+            " random."
         )
         advice = (
             "Set SQLALCHEMY_ENGINE_OPTIONS = {'connect_args': {'prepare_threshold':"
@@ -265,7 +266,7 @@ def _check_pooler(place: Place) -> Iterator[Finding]:
 
 
 def _says_when_to_prepare(place: Place) -> bool:
-    """Whether the application has said when psycopg is to prepare statements."""
+    """Whether the application has set a threshold for prepared statements."""
     options = place.app.config.get("SQLALCHEMY_ENGINE_OPTIONS") or {}
     bind = (place.app.config.get("SQLALCHEMY_BINDS") or {}).get(place.config.bind_key)
     given = [options, bind if isinstance(bind, Mapping) else {}]
@@ -277,18 +278,18 @@ def _check_pool(place: Place) -> Iterator[Finding]:
     most = most_connections(pool)
     if most is not None and most < FEW:
         problem = (
-            f"pool_size and max_overflow allow {most} in all: where a process has more"
-            " threads, the others wait, and their requests are a 503 after"
-            " 'pool_timeout' (30 seconds unless set)."
+            f"pool_size and max_overflow allow {most} connections in all: if a process"
+            " has more threads, the others wait, and their requests get a 503 after"
+            " 'pool_timeout' (30 seconds by default)."
         )
         advice = (
-            "Set 'pool_size' to the threads of a process. A process with no more than"
-            f" {most} needs nothing."
+            "Set 'pool_size' to the number of threads in a process. With no more than"
+            f" {most} threads, nothing has to change."
         )
         yield warning("SQLALCHEMY_ENGINE_OPTIONS", problem, advice)
 
 
-#: What is looked at in each kind of database, in this order.
+#: The checks for each kind of database, in this order.
 SERVER_CHECKS: dict[str, tuple[Callable[[Place], Iterator[Finding]], ...]] = {
     "sqlite": (_check_rights, _check_folder, _check_users),
     "postgresql": (_check_rights, _check_users, _check_pooler, _check_pool),

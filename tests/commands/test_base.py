@@ -24,7 +24,7 @@ from flask_sessionsql.commands.base import (
         (["--batch-size", "0"], 2, "0 is not in the range"),
         (["--pause", "nan"], 2, "'nan' is not a number of seconds"),
         (["--max-seconds", "0"], 2, "is not in the range"),
-        (["--user", ""], 2, "It is empty, and names nobody."),
+        (["--user", ""], 2, "It is empty. Give the user's id."),
     ],
 )
 def test_options(options: list[str], code: int, told: str) -> None:

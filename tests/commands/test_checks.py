@@ -424,7 +424,7 @@ def test_columns_that_are_too_small(
         level, problem = found[f"{TABLE}.{name}"]
         assert "error" == level
         assert f"It is {kind.split()[0]}" in problem
-        assert problem.endswith(f"; expected is {expected[name]}.")
+        assert problem.endswith(f"; expected {expected[name]}.")
     follow(app, findings)
     assert [] == check(app)
 
@@ -456,7 +456,7 @@ def test_a_key_that_is_filled_up(
     [finding] = found = check(app)
     assert ("error", f"{TABLE}.id") == (finding.level, finding.subject)
     assert "It is BINARY(64) NOT NULL, unfit for some" in finding.problem
-    assert "expected is id BINARY(32) NOT NULL" in finding.problem
+    assert "expected id BINARY(32) NOT NULL" in finding.problem
     follow(app, found)
     assert [] == check(app)
 
@@ -494,7 +494,7 @@ def test_columns_of_another_kind(
     found = problems(findings)
     assert {f"{TABLE}.{name}" for name in kinds} == set(found)
     assert {"error"} == {level for level, _ in found.values()}
-    assert "expected is id B" in found[f"{TABLE}.id"][1]
+    assert "expected id B" in found[f"{TABLE}.id"][1]
     for name, kind in kinds.items():
         assert f"It is {kind.split()[0]}" in found[f"{TABLE}.{name}"][1]
     follow(app, findings)
@@ -618,7 +618,7 @@ def test_a_primary_key_that_is_not_the_id(
     create(app, key=key)
     [finding] = found = check(app)
     assert ("error", TABLE) == (finding.level, finding.subject)
-    assert f"Its primary key is {key or 'none'}; expected is id." == finding.problem
+    assert f"Its primary key is {key or 'none'}; expected id." == finding.problem
     follow(app, found)
     assert [] == check(app)
 
@@ -739,7 +739,7 @@ def test_an_applications_own_table(make_sound: MakeSound) -> None:
     findings = check(app)
     assert {f"{TABLE}.{name}" for name in INDEXED} == {f.subject for f in findings}
     assert "It is INTEGER, unfit for some sessions" in findings[0].problem
-    assert "expected is user_id VARCHAR(255)." in findings[0].problem
+    assert "expected user_id VARCHAR(255)." in findings[0].problem
 
 
 def test_names_of_the_applications(make_sound: MakeSound) -> None:

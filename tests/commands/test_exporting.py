@@ -85,7 +85,7 @@ def test_export(shop: Flask, tmp_path: Path) -> None:
     assert (0, "Wrote 1 session.\n") == (done.exit_code, done.stderr)
     assert 0o600 == stat.S_IMODE(file.stat().st_mode)
     assert (1, "") == (again.exit_code, again.stdout)
-    assert "cannot be made" in again.stderr
+    assert "cannot be created" in again.stderr
     [line] = file.read_text("ascii").splitlines()
     document = json.loads(line)
     assert {"_user_id": "ann", "basket": [], **VALUES} == to_value(document["data"])

@@ -50,7 +50,7 @@ def test_check_of_cookies(make_app: MakeApp, shared_database_uri: str) -> None:
     browser(new, cookie).get("/me")
     told = run(new, "check").stdout
 
-    assert "taken over lately: 1." in told
+    assert "adopted lately: 1." in told
     assert "Leave the setting for 31 days" in told
 
 
