@@ -11,6 +11,8 @@ pytest.importorskip("playwright")
 
 from tests.tutorials.walk import walked, walking
 
+from .conftest import PATIENCE
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
@@ -38,6 +40,7 @@ def test_the_page_warns_and_ends(tmp_path: Path, thief: Browser) -> None:
         template.write_text(text.replace("WARN = 120;", f"WARN = {WARNING};"), "utf-8")
         walk.start(command)
 
+        context.set_default_timeout(1000 * PATIENCE / 2)
         tab = context.new_page()
         tab.goto("/")
         tab.get_by_label("Name").fill("ann")

@@ -24,7 +24,7 @@ from tests.helpers import wait_until
 #: Where a page's servers are; a test has a port of its own.
 PORT = "5000"
 #: Seconds that a command may take.
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 _HANDLE = r"\b(?=[a-v]*\d)[0-9a-v]{16}\b"
 #: What differs, and what stands for it.
