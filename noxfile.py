@@ -147,16 +147,32 @@ def drivers(session: nox.Session, versions: str) -> None:
         session.run("python", "tools/postgresql18.py", *newest, env=env)
 
 
+#: Where the session docs puts the site.
+SITE = "docs/_build/html"
+
+
 @nox.session(python=LATEST)
 def docs(session: nox.Session) -> None:
-    """The documentation, without a warning, and what its pages must be."""
+    """The documentation, without a warning, and what its pages must be. What its pages
+    tell readers to type is run by the session tests.
+    """
     install(session, "docs", "tests")
-    for builder in ("html", "text"):
-        output = f"docs/_build/{builder}"
-        session.run("sphinx-build", "-W", "-n", "-E", "-b", builder, "docs", output)
-    site = {"SESSIONSQL_SITE": "docs/_build/html"}
-    session.run("pytest", "tests/documentation", env=site)
-    session.log(f"Open {Path('docs/_build/html/index.html').resolve()}")
+    session.run("sphinx-build", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
+    env = {"SESSIONSQL_SITE": SITE}
+    options = ["--numprocesses=auto", "--dist=worksteal", "-k", "not test_console"]
+    session.run("pytest", *options, "tests/documentation", env=env)
+    session.log(f"Open {Path(SITE, 'index.html').resolve()}")
+
+
+@nox.session(default=False, python=LATEST)
+def docs_live(session: nox.Session) -> None:
+    """The documentation on a local port, built again at each change: ``-- --port 8001``
+    for another port.
+    """
+    install(session, "docs-live")
+    watched = ["--watch", "flask_sessionsql", "--watch", "benchmarks/results"]
+    options = ["-n", *watched, *session.posargs]
+    session.run("sphinx-autobuild", *options, "docs", "docs/_build/live")
 
 
 @nox.session(python=LATEST)

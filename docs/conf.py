@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tomllib
 import warnings
@@ -185,12 +186,7 @@ html_search_scorer = str(Path(__file__).with_name("scorer.js"))
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 #: How the elements that can be wider than the page begin in its HTML.
-SCROLLING = (
-    '<div class="highlight"><pre',
-    '<div class="table-wrapper docutils container"',
-    '<div class="table-wrapper measured docutils container"',
-    '<div class="table-wrapper colwidths-given docutils container"',
-)
+SCROLLING = re.compile(r'<div class="highlight"><pre|<div class="table-wrapper [^"]*"')
 
 
 def resolve_public_name(
@@ -215,9 +211,7 @@ def let_keyboards_scroll(
     """
     body = context.get("body")
     if isinstance(body, str):
-        for element in SCROLLING:
-            body = body.replace(element, f'{element} tabindex="0"')
-        context["body"] = body
+        context["body"] = SCROLLING.sub(r'\g<0> tabindex="0"', body)
 
 
 def setup(app: Sphinx) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html import escape, unescape
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from sphinx.addnodes import toctree
 from sphinx.application import Sphinx
 from sphinx.builders.text import TextBuilder
 from sphinx.util.display import status_iterator
+from sphinx.util.logging import suppress_logging
 from sphinx.util.tags import Tags
 
 #: Sphinx's own pages, which cannot describe themselves.
@@ -56,6 +58,16 @@ def describe(
         if text
     )
     context["site_path"] = urlsplit(app.config.html_baseurl).path or "/"
+
+
+def leave_parameters_out(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
+) -> None:
+    """On the first page a class says what it is for. Only the package calls it, so its
+    parameters are in the reference.
+    """
+    if what == "class" and app.env.docname == app.config.root_doc:
+        lines[:] = [*takewhile(lambda line: not line.startswith(":param"), lines)]
 
 
 def not_found(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -124,7 +136,6 @@ def contents(app: Sphinx) -> str:
             f"- [{app.env.titles[page].astext()}]({address(app, page)}):"
             f" {description(app, page)}"
             for page in in_order(app, group)
-            if page != group
         ]
     return "\n".join(lines) + "\n"
 
@@ -148,9 +159,10 @@ def text_of(app: Sphinx, builder: TextBuilder, page: str) -> str:
     for hidden in [*doctree.findall(toctree)]:
         hidden.parent.remove(hidden)
     tags = Tags(["text", "format_text", "builder_text"])
-    resolved = app.env.get_and_resolve_doctree(
-        page, builder, tags=tags, doctree=doctree
-    )
+    with suppress_logging():  # what is wrong was said when the page was written
+        resolved = app.env.get_and_resolve_doctree(
+            page, builder, tags=tags, doctree=doctree
+        )
     builder.current_docname = page
     builder.secnumbers = {}
     translator: Any = builder.create_translator(resolved, builder)
@@ -173,6 +185,8 @@ def sitemap(app: Sphinx) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add what this module has."""
+    app.setup_extension("sphinx.ext.autodoc")
+    app.connect("autodoc-process-docstring", leave_parameters_out, priority=900)
     app.connect("html-page-context", describe)
     app.connect("html-collect-pages", not_found)
     app.connect("build-finished", write_for_programs)

@@ -133,8 +133,8 @@ Basically you only need to configure ``SESSION_TYPE`` and ``SECRET_KEY``.
 .. note::
 
     All non-null sessions in Flask-SessionSql are permanent, unless you set
-    ``SESSION_PERMANENT`` to `False` or a session's own
-    :attr:`~flask.sessions.SessionMixin.permanent`.
+    ``SESSION_PERMANENT`` or
+    :attr:`session.permanent <flask.sessions.SessionMixin.permanent>` to `False`.
 
 :doc:`/reference/settings` has for each setting what it accepts, what a wrong value
 does, and when it is read.

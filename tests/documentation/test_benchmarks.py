@@ -7,7 +7,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from html import unescape
@@ -29,6 +29,8 @@ from docs import measured
 ROOT = DOCS.parent
 #: The benchmarks whose figures the page shows.
 ON_PAGE = sorted({benchmark for benchmark, _ in measured.SHOWN.values()})
+#: Calls the command of the benchmarks.
+Run = Callable[..., tuple[object, str, str]]
 #: What the benchmarks import: the nox session benchmarks installs it.
 PEERS = ("gunicorn", "psycopg", "pymysql", "redis")
 
@@ -384,29 +386,31 @@ def commands() -> list[list[str]]:
     ]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
-    if missing:
-        pytest.skip(
-            f"The benchmarks need {', '.join(missing)}, which the nox session"
-            " benchmarks installs"
-        )
-    return subprocess.run(
-        [sys.executable, "-m", "benchmarks", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Calls the command. Returns its exit code, what it prints, and its errors."""
+
+    def call(*arguments: str) -> tuple[object, str, str]:
+        missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
+        if missing:
+            pytest.skip(
+                f"The benchmarks need {', '.join(missing)}, which the nox session"
+                " benchmarks installs"
+            )
+        with pytest.raises(SystemExit) as ended:
+            runner.main([*arguments])
+        return ended.value.code, *capsys.readouterr()
+
+    return call
 
 
-def test_benchmarks_are_listed() -> None:
-    """``--help`` tells of each benchmark that there is."""
-    shown = run("--help")
+def test_benchmarks_are_listed(run: Run) -> None:
+    """``--help`` lists each benchmark that there is."""
+    code, shown, _ = run("--help")
 
-    assert 0 == shown.returncode, shown.stderr
+    assert 0 == code
     for name, text in runner.BENCHMARKS.items():
-        assert re.search(rf"^  {name} +{re.escape(text)}$", shown.stdout, re.MULTILINE)
+        assert re.search(rf"^  {name} +{re.escape(text)}$", shown, re.MULTILINE)
     runnable = {
         path.stem
         for path in (ROOT / "benchmarks").glob("*.py")
@@ -415,21 +419,21 @@ def test_benchmarks_are_listed() -> None:
     assert {*runnable, "figures"} == runner.BENCHMARKS.keys()
 
 
-def test_unknown_benchmark_is_refused() -> None:
+def test_unknown_benchmark_is_refused(run: Run) -> None:
     """A name that there is not is an error that lists those that there are."""
-    refused = run("costs")
+    code, _, said = run("costs")
 
-    assert 2 == refused.returncode
-    assert "cost" in refused.stderr
+    assert 2 == code
+    assert "cost" in said
 
 
 @pytest.mark.parametrize("name", sorted(runner.BENCHMARKS))
-def test_benchmarks_explain_themselves(name: str) -> None:
+def test_benchmarks_explain_themselves(name: str, run: Run) -> None:
     """Each has a help with its exit codes, and knows all that the page says of it."""
-    shown = run(name, "--help")
+    code, shown, _ = run(name, "--help")
 
-    assert 0 == shown.returncode, shown.stderr
-    assert "exit code:" in shown.stdout
+    assert 0 == code
+    assert "exit code:" in shown
     options = {
         option
         for command in commands()
@@ -437,7 +441,7 @@ def test_benchmarks_explain_themselves(name: str) -> None:
         for option in command
         if option.startswith("--")
     }
-    assert set() == {option for option in options if option not in shown.stdout}
+    assert set() == {option for option in options if option not in shown}
 
 
 def test_commands_on_the_page_exist() -> None:

@@ -156,7 +156,7 @@ DEPARTURES = (
     Departure(
         Fact("note", "All non-null sessions in Flask-SessionSql are permanent."),
         "All non-null sessions in Flask-SessionSql are permanent, unless you set"
-        " SESSION_PERMANENT to False or a session's own permanent.",
+        " SESSION_PERMANENT or session.permanent to False.",
         f"{UNTRUE}: applications can decide otherwise",
     ),
 )
@@ -197,6 +197,8 @@ def _walk(node: Any) -> Iterator[Fact]:
     elif node.tagname != "system_message":  # what Sphinx says about the page
         for child in node.children:
             yield from _walk(child)
+        if node.tagname == "container":  # which ends a sentence
+            yield Fact("container", "")
 
 
 def _text(node: Any) -> str:

@@ -8,7 +8,6 @@ import ast
 import inspect
 import pickle
 import re
-import shutil
 import zlib
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
@@ -28,7 +27,7 @@ from flask_sessionsql.config import (
 )
 from tests.pages import DOCS, page
 
-from .site import build
+from .site import Page, build
 
 ROOT = DOCS.parent
 PAGE = DOCS / "reference" / "settings.rst"
@@ -255,7 +254,12 @@ def test_defaults_of_lifetimes_are_those_of_the_code() -> None:
 
 def test_settings_that_are_named_exist() -> None:
     """No page, docstring or comment names a setting that there is not."""
-    folders = ["docs/*.rst", "docs/*.py", "flask_sessionsql/**/*.py", "examples/*.py"]
+    folders = [
+        "docs/**/*.rst",
+        "docs/*.py",
+        "flask_sessionsql/**/*.py",
+        "examples/*.py",
+    ]
     paths = [
         *(path for folder in folders for path in ROOT.glob(folder)),
         *(ROOT / f"{name}.rst" for name in ("README", "CHANGES", "CONTRIBUTING")),
@@ -285,7 +289,9 @@ def test_every_group_has_its_section() -> None:
 
 def test_the_summary_has_every_setting(html: Path) -> None:
     """The table at the top has every setting, with its default and what it does."""
-    doctree = pickle.loads((html / ".doctrees" / "settings.doctree").read_bytes())
+    doctree = pickle.loads(
+        (html / ".doctrees" / "reference" / "settings.doctree").read_bytes()
+    )
     table = next(iter(doctree.findall(lambda node: node.tagname == "tbody")))
     cells = [[cell.astext() for cell in row.children] for row in table.children]
 
@@ -299,42 +305,6 @@ def test_the_summary_has_every_setting(html: Path) -> None:
 
 
 # The page, as Sphinx makes it.
-
-OTHER_PAGE = """\
-Index
-=====
-
-Set :setting:`SESSION_MAX_BYTES`.
-
-.. toctree::
-
-   settings
-
-.. autoclass:: flask_sessionsql.config.SessionConfig()
-   :members:
-"""
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page, in a documentation of another one."""
-    folder = tmp_path_factory.mktemp("source")
-    shutil.copy(PAGE, folder)
-    (folder / "index.rst").write_text(OTHER_PAGE, "utf-8")
-    (folder / "conf.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        "extensions = ['sphinx.ext.autodoc', 'docs.settings']\n"
-        "html_theme = 'basic'\n",
-        "utf-8",
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def html(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("html")
-    build(source, target, "-b", "html")
-    return target
 
 
 @dataclass(frozen=True)
@@ -358,7 +328,9 @@ class Entry:
 
 @pytest.fixture(scope="module")
 def entries(html: Path) -> list[Entry]:
-    page = pickle.loads((html / ".doctrees" / "settings.doctree").read_bytes())
+    page = pickle.loads(
+        (html / ".doctrees" / "reference" / "settings.doctree").read_bytes()
+    )
     return [
         Entry.read(node)
         for node in page.findall(lambda node: node.tagname == "desc")
@@ -452,13 +424,14 @@ def test_entries_state_the_defaults_of_the_code(entries: list[Entry]) -> None:
     assert SessionConfig() == replace(read, database_uri=str(read.database_uri))
 
 
-def test_other_pages_can_link_to_a_setting(html: Path) -> None:
+def test_other_pages_can_link_to_a_setting(pages: dict[str, Page]) -> None:
     """``:setting:`` links to the entry, which has an address of its own."""
-    index = (html / "index.html").read_text("utf-8")
-    page = (html / "settings.html").read_text("utf-8")
+    index, page = pages["index.html"], pages["reference/settings.html"]
 
-    assert 'href="settings.html#setting-SESSION_MAX_BYTES"' in index
-    assert [] == [key for key in SETTINGS if f'id="setting-{key}"' not in page]
+    assert (
+        'href="reference/settings.html#setting-SQLALCHEMY_DATABASE_URI"' in index.html
+    )
+    assert [] == [key for key in SETTINGS if f"setting-{key}" not in page.ids]
 
 
 def test_other_projects_can_link_to_a_setting(html: Path) -> None:
@@ -471,23 +444,31 @@ def test_other_projects_can_link_to_a_setting(html: Path) -> None:
     }
 
 
-def test_the_reference_names_settings(html: Path) -> None:
+def test_the_reference_names_settings(pages: dict[str, Page]) -> None:
     """Every attribute of SessionConfig is in the reference, where it links to the entry
     of its setting and does not repeat it.
     """
-    index = (html / "index.html").read_text("utf-8")
-    _, *members = re.split('id="flask_sessionsql.config.SessionConfig.', index)
-    found = {member.partition('"')[0]: member for member in members}
+    members = [
+        member
+        for page in pages.values()
+        for member in re.split('id="flask_sessionsql.', page.html)
+        if member.startswith("config.SessionConfig.")
+    ]
+    found = {member.split('"')[0].split(".")[-1]: member for member in members}
 
     assert {*ATTRIBUTES.values()} < found.keys()
     for key, name in ATTRIBUTES.items():
-        assert f'href="settings.html#setting-{key}"' in found[name]
+        assert f'settings.html#setting-{key}"' in found[name]
         assert "is an error" not in found[name]
 
 
-def test_a_group_that_there_is_not(tmp_path: Path, source: Path) -> None:
+def test_a_group_that_there_is_not(tmp_path: Path) -> None:
     """A directive that names no group of settings is an error."""
-    shutil.copy(source / "conf.py", tmp_path)
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        "extensions = ['sphinx.ext.autodoc', 'docs.settings']\n",
+        "utf-8",
+    )
     (tmp_path / "index.rst").write_text(".. settings:: cookies\n", "utf-8")
 
     said = build(tmp_path, tmp_path / "built", "-b", "dummy")
