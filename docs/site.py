@@ -60,13 +60,25 @@ def describe(
     context["site_path"] = urlsplit(app.config.html_baseurl).path or "/"
 
 
+def is_of_first_page(app: Sphinx, what: str) -> bool:
+    """Whether this is a class on the first page, which says what the class is for. Only
+    the package calls it, so its parameters are in the reference alone.
+    """
+    return what == "class" and bool(app.env.docname == app.config.root_doc)
+
+
+def leave_signature_out(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, given: Any, result: Any
+) -> tuple[str, str] | None:
+    """No parameters after the name of the class."""
+    return ("", "") if is_of_first_page(app, what) else None
+
+
 def leave_parameters_out(
     app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
 ) -> None:
-    """On the first page a class says what it is for. Only the package calls it, so its
-    parameters are in the reference.
-    """
-    if what == "class" and app.env.docname == app.config.root_doc:
+    """No list of parameters below its text."""
+    if is_of_first_page(app, what):
         lines[:] = [*takewhile(lambda line: not line.startswith(":param"), lines)]
 
 
@@ -186,6 +198,8 @@ def sitemap(app: Sphinx) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add what this module has."""
     app.setup_extension("sphinx.ext.autodoc")
+    # Before and after the type hints, whose priority is 500.
+    app.connect("autodoc-process-signature", leave_signature_out, priority=100)
     app.connect("autodoc-process-docstring", leave_parameters_out, priority=900)
     app.connect("html-page-context", describe)
     app.connect("html-collect-pages", not_found)

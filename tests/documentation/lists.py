@@ -8,6 +8,7 @@ SHOPS = Path(__file__).parent / "shops"
 
 _PIP = "It installs from a package index; what it installs, the tests run."
 _NOX = "It sets up environments of its own: .ci/run types it."
+_BENCHMARKS = "It takes up to 45 minutes; test_benchmarks.py tries its arguments."
 
 #: Blocks that nothing runs: the page, the first line, and why. A page of docstrings is
 #: named by where they are shown.
@@ -17,6 +18,12 @@ NOT_RUN: list[tuple[str, str, str]] = [
     ("guides/encryption", '$ pip install "Flask-SessionSql[encryption]"', _PIP),
     ("index", "$ pip install Flask-SessionSql", _PIP),
     ("index", '$ pip install "Flask-SessionSql[postgresql]"', _PIP),
+    ("index", '$ pip install "Flask-SessionSql[mariadb]"', _PIP),
+    (
+        "index",
+        "$ flask --app quickstart run",
+        "It serves until it is stopped: the session quickstart serves it.",
+    ),
     (
         "index",
         "$ python -c 'import secrets; print(secrets.token_hex())'",
@@ -25,8 +32,36 @@ NOT_RUN: list[tuple[str, str, str]] = [
     ("project/contributing", "$ sh tools/nox.sh", _NOX),
     (
         "project/contributing",
-        "$ sh tools/nox.sh -s tests -- tests/storage/test_store.py",
+        "$ sh tools/nox.sh -s tests-3.13 -- tests/storage/test_store.py",
         _NOX,
+    ),
+    (
+        "project/contributing",
+        "$ sh tools/nox.sh -R -s tests-3.13 -- tests/storage/test_store.py -k purge",
+        _NOX,
+    ),
+    ("project/contributing", "$ sh tools/nox.sh -s docs_live", _NOX),
+    (
+        "project/contributing",
+        "$ sh tools/nox.sh -s tests-3.13 -- tests/documentation/test_blocks.py"
+        " -k sqlite",
+        _NOX,
+    ),
+    (
+        "explanations/costs",
+        "$ sh tools/nox.sh -s benchmarks -- cost --profile read --database sqlite",
+        _BENCHMARKS,
+    ),
+    ("explanations/measurements", "$ sh tools/nox.sh -s benchmarks", _BENCHMARKS),
+    (
+        "explanations/measurements",
+        "$ sh tools/nox.sh -s benchmarks -- --help",
+        _BENCHMARKS,
+    ),
+    (
+        "explanations/measurements",
+        "$ sh tools/nox.sh -s benchmarks -- cost --quick",
+        _BENCHMARKS,
     ),
 ]
 

@@ -52,7 +52,9 @@ def test_questions_find_their_page_first(
     reader.open("index.html")
     reader.tab.get_by_role("search").get_by_label("Search").fill(question)
     reader.tab.keyboard.press("Enter")
-    reader.tab.locator("#search-results li > a, .search-summary:text('.')").first.wait_for()
+    reader.tab.locator(
+        "#search-results li > a, .search-summary:text('.')"
+    ).first.wait_for()
     links = reader.tab.locator("#search-results li > a").all()
     found = [
         page_of(str(link.evaluate("link => link.href")), reader.address)
