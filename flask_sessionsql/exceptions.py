@@ -1,8 +1,7 @@
-"""One tree of errors: what goes wrong with a session or its settings is a
-:exc:`SessionError`, and carries its evidence as attributes.
+"""The errors: each is a :exc:`SessionError` and has the details as attributes.
 
-No message and no attribute ever holds a session's token or a stored value; keys of
-the session are named where that helps.
+No message and no attribute holds a token or a stored value. Keys of the session are
+named where that helps.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ __all__ = [
 ]
 
 
-#: Seconds after which a browser may try again: a server that restarts takes some, and
-#: the clients of many must not come back at once and all the time.
+#: Seconds after which a browser may try again: a restart of the server takes some time,
+#: and not all browsers should come back at once and all the time.
 RETRY_AFTER = 10
 
 
 class SessionError(Exception):
-    """The base of every error that this package raises. Each can be copied and pickled,
-    so that it arrives whole where a pool of processes or an error reporter takes it.
+    """The base class of every error that this package raises. All of them can be copied
+    and pickled, for pools of processes and error reporters.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As it is, not by way of ``__init__``, whose parameters it does not keep."""
+        """Without calling ``__init__``, whose parameters are not kept."""
         return _restored, (type(self), self.args, vars(self))
 
 
@@ -53,10 +52,9 @@ def _restored(
 
 
 class SessionConfigError(SessionError, ValueError):
-    """A configuration value that cannot work, raised by
-    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`, and by the use of
-    what cannot be known before, or has been set since:
-    :doc:`/reference/settings` says which.
+    """A setting has a wrong value. :meth:`Session.init_app()
+    <flask_sessionsql.Session.init_app>` raises it. A request raises it for what cannot
+    be checked earlier or has been changed since: :doc:`/reference/settings` says which.
     """
 
     #: The configuration key, such as ``"SESSION_ID_LENGTH"``.
@@ -68,25 +66,24 @@ class SessionConfigError(SessionError, ValueError):
 
 
 class SessionConfigWarning(UserWarning):
-    """A configuration key that has no effect, or a combination of values that
-    browsers refuse. Warned of once, by
-    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>`.
+    """A configuration key has no effect, or browsers refuse a combination of values.
+    :meth:`Session.init_app() <flask_sessionsql.Session.init_app>` warns once.
     """
 
 
 class NullSessionError(SessionError, RuntimeError):
-    """A write to a session that cannot be stored: no ``SESSION_TYPE`` or no
-    ``SECRET_KEY`` is set. It is a :exc:`RuntimeError`, as the error of Flask's
-    own null session is.
+    """A write to a session that cannot be stored, because ``SESSION_TYPE`` or
+    ``SECRET_KEY`` is not set. It is a :exc:`RuntimeError`, like the error of Flask's
+    own null session.
     """
 
 
 class SessionValueError(SessionError, TypeError):
-    """A value that a session cannot keep. The stored session stays as it was."""
+    """A session cannot hold a value. The stored session stays as it was."""
 
-    #: The session key under which the value stands.
+    #: The session key of the value.
     key: object
-    #: Where it stands, written as Python: ``session['cart'][0]``.
+    #: The path to the value, as Python: ``session['cart'][0]``.
     path: str
     #: The type of the refused value.
     value_type: type
@@ -99,13 +96,15 @@ class SessionValueError(SessionError, TypeError):
 
 
 class SessionTooLargeError(SessionError, ValueError):
-    """A session over ``SESSION_MAX_BYTES``. The stored session stays as it was."""
+    """A session is larger than ``SESSION_MAX_BYTES``. The stored session stays as it
+    was.
+    """
 
-    #: The size of the session as it would be stored, in bytes.
+    #: The size that the session would have in the table, in bytes.
     size: int
-    #: The size that is allowed, in bytes.
+    #: The maximum size, in bytes.
     limit: int
-    #: The session's largest keys with the size of each in bytes, the largest first.
+    #: The largest keys of the session with their sizes in bytes, the largest first.
     largest: Sequence[tuple[object, int]]
 
     def __init__(
@@ -123,14 +122,13 @@ class SessionTooLargeError(SessionError, ValueError):
 
 
 class SessionLimitError(SessionError, Forbidden):
-    """A login of a user who has ``SESSION_MAX_PER_USER`` sessions already, where
-    ``SESSION_MAX_PER_USER_POLICY`` is ``"refuse"``: a ``403``.
+    """A login of a user who has ``SESSION_MAX_PER_USER`` sessions already, with
+    ``SESSION_MAX_PER_USER_POLICY = "refuse"``: a ``403``.
 
-    It is turned into the response of the request that logged the user in. Register an
+    It becomes the response of the request that logged the user in. Register an
     :meth:`error handler <flask.Flask.register_error_handler>` for a page of your own.
-    The session is as it was before the request. What else knows of the login by then
-    does not change: Flask-Login's ``current_user`` is the one who was refused, for the
-    rest of the request.
+    The session is as it was before the request. Other code may still see the login:
+    Flask-Login's ``current_user`` is the refused user for the rest of the request.
     """
 
     description: str = (
@@ -138,7 +136,7 @@ class SessionLimitError(SessionError, Forbidden):
         " and try again."
     )
 
-    #: How many sessions a user may have.
+    #: The maximum number of sessions of a user.
     limit: int
 
     def __init__(self, limit: int) -> None:
@@ -147,21 +145,21 @@ class SessionLimitError(SessionError, Forbidden):
 
 
 class UnreadableSessionError(SessionError, ValueError):
-    """Stored bytes that are no session: truncated, foreign or tampered with.
+    """The stored bytes are not a session: they are truncated or changed.
 
-    In the request of its browser it does not reach the application: the session is an
-    empty one and the log names the row's handle. :meth:`Session.read()
+    In the request of its browser, the application does not see this error: the session
+    is empty and the log names the row's handle. :meth:`Session.read()
     <flask_sessionsql.Session.read>` raises it, with a message that says what to do.
     """
 
 
 class SessionStoreUnavailableError(SessionError, ServiceUnavailable):
-    """The database cannot be reached, or refused to work: a ``503``.
+    """The database cannot be reached or does not work: a ``503``.
 
-    Raised at the first touch of :data:`flask.session` in a request, or turned
-    into the response when the session could not be saved. The reason is in the
-    log and in :attr:`reason`, never in the response. The response asks to be tried
-    again after ten seconds, by ``Retry-After``: see :doc:`/guides/servers`.
+    It is raised when a request first uses :data:`flask.session`, or becomes the
+    response if the session cannot be saved. The reason is in the log and in
+    :attr:`reason`, never in the response, which has ``Retry-After: 10``: see
+    :doc:`/guides/database-down`.
     """
 
     description: str = (
@@ -169,7 +167,7 @@ class SessionStoreUnavailableError(SessionError, ServiceUnavailable):
         " reached at the moment. Please try again."
     )
 
-    #: What the database or its driver said. For logs, not for visitors.
+    #: The message of the database or its driver. For logs, not for visitors.
     reason: str
 
     def __init__(self, reason: str = "") -> None:
@@ -178,18 +176,18 @@ class SessionStoreUnavailableError(SessionError, ServiceUnavailable):
 
 
 class SessionStoreBusyError(SessionStoreUnavailableError):
-    """A SQLite file is locked and the statement was asked not to wait."""
+    """A SQLite file is locked, and the statement was not allowed to wait."""
 
 
 class SessionTableError(SessionError, RuntimeError):
-    """The table of the sessions is missing, could not be created, or is another
-    program's table of the same name; or its schema is missing, or the database's user
-    lacks a right on it, and the message has the ``GRANT`` to give.
+    """The sessions table is missing and cannot be created, or is another program's; or
+    its schema is missing; or the database's user lacks a right on it. The message then
+    has the ``GRANT`` to run.
     """
 
-    #: The setting that says where the table is, as far as the error is about it.
+    #: The setting to look at.
     key: str = "SESSION_SQLALCHEMY_TABLE"
 
 
 class SessionConflictError(SessionError, RuntimeError):
-    """A write gave way to other requests so often that it was given up."""
+    """Other requests changed the session at each try, so it could not be saved."""

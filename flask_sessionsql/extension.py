@@ -1,8 +1,7 @@
-"""``Session``: what an application is given.
+"""``Session``: sets up sessions for an application.
 
-It puts the rest together for an application, and has the calls that list sessions, read
-them and end them. Whom a session belongs to, and why its token changes with the user,
-is on the page :doc:`/explanations/users`.
+It connects the other modules for an application, and has the calls that list, read and
+revoke sessions. The page :doc:`/explanations/users` explains users and tokens.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ _NAME = "sessionsql"
 
 
 class Session:
-    """Puts the sessions of Flask applications into a SQL database.
+    """Stores the sessions of Flask applications in a SQL database.
 
-    One object serves any number of applications and keeps nothing of theirs. It is
-    not used for direct access: use :data:`flask.session`.
+    One object can serve any number of applications, because it keeps nothing of theirs.
+    To read and write a session, use :data:`flask.session`.
 
     >>> from flask import Flask
     >>> app = Flask("shop")
@@ -63,11 +62,11 @@ class Session:
     >>> Session(app)
     <Session>
 
-    It may come before or after :meth:`SQLAlchemy.init_app()
-    <flask_sqlalchemy.SQLAlchemy.init_app>`, and needs no ``SQLAlchemy`` object at all.
-    Nothing is connected to before the first request that touches a session.
+    Call it before or after :meth:`SQLAlchemy.init_app()
+    <flask_sqlalchemy.SQLAlchemy.init_app>`, or without any ``SQLAlchemy`` object. It
+    does not connect to the database before the first request that uses a session.
 
-    :param app: call :meth:`init_app` with this application.
+    :param app: the application to call :meth:`init_app` with, if it is given.
     """
 
     def __init__(self, app: Flask | None = None) -> None:
@@ -78,26 +77,24 @@ class Session:
         return f"<{type(self).__name__}>"
 
     def init_app(self, app: Flask) -> None:
-        """Set up an application whose configuration is complete.
+        """Set up an application. Call it when the configuration is complete.
 
-        The configuration is read and checked here; changing it afterwards changes
-        nothing, but for Flask's own settings and the secret keys:
-        :doc:`/reference/settings` says
+        It reads and checks the configuration. Changing it later has no effect, except
+        for Flask's own settings and the secret keys: :doc:`/reference/settings` says
         what is read when.
 
-        :param app: the application: a :class:`flask.Flask`.
-        :raises SessionConfigError: a value cannot work; the message says which, what
-            was given and what is expected.
-        :raises TypeError: it is something else, such as an application of Quart, whose
-            requests go another way.
-        :raises RuntimeError: the application has sessions of this kind already.
+        :param app: the application, a :class:`flask.Flask`.
+        :raises SessionConfigError: a setting has a wrong value; the message says which,
+            what was given and what is expected.
+        :raises TypeError: ``app`` is something else, such as a Quart application.
+        :raises RuntimeError: the application has been set up already.
         """
-        # Where `current_app` was given: what stands for it is another one each time.
+        # If it is `current_app`, take the application behind the proxy.
         app = getattr(app, "_get_current_object", lambda: app)()
         if not isinstance(app, Flask):
             kind = f"{type(app).__module__}.{type(app).__qualname__}"
             raise TypeError(
-                "Flask-SessionSql keeps the sessions of Flask applications. Give"
+                "Flask-SessionSql stores the sessions of Flask applications. Give"
                 f" Session(app) or init_app(app) a flask.Flask; got a {kind}."
             )
         if _NAME in app.extensions:
@@ -118,43 +115,44 @@ class Session:
             interface = NullSessionInterface(config)
         app.extensions[_NAME] = interface
         app.session_interface = interface
-        # An application may have commands of that name already.
+        # The application may already have commands with these names.
         for command in (sessions_command, session_cleanup_command):
             if command.name not in app.cli.commands:
                 app.cli.add_command(command)
 
-    # Who is logged in where.
+    # Listing and revoking sessions.
 
     def user_sessions(self, user: object) -> list[SessionInfo]:
-        """A user's live sessions, the one used last first: for a page on which users
-        see where they are logged in (OWASP ASVS 5.0, 7.5.2).
+        """List a user's live sessions, most recently used first, for a page that shows
+        users where they are logged in (OWASP ASVS 5.0, 7.5.2).
 
-        :param user: who, as ``session[SESSION_USER_KEY]`` has it, or something whose
-            ``str()`` that is.
-        :return: empty where there are none.
-        :raises ValueError: it names nobody.
-        :raises RuntimeError: the application has no sessions in SQL, as for all of
-            these calls.
+        :param user: the value of ``session[SESSION_USER_KEY]``, or an object with the
+            same ``str()`` or with Flask-Login's ``get_id()``.
+        :return: the sessions; an empty list if there are none.
+        :raises ValueError: ``user`` names nobody.
+        :raises RuntimeError: the application has no sessions in SQL. All of these calls
+            raise it.
         :raises SessionStoreUnavailableError: the database cannot be reached.
         """
         return _administration().of_user(user, current=_current_handle())
 
     @unseen
     def read(self, handle: str, *, user: object = ANYBODY) -> dict[str, Any] | None:
-        """What is stored of any live session, such as another device's: its keys and
-        values. It is a copy: changing it changes nothing that is stored. Reading does
-        not count as use, so the session ends when it would have.
+        """Read the keys and values of any live session, such as another device's. The
+        result is a copy: changing it changes nothing in the database. Reading does not
+        count as use, so it does not move the end of the session.
 
-        :param handle: which one, as :class:`~flask_sessionsql.SessionInfo` has it.
-        :param user: read it only if it is this user's. Always give it where the handle
-            comes from a browser: users may only see what is theirs.
-        :return: ``None`` where there is no live session of that handle, or it is
-            another user's. Of this request's own session, what it was before the
-            request.
+        :param handle: the handle of the session, from
+            :class:`~flask_sessionsql.SessionInfo`.
+        :param user: read the session only if it belongs to this user. Always give it if
+            the handle comes from a browser, so that users can see only their own.
+        :return: the data, or ``None`` if there is no live session of that handle, or it
+            belongs to another user. For the session of the current request, the data as
+            they were before the request.
         :raises ValueError: ``user`` is given and names nobody, as ``None`` does.
-        :raises UnreadableSessionError: there is one, and it is damaged, or encrypted
-            under a ``SECRET_KEY`` that is not among those of the application. The
-            message says what to do.
+        :raises UnreadableSessionError: the session is damaged, or encrypted with a
+            ``SECRET_KEY`` that the application does not have. The message says what to
+            do.
         :raises SessionConfigError: no ``SECRET_KEY`` is set.
         :raises SessionStoreUnavailableError: the database cannot be reached.
         """
@@ -166,17 +164,18 @@ class Session:
         return {key: data[key] for key in data if key not in HIDDEN_KEYS}
 
     def revoke(self, handle: str, *, user: object = ANYBODY) -> bool:
-        """End one session. It is dead at the next request of any process, and a request
-        that is under way does not bring it back.
+        """Revoke one session. It is dead at the next request of any process, and a
+        running request does not bring it back.
 
-        :param handle: which one, as :class:`~flask_sessionsql.SessionInfo` has it.
-        :param user: end it only if it is this user's. Always give it where the handle
-            comes from a browser: users may only end what is theirs.
+        :param handle: the handle of the session, from
+            :class:`~flask_sessionsql.SessionInfo`.
+        :param user: revoke it only if it belongs to this user. Always give it if the
+            handle comes from a browser, so that users can end only their own.
         :return: whether there was such a session.
         :raises ValueError: ``user`` is given and names nobody, as ``None`` does.
         :raises SessionStoreUnavailableError: the database cannot be reached.
-        :raises SessionStoreBusyError: on SQLite, the file is locked while this request
-            has a transaction open, and so could be waiting for itself. Commit before.
+        :raises SessionStoreBusyError: on SQLite, the file is locked and this request
+            has a transaction open, so it may be waiting for itself. Commit first.
         """
         return _revoke(
             lambda sessions, wait: sessions.revoke(handle, user, wait=wait),
@@ -184,12 +183,12 @@ class Session:
         )
 
     def revoke_user(self, user: object) -> int:
-        """End all sessions of a user, such as when the account is closed (OWASP ASVS
-        5.0, 7.4.2).
+        """Revoke all sessions of a user, for example when the account is closed (OWASP
+        ASVS 5.0, 7.4.2).
 
-        :param user: who, as for :meth:`user_sessions`.
-        :return: how many there were.
-        :raises ValueError: it names nobody.
+        :param user: the user, as for :meth:`user_sessions`.
+        :return: how many sessions there were.
+        :raises ValueError: ``user`` names nobody.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
         return _revoke(
@@ -198,12 +197,12 @@ class Session:
         )
 
     def revoke_others(self) -> int:
-        """End all sessions of this request's user but this request's, such as after a
-        change of the password (OWASP ASVS 5.0, 7.4.3). Call :meth:`session.regenerate()
-        <flask_sessionsql.ServerSideSession.regenerate>` besides, in case that somebody
-        shares this one.
+        """Revoke all sessions of this request's user except this request's, for example
+        after a change of the password (OWASP ASVS 5.0, 7.4.3). Also call
+        :meth:`session.regenerate() <flask_sessionsql.ServerSideSession.regenerate>`, in
+        case somebody else has the token of this one.
 
-        :return: how many there were.
+        :return: how many sessions there were.
         :raises RuntimeError: nobody is logged in, or there is no request.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
@@ -215,8 +214,8 @@ class Session:
                 f" session[{interface.config.user_key!r}] names nobody. Call it in a"
                 " request of a user who is logged in, or call revoke_user()."
             )
-        # By the name that it has in the table: after clear() it shows none, and a login
-        # takes the row over all the same.
+        # The handle in the table: after clear() the session shows none, but a login
+        # still uses its row.
         facts = session._source.facts()
         keep = None if facts is None else facts.handle
         return _revoke(
@@ -224,9 +223,9 @@ class Session:
         )
 
     def revoke_all(self) -> int:
-        """End all sessions of all users, with or without a login.
+        """Revoke all sessions, with or without a user.
 
-        :return: how many there were.
+        :return: how many sessions there were.
         :raises SessionStoreUnavailableError: as for :meth:`revoke`.
         """
         return _revoke(
@@ -234,20 +233,20 @@ class Session:
         )
 
     def dispose(self) -> None:
-        """Close the connections of the current application's sessions, such as before
-        a test drops its database. The next use makes new ones. Sessions in memory
-        (``sqlite://``) end with theirs.
+        """Close the connections of the current application's sessions, for example
+        before a test drops its database. The next use makes new ones. Sessions in
+        memory (``sqlite://``) are lost with their connection.
 
-        It is called by itself where the application disposes of the engine whose
-        database the sessions are in, as by ``db.engine.dispose()``.
+        If the application disposes of its engine for the same database, as with
+        ``db.engine.dispose()``, this happens automatically.
         """
         _interface().records.store.dispose()
 
 
 def _interface() -> FlaskSQLAlchemySessionInterface:
-    """The interface of the current application.
+    """The session interface of the current application.
 
-    :raises RuntimeError: it has none of ours.
+    :raises RuntimeError: it has no sessions in SQL.
     """
     interface = current_app.extensions.get(_NAME)
     if not isinstance(interface, FlaskSQLAlchemySessionInterface):
@@ -259,7 +258,7 @@ def _interface() -> FlaskSQLAlchemySessionInterface:
 
 
 def _administration() -> SessionAdministration:
-    """The sessions of all users, this request's among them."""
+    """The sessions of all users, including this request's."""
     interface = _interface()
     with suppress(SessionStoreUnavailableError, SessionTableError):
         _arrive(wait=not interface.holds_lock())
@@ -267,8 +266,8 @@ def _administration() -> SessionAdministration:
 
 
 def _arrive(*, wait: bool = True) -> RequestSource | None:
-    """Where this request's session comes from. It is taken over now, if it is still at
-    the site before: what is done to sessions is done to it, too.
+    """The source of this request's session. If the session is still at the previous
+    site, it is adopted now, so that calls on sessions include it.
     """
     source = getattr(session, "_source", None) if has_request_context() else None
     if not isinstance(source, RequestSource):
@@ -286,10 +285,10 @@ def _revoke(
     work: Callable[[SessionAdministration, bool], T],
     includes: Callable[[StoredSession], bool] = lambda own: False,
 ) -> T:
-    """End sessions, without waiting for a lock that this very request may hold.
+    """Revoke sessions, without waiting for a lock that this request itself may hold.
 
     :param work: called with the administration, and with whether it may wait.
-    :param includes: whether it ends the session that this request has loaded.
+    :param includes: whether that ends the session that this request has loaded.
     """
     interface = _interface()
     may_wait = not interface.holds_lock()
@@ -302,8 +301,8 @@ def _revoke(
     except SessionStoreBusyError as error:
         reason = (
             "The SQLite file is locked, and this request has begun a transaction of its"
-            " own, which may be what locks it, so that no session was ended. Commit or"
-            " roll back before ending sessions, such as by db.session.commit()."
+            " own, which may be the one that locks it, so no session was ended. Commit"
+            " or roll back first, for example with db.session.commit()."
         )
         logger.error(reason)
         raise SessionStoreBusyError(reason) from error

@@ -1,6 +1,7 @@
-"""What error reporters find in the frames that an error has passed: the variables, and
-with them values of the session. They are emptied before an error reaches the
-application. The lines of the traceback stay.
+"""Emptying the frames of errors, so that error reporters do not send session values.
+
+Error reporters read the local variables in the frames of a traceback. This package
+clears its own before an error reaches the application. The traceback's lines remain.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ R = TypeVar("R")
 
 
 def empty_frames(error: BaseException) -> None:
-    """Empty the frames of this package that an error has passed, and those below them;
-    and likewise of the errors that it came from. The application's own frames above
-    them stay as they are.
+    """Clear the frames of this package in an error's traceback and those below them,
+    and in the tracebacks of its causes. The application's frames above are not changed.
     """
     left, seen = [error], set[int]()
     while left:
@@ -35,16 +35,16 @@ def _empty(trace: TracebackType | None) -> None:
     below = False
     while trace is not None:
         module: str = trace.tb_frame.f_globals.get("__name__", "")
-        # SQLAlchemy's come first where it has caught what the driver raised.
+        # SQLAlchemy's frames come first if it has caught the driver's error.
         below |= module.partition(".")[0] in (__package__, "sqlalchemy")
         if below:
-            with suppress(RuntimeError):  # it goes on
+            with suppress(RuntimeError):  # the frame is still running
                 trace.tb_frame.clear()
         trace = trace.tb_next
 
 
 def unseen(method: Callable[P, R]) -> Callable[P, R]:
-    """``method``, with errors whose frames have none of its arguments."""
+    """Wrap ``method`` so that the frames of its errors do not hold its arguments."""
 
     @wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

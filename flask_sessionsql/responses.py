@@ -1,5 +1,5 @@
-"""A response that is made already: what it varies by, another one in its place, and
-what is deferred to the end of the context.
+"""Changing a response that is already made, and deferring work to the end of the
+context.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Headers that speak of one response: its content, its place, its cookies, its age.
+#: Headers about one response: its content, its location, its cookies, its age.
 _OF_ONE_PAGE = re.compile(
     r"content-(?!security-policy).*|location|refresh|set-cookie|etag|last-modified"
     r"|expires|age|cache-control|accept-ranges|allow|retry-after",
@@ -36,7 +36,7 @@ _OF_ONE_PAGE = re.compile(
 
 
 def vary_by_cookie(response: Response) -> None:
-    """Add ``Cookie`` to the response's ``Vary``: where there is none yet, without
+    """Add ``Cookie`` to the response's ``Vary``. If it has no ``Vary`` yet, this avoids
     parsing the header, which takes longer than the session's own work.
     """
     headers = response.headers
@@ -44,14 +44,14 @@ def vary_by_cookie(response: Response) -> None:
     if not said:
         headers.add("Vary", "Cookie")
         return
-    if len(said) > 1:  # of which Werkzeug would keep the first
+    if len(said) > 1:  # Werkzeug would keep only the first
         headers["Vary"] = ", ".join(said)
     response.vary.add("Cookie")
 
 
 def answer(app: Flask, response: Response, error: HTTPException) -> None:
-    """Turn ``response``, which is made already, into the answer for ``error``, with
-    the application's own error page if it has one.
+    """Turn a finished ``response`` into the response for ``error``, with the
+    application's own error page if it has one.
     """
     instead = app.make_response(app.handle_user_exception(error))
     vary_by_cookie(instead)
@@ -59,8 +59,8 @@ def answer(app: Flask, response: Response, error: HTTPException) -> None:
     if close is not None:
         close()
     for name, value in response.headers:
-        # What after_request functions have set for every page stays, such as a
-        # Content-Security-Policy; what speaks of the page that was, goes.
+        # Headers that after_request functions set for every page are kept, such as a
+        # Content-Security-Policy. Headers about the old page are not.
         if name not in instead.headers and not _OF_ONE_PAGE.fullmatch(name):
             instead.headers.add(name, value)
     response.direct_passthrough = instead.direct_passthrough
@@ -69,7 +69,7 @@ def answer(app: Flask, response: Response, error: HTTPException) -> None:
     response.response = instead.response
 
 
-#: What is put off to the end of each context, in order.
+#: The work that is deferred to the end of each context, in order.
 _DEFERRED: weakref.WeakKeyDictionary[object, list[Callable[[], object]]] = (
     weakref.WeakKeyDictionary()
 )
@@ -77,7 +77,7 @@ _DEFERRED: weakref.WeakKeyDictionary[object, list[Callable[[], object]]] = (
 
 def context_outlives_request() -> bool:
     """Whether somebody else has pushed the application context of this request, so that
-    it does not end with it. From Flask 3.2 on, each request has one of its own.
+    it does not end with the request. Since Flask 3.2, each request has its own.
     """
     context = request_ctx._get_current_object()  # type: ignore[attr-defined]
     pushed: Sequence[Any] = getattr(context, "_cv_tokens", ())
@@ -86,9 +86,9 @@ def context_outlives_request() -> bool:
 
 def after_context(write: Callable[[], object]) -> None:
     """Call ``write`` at the end of the application context: after the application's
-    database session is removed, and before the response leaves. What several requests
-    put off in one context is called in their order, all of it; then the first error
-    is raised.
+    database session is removed, and before the response is sent. If several requests
+    defer work in one context, all of it is done in order; then the first error is
+    raised.
     """
     context = app_ctx._get_current_object()  # type: ignore[attr-defined]
     if context in _DEFERRED:
@@ -97,10 +97,10 @@ def after_context(write: Callable[[], object]) -> None:
     _DEFERRED[context] = [write]
 
     def run(sender: Flask, **_: object) -> None:
-        # Contexts of other threads end too.
+        # The signal also comes for contexts of other threads.
         if app_ctx._get_current_object() is context:  # type: ignore[attr-defined]
             appcontext_tearing_down.disconnect(run)
-            # What a receiver begins in the context that ends would never be cleaned up.
+            # A receiver needs a new context: nothing cleans up the one that ends.
             with context.app.app_context() if anybody_listens() else nullcontext():
                 _call_all(_DEFERRED.pop(context))
 

@@ -1,11 +1,10 @@
-"""The mapping behind :data:`flask.session`; it knows no SQL and no HTTP.
+"""The mapping behind :data:`flask.session`. It knows neither SQL nor HTTP.
 
-It is read from its source at the first touch and not before, so a request that
-leaves the session alone costs nothing. It keeps no record of changes, only whether
-there can be any: whether it changed is decided by its source, which compares bytes,
-so a change deep inside a nested value is noticed like any other.
+It is read from its source when it is first used, so a request that does not use the
+session costs nothing. It does not track changes, only whether there can be any. The
+source compares bytes to find out, so a change deep in a nested value is noticed, too.
 
-``session`` is :data:`flask.session` itself, by its type: see :ref:`typed-access`.
+``session`` is :data:`flask.session` itself with a type: see :ref:`typed-access`.
 """
 
 from __future__ import annotations
@@ -43,54 +42,54 @@ from .frames import empty_frames, unseen
 
 __all__ = ["Encoded", "ServerSideSession", "SessionFacts", "SessionSource", "session"]
 
-#: Where Flask keeps :attr:`~flask.sessions.SessionMixin.permanent`.
+#: The key for :attr:`~flask.sessions.SessionMixin.permanent`, as in Flask.
 PERMANENT_KEY = "_permanent"
-#: Where a session keeps the end that the application has set for it.
+#: The key for the end that the application has set.
 EXPIRY_KEY = "_sessionsql_expires_at"
-#: Where it keeps the idle lifetime that the application has set for it.
+#: The key for the idle lifetime that the application has set.
 LIFETIME_KEY = "_sessionsql_lifetime"
-#: Where it keeps the label that the application has set for it.
+#: The key for the label that the application has set.
 LABEL_KEY = "_sessionsql_label"
-#: Where it notes that it is to move to a new token, once the browser can be told.
+#: The key for a note that the token has to change once the browser can get a cookie.
 MOVES_KEY = "_sessionsql_moves"
-#: Where it notes that what its browser had before still leads to it: see SESSION_ADOPT.
+#: The key for a note that the browser's old cookie still opens it: see SESSION_ADOPT.
 ADOPTED_KEY = "_sessionsql_adopted"
-#: A hundred years of 366 days, in seconds: beyond any cookie's life (browsers keep none
-#: longer than 400 days), and far from the last year that a cookie's date can name.
+#: A hundred years of 366 days, in seconds: longer than browsers keep cookies (400
+#: days), and far from the last year that a cookie's date can have.
 LONGEST_LIFETIME = 366 * 100 * 24 * 3600
-#: Characters that a label has at most.
+#: The maximum length of a label in characters.
 MAX_LABEL = 255
-#: Seconds that a thread waits for another one that reads the session.
+#: How many seconds a thread waits for another one that is reading the session.
 _PATIENCE = 60.0
-#: Further away than any calendar goes is as good as its last year.
+#: Later times are cut to this: the last year of the calendar.
 _FURTHEST = datetime(9999, 1, 1, tzinfo=UTC)
-#: What cannot change once it is handed out, nor anything in it.
+#: Types whose values cannot change, nor anything in them.
 _IMMUTABLE = frozenset(
     {type(None), bool, int, float, str, bytes, Markup, frozenset}
     | {datetime, date, timedelta, Decimal, UUID}
 )
-#: What sets what a key of ours holds.
+#: What to use instead of setting one of these keys.
 _SETTERS = {
     EXPIRY_KEY: "set_expiry()",
     LIFETIME_KEY: "set_lifetime()",
     LABEL_KEY: "label",
     MOVES_KEY: "regenerate()",
 }
-#: What is stored with a session's data and does not show among it, in this order.
+#: The keys that are stored with the data and hidden from the application, in order.
 HIDDEN_KEYS = (
     *(PERMANENT_KEY, EXPIRY_KEY, LIFETIME_KEY, LABEL_KEY, ADOPTED_KEY, MOVES_KEY),
 )
-#: Those of them that are set for a login, and go with it.
+#: The hidden keys that belong to a login and end with it.
 LOGIN_KEYS = frozenset({LIFETIME_KEY, LABEL_KEY})
-#: What has no place in a line of text, by Unicode's categories: control characters,
-#: halves of surrogate pairs, ends of lines and paragraphs.
+#: Unicode categories that may not appear in a line of text: control characters,
+#: surrogates, line and paragraph separators.
 _NO_TEXT = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class _Turn:
-    """One thread at a time: the others wait, and not for ever. A thread that formats a
-    log record with what the session holds has the log handler's lock, which the one
-    that reads may wait for.
+    """A lock with a time limit. A thread that formats a log record with session values
+    holds the log handler's lock, and the thread that reads the session may be waiting
+    for that.
     """
 
     def __init__(self) -> None:
@@ -100,8 +99,8 @@ class _Turn:
         if not self._lock.acquire(timeout=_PATIENCE):
             raise TimeoutError(
                 "Another thread of this request has been reading the session for"
-                f" {_PATIENCE:g} seconds, and may wait for this one. Touch the session"
-                " before you start the threads."
+                f" {_PATIENCE:g} seconds, and may be waiting for this one. Read the"
+                " session before you start the threads."
             )
 
     def __exit__(self, *_: object) -> None:
@@ -109,7 +108,7 @@ class _Turn:
 
 
 class Encoded:
-    """A value that is not decoded yet: as long as nobody has asked for it."""
+    """A value that is not decoded yet, because nobody has asked for it."""
 
     __slots__ = ("data",)
 
@@ -118,50 +117,46 @@ class Encoded:
 
 
 class SessionFacts(NamedTuple):
-    """What the row of a session says of it. The times are in UTC."""
+    """Facts from the row of a session. The time is in UTC."""
 
     handle: str
     created_at: datetime
 
 
 class SessionSource(Protocol):
-    """Where a session comes from."""
+    """The source that a session is read from."""
 
     def read(self) -> dict[Any, Any]:
-        """What is stored, with its values encoded, but for those of hidden keys; an
-        empty dictionary where there is nothing.
+        """The stored data. Values are encoded, except those of hidden keys. An empty
+        dictionary if nothing is stored.
         """
 
     def decode(self, encoded: Encoded) -> Any:
-        """A value that was read.
+        """Decode a value.
 
-        :raises LookupError: it cannot be. The session is an empty one from then on.
+        :raises LookupError: it cannot be decoded. From then on the session is empty.
         """
 
     def differs(self, data: Mapping[Any, Any]) -> bool:
-        """Whether ``data``, some values of which may be encoded, are not what was
-        read.
-        """
+        """Whether ``data``, encoded or not, differ from what was read."""
 
     def facts(self) -> SessionFacts | None:
-        """What the row says of the session; ``None`` where nothing is stored."""
+        """Facts from the row; ``None`` if nothing is stored."""
 
     def ends_at(self, session: ServerSideSession) -> datetime:
-        """When a session that is stored will end, by what this request has made of it
-        so far.
-        """
+        """When the stored session will end, with the changes of this request so far."""
 
 
 class ServerSideSession(SessionMixin):
-    """A session whose data stays on the server.
+    """A session whose data stay on the server.
 
-    It behaves as a :class:`dict` does, every method and operator included;
-    :meth:`copy`, ``|`` and :func:`copy.deepcopy` give plain dictionaries. It is
-    not a subclass of :class:`dict`, because C code reads those past their
-    methods and would see an empty one before the first touch.
+    It works like a :class:`dict`, with all methods and operators. :meth:`copy`, ``|``
+    and :func:`copy.deepcopy` return plain dictionaries. It is not a subclass of
+    :class:`dict`, because C code would read such an object without calling its methods,
+    and see an empty one before it is loaded.
 
-    Changes need no announcing. ``session["cart"].append(item)`` is saved, and so
-    :attr:`modified` never has to be set.
+    Every change is saved, also ``session["cart"].append(item)``. You never have to set
+    :attr:`modified`.
 
     >>> class Stored:
     ...     def read(self): return {"cart": ["tea"]}
@@ -176,15 +171,14 @@ class ServerSideSession(SessionMixin):
     >>> session.modified
     True
 
-    :param source: where it is read from, once, at the first touch.
-    :param permanent: what :attr:`permanent` is unless the application sets it.
+    :param source: the source that it is read from, once, when it is first used.
+    :param permanent: the value of :attr:`permanent` unless the application sets it.
     """
 
-    # Of the class: each request makes one, and most never touch it.
+    # Attributes of the class: each request makes a session, and most do not use it.
 
-    #: The error with which reading failed, if it did. From then on the session is an
-    #: empty one (so that an error page can be made), and what is written to it is not
-    #: saved.
+    #: The error if reading has failed. From then on the session is empty, so that an
+    #: error page can be made, and changes to it are not saved.
     _failure: Exception | None = None
     _data: dict[Any, Any] | None = None
     _permanent: bool | None = None
@@ -195,55 +189,55 @@ class ServerSideSession(SessionMixin):
     _lifetime: int | None = None
     #: The label that the application has set.
     _label: str | None = None
-    #: Which of the keys that go with a login have been set in this request.
+    #: The keys that belong to a login and were set in this request.
     _sets: frozenset[str] = frozenset()
-    #: Whether what the browser had before still leads to it.
+    #: Whether the browser's old cookie still opens it.
     _adopted: bytes | None = None
-    #: Whether a key was set or deleted, or something handed out that can change.
+    #: Whether a key was set or deleted, or a mutable value was returned.
     _can_differ = False
-    #: Whether :meth:`clear` was called. What stands in it now is then a new session,
-    #: and needs a new token: whoever knew the old one must not come along
+    #: Whether :meth:`clear` was called. Its data are then those of a new session, which
+    #: needs a new token, because somebody else may know the old one
     #: (CVE-2018-1000519).
     _cleared = False
-    #: Whether :meth:`regenerate` was called, or an earlier request could not tell the
-    #: browser of a new token.
+    #: Whether :meth:`regenerate` was called, or an earlier request could not send a new
+    #: token to the browser.
     _regenerated = False
-    #: The keys that pop() was to take out and that were not there.
+    #: The missing keys that pop() was called with.
     _popped: frozenset[Any] = frozenset()
     _reading = False
 
-    #: Whether this request lets the session live on: set it to ``False`` in a view that
-    #: a page calls by itself, such as to show how much time is left. The end then stays
-    #: where it is, and so does the time of the last use; what the view changes is
-    #: stored all the same. A login and :meth:`set_lifetime` always count.
+    #: Whether this request counts as use and moves the end of the session. Set it to
+    #: ``False`` in a view that a page calls automatically, such as to show how much
+    #: time is left. The end and the time of the last use then do not move. What the
+    #: view changes is stored. A login and :meth:`set_lifetime` always count as use.
     counts_as_use: bool = True
 
     def __init__(self, source: SessionSource, *, permanent: bool = True) -> None:
         self._source = source
-        # Threads of one request may share it (flask.copy_current_request_context). One
-        # of them reads it, and decodes a value, while the others wait.
+        # Threads of one request may share it (flask.copy_current_request_context).
+        # While one of them reads it or decodes a value, the others wait.
         self._turn = _Turn()
         self._default_permanent = permanent
 
-    # The state that the one who saves it needs.
+    # For the code that saves it.
 
     @property
     def _loaded(self) -> bool:
-        """Whether it was read from its source: touched, in other words."""
+        """Whether it was read from its source, because somebody has used it."""
         return self._data is not None
 
     @property
     def _permanent_changed(self) -> bool:
-        """Whether :attr:`permanent` is not as it was read: the cookie changes."""
+        """Whether :attr:`permanent` differs from what was read: the cookie changes."""
         return self._permanent != self._stored_permanent
 
     def _missed(self, key: Any) -> bool:
-        """Whether :meth:`pop` was to take out a key that was not there."""
+        """Whether :meth:`pop` was called with this key while it was missing."""
         return key in self._popped
 
     def _stored_form(self) -> dict[Any, Any]:
-        """What is to be stored: the data, with :attr:`permanent`, the end, the lifetime
-        and the label of the session if they were set.
+        """The data to store, with :attr:`permanent`, the end, the lifetime and the
+        label if they were set.
         """
         form = dict(self._mapping())
         if self._permanent is not None:
@@ -259,10 +253,10 @@ class ServerSideSession(SessionMixin):
         return form
 
     def _settle(self, stored: Mapping[Any, Any]) -> None:
-        """Take over what was stored, so that saving again changes nothing."""
+        """Load what was stored, so that saving again changes nothing."""
         self._adopt(dict(stored))
         self._cleared, self._sets = False, frozenset()
-        # Somebody may have kept a list that was handed out before.
+        # Somebody may still hold a list that was returned before.
         self._can_differ = True
 
     def _adopt(self, data: dict[Any, Any]) -> dict[Any, Any]:
@@ -276,7 +270,7 @@ class ServerSideSession(SessionMixin):
         return data
 
     def _lose(self) -> None:
-        """Be empty from now on: a value cannot be decoded."""
+        """Become empty, because a value cannot be decoded."""
         self._data, self._permanent, self._limit = {}, None, None
         self._lifetime = self._label = self._adopted = None
 
@@ -285,12 +279,12 @@ class ServerSideSession(SessionMixin):
             return self._data
         with self._turn:
             if self._failure is not None:
-                raise self._failure  # which the one that has read it has met
+                raise self._failure  # the error of the thread that read it
             if self._data is not None:
                 return self._data
             if self._reading:
-                # A log filter, say, that looks at the session while its reading is
-                # logged, in the thread that reads it.
+                # For example a log filter that looks at the session while its reading
+                # is logged, in the same thread.
                 return {}
             self._reading = True
             try:
@@ -302,11 +296,11 @@ class ServerSideSession(SessionMixin):
             finally:
                 self._reading = False
 
-    # Values are decoded when they are asked for. One that cannot change stays encoded
-    # all the same: whoever saves the session sees that it is as it was.
+    # Values are decoded when they are asked for. A value that cannot change stays
+    # encoded nevertheless, so that saving sees that it is unchanged.
 
     def _decoded(self, data: dict[Any, Any], key: Any) -> Any:
-        """What a key stands for."""
+        """The value of a key."""
         value = data[key]
         if type(value) is Encoded:
             value = self._decode(key)
@@ -315,9 +309,9 @@ class ServerSideSession(SessionMixin):
         return value
 
     def _decode(self, key: Any) -> Any:
-        """What a key stands for that was not decoded yet: for all threads the same."""
+        """Decode the value of a key: all threads get the same object."""
         with self._turn:
-            # Another thread may have met a value that cannot be decoded meanwhile.
+            # Another thread may have found a value that cannot be decoded.
             data = self._mapping()
             value = data[key]
             if type(value) is Encoded:
@@ -331,7 +325,7 @@ class ServerSideSession(SessionMixin):
         return value
 
     def _values(self) -> dict[Any, Any]:
-        """The mapping, all of it decoded."""
+        """The mapping with all values decoded."""
         with self._turn:
             data = self._to_change()
             try:
@@ -343,27 +337,29 @@ class ServerSideSession(SessionMixin):
             return self._mapping()
 
     def _to_change(self) -> dict[Any, Any]:
-        """The mapping, for whoever changes it or may do so."""
+        """The mapping, for a caller that may change it."""
         data = self._mapping()
         self._can_differ = True
         return data
 
-    # What Flask asks of a session.
+    # The interface of Flask.
 
     @property
     def new(self) -> bool:
-        """Whether nothing is stored of this session yet."""
+        """Whether the session is not stored yet."""
         return self._facts() is None
 
     @new.setter
     @unseen
     def new(self, value: object) -> NoReturn:
-        raise AttributeError("'new' says whether the session is stored; it is not set.")
+        raise AttributeError(
+            "session.new cannot be set: it says whether the session is not stored yet."
+        )
 
     @property
     def modified(self) -> bool:
-        """Whether the session differs from what is stored, or is to have a new token.
-        Setting it has no effect and does no harm: changes are found by comparing.
+        """Whether the session differs from what is stored, or gets a new token. Setting
+        it has no effect: changes are found by comparing.
         """
         if self._regenerated and self._facts() is not None:
             return True
@@ -375,8 +371,8 @@ class ServerSideSession(SessionMixin):
 
     @property
     def permanent(self) -> bool:
-        """Whether the cookie outlives the browser: ``SESSION_PERMANENT``, unless
-        set for this session. The row expires either way.
+        """Whether the cookie survives when the browser is closed. The default is
+        ``SESSION_PERMANENT``. The row expires either way.
         """
         self._mapping()
         return self._default_permanent if self._permanent is None else self._permanent
@@ -384,55 +380,57 @@ class ServerSideSession(SessionMixin):
     @permanent.setter
     def permanent(self, value: bool) -> None:
         self._to_change()
-        # The usual value is not stored: an application that sets it in every
-        # request changes nothing by doing so.
+        # The default is not stored, so that an application that sets it in every
+        # request does not change the session.
         value = bool(value)
         self._permanent = None if value == self._default_permanent else value
 
-    # What a session of ours has besides.
+    # What this package adds.
 
     def _facts(self) -> SessionFacts | None:
         self._mapping()
-        # What is written after clear() is another session.
+        # Data written after clear() belong to another session.
         return None if self._cleared else self._source.facts()
 
     @property
     def handle(self) -> str | None:
-        """The session's name in lists, logs and commands, which opens nothing and may
-        be shown; ``None`` as long as it is not stored. It stays when the token changes.
+        """The public name of the session in lists, logs and commands. It opens nothing,
+        so you can show it, and stays when the token changes. ``None`` as long as the
+        session is not stored.
         """
         facts = self._facts()
         return None if facts is None else facts.handle
 
     @property
     def created_at(self) -> datetime | None:
-        """When it was first stored, or its user logged in, in UTC; ``None`` as long as
-        it is not stored.
+        """When the session was first stored, or when its user logged in; UTC. ``None``
+        as long as the session is not stored.
         """
         facts = self._facts()
         return None if facts is None else facts.created_at
 
     @property
     def expires_at(self) -> datetime | None:
-        """When it ends if it is not used after this request, in UTC; ``None`` as long
-        as it is not stored. A request that counts as use moves the end on, to
-        ``PERMANENT_SESSION_LIFETIME`` from now or less by what
-        ``SESSION_REFRESH_INTERVAL`` allows, and never past
-        ``SESSION_ABSOLUTE_LIFETIME`` or what :meth:`set_expiry` was given. With
-        :attr:`counts_as_use` off, it is the end as it stands.
+        """When the session ends if nobody uses it after this request; UTC. ``None`` as
+        long as the session is not stored.
+
+        A request that counts as use moves the end to ``PERMANENT_SESSION_LIFETIME``
+        from now, or earlier by up to ``SESSION_REFRESH_INTERVAL``, and never beyond
+        ``SESSION_ABSOLUTE_LIFETIME`` or the time given to :meth:`set_expiry`. With
+        :attr:`counts_as_use` off, it does not move.
         """
         return None if self._facts() is None else self._source.ends_at(self)
 
-    # Or every name would be one of a session's.
+    # Not for type checkers: every attribute name would seem to exist.
     if not TYPE_CHECKING:  # pragma: no branch
 
         @unseen
         def __getattr__(self, name: str) -> NoReturn:
-            """Say what Flask-Session's name is here, which templates look for, too."""
+            """Explain the missing ``sid`` of Flask-Session, which templates may use."""
             if name == "sid":
                 raise AttributeError(
-                    "This session has no 'sid', which is Flask-Session's: the token is"
-                    " known to the browser alone. Take session.handle, which names the"
+                    "This session has no 'sid', as Flask-Session's has: only the"
+                    " browser knows the token. Use session.handle, which names the"
                     " session in lists, logs and commands, and opens nothing."
                 )
             kind = type(self).__name__
@@ -440,32 +438,33 @@ class ServerSideSession(SessionMixin):
 
     @unseen
     def set_expiry(self, when: datetime | timedelta | None) -> None:
-        """Let the session end at ``when`` at the latest, such as when the identity
-        provider that vouches for its user says (OWASP ASVS 5.0, 7.6.1). It can end
-        before, unused, or by ``SESSION_ABSOLUTE_LIFETIME``. It holds for this session,
-        through every change of token, until it is set again or the session is cleared.
+        """Let the session end at this time at the latest, for example when the identity
+        provider's login ends (OWASP ASVS 5.0, 7.6.1). It still ends earlier if nobody
+        uses it, or by ``SESSION_ABSOLUTE_LIFETIME``. The time applies to this session,
+        through every change of token, until you set it again or clear the session.
 
-        :param when: a time with its time zone, or a time from now; ``None`` to leave
-            the end to the configuration again.
-        :raises TypeError: it is neither.
-        :raises ValueError: it is past, or has no time zone.
+        :param when: a :class:`~datetime.datetime` with a time zone, or a
+            :class:`~datetime.timedelta` from now; ``None`` to follow the configuration
+            again.
+        :raises TypeError: ``when`` is something else.
+        :raises ValueError: ``when`` is in the past, or has no time zone.
         """
         self._to_change()
         self._limit = None if when is None else _as_seconds(when)
 
     @unseen
     def set_lifetime(self, lifetime: timedelta | None) -> None:
-        """Give this session an idle lifetime of its own, longer or shorter than
-        ``PERMANENT_SESSION_LIFETIME``: such as to :ref:`keep somebody logged in
-        <keep-me-logged-in>`. It holds until it is set again or the login ends,
-        through every change of token, and never past ``SESSION_ABSOLUTE_LIFETIME``.
-        Where the browser is to keep the cookie as long, it must be
+        """Give this session its own idle lifetime, longer or shorter than
+        ``PERMANENT_SESSION_LIFETIME``, for example to :ref:`keep somebody logged in
+        <keep-me-logged-in>`. It applies until you set it again or the login ends,
+        through every change of token, and never beyond ``SESSION_ABSOLUTE_LIFETIME``.
+        For the browser to keep the cookie as long, the session must be
         :attr:`permanent`, which is the default.
 
-        :param lifetime: how long after its last use it ends, rounded up to a second;
-            ``None`` to leave that to the configuration again.
-        :raises TypeError: it is neither.
-        :raises ValueError: it is not above 0, or above 100 years.
+        :param lifetime: how long after its last use the session ends, rounded up to a
+            second; ``None`` to follow the configuration again.
+        :raises TypeError: ``lifetime`` is something else.
+        :raises ValueError: ``lifetime`` is not above 0, or above 100 years.
         """
         self._to_change()
         self._lifetime = None if lifetime is None else _as_lifetime(lifetime)
@@ -473,15 +472,16 @@ class ServerSideSession(SessionMixin):
 
     @property
     def label(self) -> str | None:
-        """What the application calls this session, such as "Work laptop", for
-        :meth:`lists of sessions <flask_sessionsql.Session.user_sessions>`; ``None``
-        where it has set nothing. Set it to a text, and to ``None`` or an empty text to
-        remove it. It holds until it is set again or the login ends, through every
-        change of token. It is stored with the session's data: alone, it begins no
-        session. The database keeps it readable, also with ``SESSION_ENCRYPT``.
+        """A label that the application gives the session, such as "Work laptop", for
+        :meth:`lists of sessions <flask_sessionsql.Session.user_sessions>`. ``None`` if
+        it has no label. Set it to a string; ``None`` or an empty string removes it. It
+        stays until you set it again or the login ends, through every change of token.
+
+        It is stored with the session's data: a label alone does not create a session.
+        In the database it is readable, even with ``SESSION_ENCRYPT``.
 
         :raises TypeError: it is set to something else.
-        :raises ValueError: it is set to more than 255 characters, or to a text with
+        :raises ValueError: it is set to more than 255 characters, or to a string with
             control characters, line breaks or surrogates.
         """
         self._mapping()
@@ -495,17 +495,17 @@ class ServerSideSession(SessionMixin):
         self._sets |= {LABEL_KEY}
 
     def regenerate(self) -> None:
-        """Move the session to a new token when it is saved. The old one is dead then;
-        the data, :attr:`handle` and :attr:`created_at` stay. That happens by itself
-        whenever the user changes; call it when a user gains rights, say, or proves
-        anew who they are (OWASP ASVS 5.0, 7.2.4). A session that is not stored has
-        nothing to move.
+        """Give the session a new token when it is saved. The old token then opens
+        nothing; the data, :attr:`handle` and :attr:`created_at` stay. When the user
+        changes, this happens automatically. Call it when a user gains rights or
+        authenticates again (OWASP ASVS 5.0, 7.2.4). It has no effect on a session that
+        is not stored.
         """
         self._mapping()
         self._regenerated = True
 
     def __repr__(self) -> str:
-        """Never the data: it would end in logs and error reports."""
+        """Without the data, which would appear in logs and error reports."""
         state = "not loaded" if self._data is None else f"{len(self._data)} keys"
         return f"<{type(self).__name__} ({state})>"
 
@@ -515,7 +515,7 @@ class ServerSideSession(SessionMixin):
         try:
             return self._decoded(self._mapping(), key)
         except KeyError as error:
-            # From here on: the frames below hold the session, and so does this one.
+            # The frames below and this one hold the session.
             del self
             raise error.with_traceback(None)  # noqa: B904 - it is the same one
 
@@ -525,13 +525,12 @@ class ServerSideSession(SessionMixin):
             self.permanent = value
         elif key == ADOPTED_KEY:
             raise ValueError(
-                f"session[{key!r}] is where this package notes how a session came here."
-                " Take another key."
+                f"session[{key!r}] is reserved for this package. Use another key."
             )
         elif key in _SETTERS:
             raise ValueError(
-                f"session[{key!r}] is where session.{_SETTERS[key]} keeps what it is"
-                f" for. Use session.{_SETTERS[key]}, or take another key."
+                f"session[{key!r}] is reserved for session.{_SETTERS[key]}. Use"
+                f" session.{_SETTERS[key]}, or another key."
             )
         else:
             with self._turn:
@@ -604,7 +603,7 @@ class ServerSideSession(SessionMixin):
         new = args[0] if len(args) == 1 and not kwargs else None
         if type(new) is dict and new.keys().isdisjoint(HIDDEN_KEYS):
             with self._turn:
-                self._to_change().update(new)  # at once, and not key by key
+                self._to_change().update(new)  # all at once instead of key by key
         else:
             super().update(*args, **kwargs)
 
@@ -628,8 +627,8 @@ class ServerSideSession(SessionMixin):
             return self._values().popitem()
 
     def clear(self) -> None:
-        """As :meth:`dict.clear`. The session ends here: what is written to it
-        afterwards is a new session, with a new token.
+        """As :meth:`dict.clear`. This ends the session: what you write to it afterwards
+        begins a new session with a new token.
         """
         with self._turn:
             self._to_change().clear()
@@ -668,13 +667,13 @@ def _as_seconds(when: datetime | timedelta) -> int:
         )
     if when.tzinfo is None:
         raise ValueError(
-            f"set_expiry() was given {given!r}, which has no time zone. Say which it"
-            " is, such as by datetime.now(UTC) or datetime.fromtimestamp(..., UTC)."
+            f"set_expiry() was given {given!r}, which has no time zone. Add one, for"
+            " example with datetime.now(UTC) or datetime.fromtimestamp(..., UTC)."
         )
     if when <= now:
         raise ValueError(
-            f"set_expiry() was given {given!r}, which is past. To end the session, call"
-            " session.clear()."
+            f"set_expiry() was given {given!r}, which is in the past. To end the"
+            " session, call session.clear()."
         )
     return math.ceil(min(when, _FURTHEST).timestamp())
 
@@ -694,7 +693,7 @@ def _as_lifetime(lifetime: timedelta) -> int:
 
 
 def _as_label(label: str) -> str | None:
-    """``label`` as it is stored; ``None`` where it is empty."""
+    """The label to store; ``None`` if it is empty."""
     if not isinstance(label, str):
         raise TypeError(
             f"session.label was set to a value of type {type(label).__name__}. It takes"
@@ -702,13 +701,13 @@ def _as_label(label: str) -> str | None:
         )
     if len(label) > MAX_LABEL:
         raise ValueError(
-            f"session.label was set to {len(label):,} characters. It takes"
-            f" {MAX_LABEL} at most: cut it, or refuse it in the form."
+            f"session.label was set to {len(label):,} characters. It takes at most"
+            f" {MAX_LABEL}: cut it, or refuse it in the form."
         )
     if not _NO_TEXT.isdisjoint(map(category, label)):
         raise ValueError(
-            "session.label was set to a text that has control characters, such as NUL,"
-            " line breaks or surrogates. It takes one line of text: leave them out, or"
+            "session.label was set to a text with control characters, such as NUL,"
+            " line breaks or surrogates. It takes one line of text: remove them, or"
             " refuse it in the form."
         )
     return str(label) or None

@@ -1,9 +1,8 @@
-"""What happens to sessions, told to whoever connects: an audit log, say, or counters.
+"""The signals: what happens to sessions, for audit logs and counters.
 
-Each signal is a :class:`blinker.Signal`. It is sent by the application
-(:class:`flask.Flask`), after the database has done what it tells of, with one argument,
-``event``, whose class says what is known. How to receive them is on the page
-:doc:`/reference/signals`.
+Each signal is a :class:`blinker.Signal`. The application (:class:`flask.Flask`) sends
+it after the change is in the database, with one argument, ``event``. The page
+:doc:`/reference/signals` says how to receive them.
 """
 
 from __future__ import annotations
@@ -53,14 +52,17 @@ session_ended: Signal = _signals.signal("session-ended")
 session_refused: Signal = _signals.signal("session-refused")
 session_unreadable: Signal = _signals.signal("session-unreadable")
 
-#: Why a session has ended: the application called ``session.clear()`` or took the last
-#: key out; somebody ended it by a call or a command; its user has logged in once too
-#: often; it had expired and was purged.
+#: Why a session has ended. ``"cleared"``: the application called ``session.clear()``.
+#: ``"emptied"``: it removed the last key. ``"revoked"``: a call or a command ended it.
+#: ``"limit"``: its user has logged in more often than ``SESSION_MAX_PER_USER`` allows.
+#: ``"expired"``: it had expired and was purged.
 EndReason: TypeAlias = Literal["cleared", "emptied", "revoked", "limit", "expired"]
 
-#: Why a session was not saved: it had been ended meanwhile; it holds something that
-#: cannot be kept; it is over ``SESSION_MAX_BYTES``; its user may have no more sessions;
-#: others changed it each time; no response could carry its cookie.
+#: Why a session was not saved. ``"ended"``: somebody has ended it in the meantime.
+#: ``"value"``: it has a value that a session cannot hold. ``"size"``: it is larger than
+#: ``SESSION_MAX_BYTES``. ``"limit"``: its user may not have more sessions.
+#: ``"conflict"``: other requests changed it at each try. ``"cookie"``: no response
+#: could carry its cookie.
 RefusedReason: TypeAlias = Literal[
     "ended", "value", "size", "limit", "conflict", "cookie"
 ]
@@ -68,11 +70,11 @@ RefusedReason: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class SessionEvent:
-    """What all events have."""
+    """The attributes of all events."""
 
-    #: The session's handle; ``None`` if it was never stored, or could not be read.
+    #: The handle of the session; ``None`` if it was never stored or cannot be read.
     handle: str | None
-    #: Whose session it is; ``None`` if nobody is logged in, or it is not known.
+    #: The user; ``None`` if nobody is logged in, or if it is not known.
     user_id: str | None
 
 
@@ -87,18 +89,16 @@ class SessionRotated(SessionEvent):
     :meth:`session.regenerate() <flask_sessionsql.ServerSideSession.regenerate>`.
     """
 
-    #: Whose session it was before.
+    #: The user before.
     previous_user_id: str | None
 
 
 @dataclass(frozen=True)
 class SessionMerged(SessionEvent):
-    """Another request had changed the session meanwhile, and both changes were kept, as
-    far as they can be.
-    """
+    """Two requests changed a session at the same time; their changes were merged."""
 
-    #: The keys of the session to which both had given a value that cannot be merged:
-    #: they have that of the request that was saved last.
+    #: The keys to which both gave values that cannot be merged: the value of the
+    #: request that was saved last is kept.
     overwritten: tuple[Any, ...] = ()
 
 
@@ -112,7 +112,7 @@ class SessionEnded(SessionEvent):
 
 @dataclass(frozen=True)
 class SessionRefused(SessionEvent):
-    """What a request made of its session was not stored."""
+    """The changes of a request to its session were not stored."""
 
     #: Why.
     reason: RefusedReason
@@ -120,7 +120,7 @@ class SessionRefused(SessionEvent):
 
 @dataclass(frozen=True)
 class SessionUnreadable(SessionEvent):
-    """A row could not be read, so that its session was an empty one to the request."""
+    """A row could not be read, so the request got an empty session."""
 
 
 Event: TypeAlias = (
@@ -132,7 +132,7 @@ Event: TypeAlias = (
     | SessionUnreadable
 )
 
-#: Told of what happens to sessions.
+#: Called with an event for what happens to a session.
 Tell: TypeAlias = Callable[[Event], object]
 
 _SIGNALS: dict[type[SessionEvent], Signal] = {
@@ -146,7 +146,7 @@ _SIGNALS: dict[type[SessionEvent], Signal] = {
 
 
 def has_receivers(event: Event, app: Flask) -> bool:
-    """Whether anybody would be told."""
+    """Whether the event has a receiver."""
     signal = _SIGNALS[type(event)]
     return bool(signal.receivers) and any(signal.receivers_for(app))
 
@@ -157,7 +157,7 @@ def anybody_listens() -> bool:
 
 
 def send(app: Flask, event: Event) -> None:
-    """Tell the receivers, each of them, even if another one fails."""
+    """Call every receiver, even if another one fails."""
     signal = _SIGNALS[type(event)]
     if not signal.receivers or signal.is_muted:
         return
@@ -169,15 +169,15 @@ def send(app: Flask, event: Event) -> None:
 
 
 def teller(app: Flask) -> Tell:
-    """What sends events in the name of the application, as long as there is one."""
+    """A function that sends events for the application, as long as it exists."""
     there = weakref.ref(app)
 
     def tell(event: Event) -> None:
         sender = there()
         if sender is None or not has_receivers(event, sender):
             return
-        # A receiver may want the application's database, and a row that is purged
-        # after a response meets no context.
+        # A receiver may use the application's database, but when a row is purged after
+        # the response there is no context any more.
         current = has_app_context() and current_app._get_current_object() is sender  # type: ignore[attr-defined]
         with nullcontext() if current else sender.app_context():
             send(sender, event)

@@ -1,13 +1,13 @@
-"""What the tests of an application need of its sessions: log a test client in, look
-into its session, let it end, and let the database fail.
+"""Helpers for the tests of an application: log a test client in, look into its session,
+end it, and make the database fail.
 
-It works with :meth:`Flask.test_client() <flask.Flask.test_client>` and needs no test
-runner: import it in pytest, in unittest or in a shell. Nothing else in the package
-imports it. The page :doc:`/guides/testing` has fixtures to copy.
+They work with :meth:`Flask.test_client() <flask.Flask.test_client>` and need no test
+runner: import them in pytest, in unittest or in a shell. The page
+:doc:`/guides/testing` has fixtures to copy.
 
-Whatever it stores takes the way that a request takes: the token changes with the user,
-limits hold, signals are sent. What a request would turn into a page, such as a ``403``
-or a ``503``, is raised here, so that a test stops where something went wrong.
+They store a session exactly as a request does: the token changes with the user, limits
+apply, signals are sent. What a request would turn into a page, such as a ``403`` or a
+``503``, they raise, so that a test fails where something goes wrong.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ from .sessions import ServerSideSession
 
 __all__ = ["database_down", "expire", "log_in", "revoke", "session_transaction"]
 
-#: How a statement begins that writes.
+#: The beginning of statements that write.
 _WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|REPLACE|CREATE|ALTER|DROP)\b", re.I)
 
-#: The key under which Flask-Login has the user, and what it asks to be there besides.
+#: The key of Flask-Login for the user.
 _FLASK_LOGIN = "_user_id"
 
 
 def log_in(client: FlaskClient, user: object, /, **data: Any) -> None:
     """Log a test client in, without a request to a login page.
 
-    The client then has a stored session and its cookie. What its session held stays,
-    and its token changes, as at a login by a page.
+    The client then has a stored session and the cookie. As after a real login, the data
+    in its session stay and the token changes.
 
     >>> log_in(client, "ann", theme="dark")
     >>> client.get("/me").text
     'ann, dark'
 
-    For Flask-Login the login is fresh: the session has ``_fresh``, and the ``_id`` by
-    which Flask-Login tells browsers apart. Give ``_fresh=False`` for one that is not.
+    With Flask-Login the login is fresh: the session has ``_fresh``, and the ``_id``
+    with which Flask-Login recognizes a browser. For a login that is not fresh, give
+    ``_fresh=False``.
 
-    :param client: of an application with sessions in SQL.
-    :param user: what ``session[SESSION_USER_KEY]`` is to be, such as ``"ann"`` or
-        ``42``; or an object with the ``get_id()`` of Flask-Login's users, which gives
-        it.
-    :param data: what else the session is to hold.
+    :param client: a client of an application with sessions in SQL.
+    :param user: the value for ``session[SESSION_USER_KEY]``, such as ``"ann"`` or
+        ``42``, or an object with Flask-Login's ``get_id()``.
+    :param data: other keys and values for the session.
     :raises ValueError: ``user`` names nobody: it, or its ``get_id()``, is ``None`` or
         empty.
-    :raises SessionLimitError: the user may have no more sessions.
+    :raises SessionLimitError: the user may not have more sessions.
 
-    It raises what :func:`session_transaction` does besides.
+    It also raises the errors of :func:`session_transaction`.
     """
     get_id = getattr(user, "get_id", None)
     user_id = get_id() if callable(get_id) else user
@@ -66,7 +66,7 @@ def log_in(client: FlaskClient, user: object, /, **data: Any) -> None:
         raise ValueError(
             f"log_in() was given a user that names nobody: {user_id!r}. Give the value"
             " that session[SESSION_USER_KEY] has after a login, or a user whose"
-            " get_id() returns it: one that is in the database already has an id."
+            " get_id() returns it. A user gets an id when it is in the database."
         )
     user_key = _interface(client.application).config.user_key
     login = _of_flask_login(client) if user_key == _FLASK_LOGIN else {}
@@ -84,27 +84,27 @@ def session_transaction(client: FlaskClient) -> Iterator[ServerSideSession]:
     >>> client.get("/me").text
     'ann, light'
 
-    What was changed is stored when the block ends, merged with what requests have
-    stored meanwhile; the client's cookie is set, changed or cleared. If the block
+    When the block ends, the changes are stored, merged with what requests have stored
+    in the meantime, and the client's cookie is set, changed or deleted. If the block
     raises, nothing is stored.
 
-    It is :meth:`client.session_transaction()
+    It works like :meth:`client.session_transaction()
     <flask.testing.FlaskClient.session_transaction>`, with three differences. It finds
-    the cookie wherever ``SESSION_COOKIE_DOMAIN`` and ``SESSION_COOKIE_PATH`` have put
-    it. A failure raises, where Flask's goes on as if the session were stored. And
-    what it gives is typed.
+    the cookie wherever ``SESSION_COOKIE_DOMAIN`` and ``SESSION_COOKIE_PATH`` put it. If
+    the session cannot be stored, it raises, while Flask's continues silently. And the
+    session is typed.
 
-    The block is no request: :data:`flask.session` is not this session.
+    The block is not a request: :data:`flask.session` is not this session.
 
-    :param client: of an application with sessions in SQL. Its cookies have to be for
-        the host in ``SESSION_COOKIE_DOMAIN``, or otherwise ``SERVER_NAME``, or
-        otherwise ``localhost``.
+    :param client: a client of an application with sessions in SQL. Its cookies have to
+        be for the host in ``SESSION_COOKIE_DOMAIN``, or else in ``SERVER_NAME``, or
+        else for ``localhost``.
     :raises RuntimeError: the application has no sessions in SQL, or no ``SECRET_KEY``;
-        or, on SQLite, the test has a transaction open which locks the file.
+        or, on SQLite, the test has an open transaction that locks the file.
     :raises TypeError: the client was made with ``use_cookies=False``.
     :raises SessionStoreUnavailableError: the database cannot be reached.
-    :raises SessionTableError: the table is missing, or cannot be used.
-    :raises SessionError: the session cannot be stored as it is: the subclass says why.
+    :raises SessionTableError: the table is missing or cannot be used.
+    :raises SessionError: the session cannot be stored; the subclass says why.
     """
     app = client.application
     interface = _interface(app)
@@ -121,31 +121,30 @@ def session_transaction(client: FlaskClient) -> Iterator[ServerSideSession]:
         yield opened
         if not opened._loaded:
             return
-        # Flask saves it once more, for the cookie, and finds nothing left to store.
+        # Flask saves it again, for the cookie, and finds nothing left to store.
         with _context(app), _no_lock_of_ours():
             source = cast(RequestSource, opened._source)
             interface._save(app, opened, source, may_defer=False)
 
 
 def expire(client: FlaskClient, lifetime: Literal["idle", "absolute"] = "idle") -> None:
-    """Let a client's session be over, as if its time had passed.
+    """Expire a client's session, as if its time had passed.
 
-    The client keeps the cookie. Its next request finds an empty session.
+    The client keeps the cookie. Its next request gets an empty session.
 
     >>> log_in(client, "ann")
     >>> expire(client)
     >>> client.get("/me").text
     'nobody'
 
-    No clock is moved: the times in the row are. To see what happens shortly before the
-    end, move the clock, as by freezegun or time-machine.
+    This moves the times in the row, not the clock. To test what happens shortly before
+    the end, move the clock with freezegun or time-machine.
 
-    :param client: of an application with sessions in SQL.
-    :param lifetime: which end it has come to. ``"idle"``: nobody has used it since,
-        until the end that it had. ``"absolute"``: it has been in use for
-        ``SESSION_ABSOLUTE_LIFETIME``.
+    :param client: a client of an application with sessions in SQL.
+    :param lifetime: which lifetime is over. ``"idle"``: nobody has used the session for
+        that long. ``"absolute"``: it has been in use for ``SESSION_ABSOLUTE_LIFETIME``.
     :raises LookupError: the client has no stored session.
-    :raises ValueError: ``lifetime`` is neither; or it is ``"absolute"``, and
+    :raises ValueError: ``lifetime`` is something else; or it is ``"absolute"``, and
         ``SESSION_ABSOLUTE_LIFETIME`` is not set.
     :raises RuntimeError: as for :func:`session_transaction`.
     """
@@ -160,7 +159,7 @@ def expire(client: FlaskClient, lifetime: Literal["idle", "absolute"] = "idle") 
     if lifetime == "idle":
         passed = columns.expires_at - now
         earlier = [(c, c - passed) for c in (columns.created_at, columns.last_used_at)]
-        # Before the end changes: MariaDB goes from one to the next.
+        # Before the end changes: MariaDB assigns one column after the other.
         changes = [*earlier, *changes]
     elif lifetime != "absolute":
         raise ValueError(
@@ -168,9 +167,8 @@ def expire(client: FlaskClient, lifetime: Literal["idle", "absolute"] = "idle") 
         )
     elif longest is None:
         raise ValueError(
-            "expire(client, 'absolute') is for sessions that end however much they are"
-            " used, and SESSION_ABSOLUTE_LIFETIME is not set. Set it, or leave out"
-            " 'absolute'."
+            "expire(client, 'absolute') needs SESSION_ABSOLUTE_LIFETIME, which is not"
+            " set. Set it, or leave out 'absolute'."
         )
     else:
         changes.append((columns.created_at, now - longest))
@@ -184,10 +182,10 @@ def expire(client: FlaskClient, lifetime: Literal["idle", "absolute"] = "idle") 
 
 
 def revoke(client: FlaskClient) -> None:
-    """End a client's session as somebody else would: its user from another browser, or
-    an operator by ``flask sessions revoke``.
+    """Revoke a client's session, as its user can from another browser, or an operator
+    with ``flask sessions revoke``.
 
-    The client keeps the cookie. Its next request finds an empty session.
+    The client keeps the cookie. Its next request gets an empty session. The signal
     :data:`~flask_sessionsql.session_ended` is sent.
 
     >>> log_in(client, "ann")
@@ -195,7 +193,7 @@ def revoke(client: FlaskClient) -> None:
     >>> client.get("/me").text
     'nobody'
 
-    :param client: of an application with sessions in SQL.
+    :param client: a client of an application with sessions in SQL.
     :raises LookupError: the client has no stored session.
     :raises RuntimeError: as for :func:`session_transaction`.
     """
@@ -207,8 +205,8 @@ def revoke(client: FlaskClient) -> None:
 
 @contextmanager
 def database_down(app: Flask, *, read_only: bool = False) -> Iterator[None]:
-    """Let every statement of an application's sessions fail while the block runs, as if
-    the server could not be reached.
+    """Make every statement of an application's sessions fail while the block runs, as
+    if the server could not be reached.
 
     >>> app = client.application
     >>> log_in(client, "ann")
@@ -218,25 +216,24 @@ def database_down(app: Flask, *, read_only: bool = False) -> Iterator[None]:
     >>> client.get("/me").status_code
     200
 
-    What is stored stays, sessions in memory included. The statements of the
-    application itself work. The block holds for all threads of this process.
+    Stored sessions stay, even those in memory. The application's own statements work.
+    The block affects all threads of this process.
 
     :param app: an application with sessions in SQL.
-    :param read_only: let only what writes fail, as on a server that has become a
-        replica. Pages that read their session work, and those that change it are a
-        ``503``.
+    :param read_only: only statements that write fail, as on a server that has become a
+        replica. Pages that read their session work; pages that change it get a ``503``.
     :raises RuntimeError: the application has no sessions in SQL.
     """
     engine = _interface(app).records.store.engine
 
     def fail(connection: object, cursor: object, statement: str, *_: object) -> None:
-        # What a lost connection has begun, the server rolls back.
+        # ROLLBACK works: the server rolls back for a lost connection, too.
         if not statement.startswith("ROLLBACK") and (
             not read_only or _WRITES.match(statement)
         ):
             state = "takes no writes" if read_only else "cannot be reached"
             told = engine.dialect.loaded_dbapi.OperationalError(
-                f"the database {state}, because a test says so, by database_down()"
+                f"the database {state}, because a test uses database_down()"
             )
             raise sa_exc.OperationalError(statement, None, told, hide_parameters=True)
 
@@ -259,7 +256,7 @@ def _interface(app: Flask) -> FlaskSQLAlchemySessionInterface:
 
 
 def _place(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> tuple[str, str]:
-    """A path and a base URL to which the client sends the session's cookie."""
+    """A path and a base URL for which the client sends the session cookie."""
     host = app.config["SERVER_NAME"] or "localhost"
     domain = interface.get_cookie_domain(app)
     if domain is not None:
@@ -272,8 +269,8 @@ def _place(app: Flask, interface: FlaskSQLAlchemySessionInterface) -> tuple[str,
 
 
 def _context(app: Flask) -> AbstractContextManager[object]:
-    """The application's context, if it is the current one, and otherwise another. What
-    the test has open on a database belongs to the current one.
+    """The current context if it is the application's, otherwise a new one. The test's
+    open transactions belong to the current one.
     """
     is_current = has_app_context() and current_app == app
     return nullcontext() if is_current else app.app_context()
@@ -282,7 +279,7 @@ def _context(app: Flask) -> AbstractContextManager[object]:
 def _handle(client: FlaskClient) -> str:
     """The handle of the client's session.
 
-    :raises LookupError: it has none that is stored.
+    :raises LookupError: the client has no stored session.
     """
     with session_transaction(client) as opened:
         opened.counts_as_use = False
@@ -290,15 +287,15 @@ def _handle(client: FlaskClient) -> str:
     if handle is None:
         raise LookupError(
             "The client has no stored session: it has no session cookie, or one that"
-            " opens nothing. Call log_in(client, user) before, or make a request that"
+            " opens nothing. Call log_in(client, user) first, or make a request that"
             " puts something into the session."
         )
     return handle
 
 
 def _of_flask_login(client: FlaskClient) -> dict[str, Any]:
-    """What Flask-Login, if the application has it, wants in the session of a fresh
-    login. Without the ``_id`` of the same browser it would not be fresh for long.
+    """What Flask-Login, if the application has it, needs in the session of a fresh
+    login. Without the ``_id`` of the same browser it would not stay fresh.
     """
     manager = getattr(client.application, "login_manager", None)
     identify = getattr(manager, "_session_identifier_generator", None)
@@ -310,16 +307,16 @@ def _of_flask_login(client: FlaskClient) -> dict[str, Any]:
 
 @contextmanager
 def _no_lock_of_ours() -> Iterator[None]:
-    """Say what to do where a SQLite file is locked by the test itself.
+    """Raise a helpful error if the test itself locks the SQLite file.
 
-    :raises RuntimeError: it is.
+    :raises RuntimeError: it does.
     """
     try:
         yield
     except SessionStoreBusyError as error:
         raise RuntimeError(
-            "The SQLite file is locked by a transaction that this test has begun, so"
-            " the session was not stored. Commit or roll back before, such as by"
-            " db.session.commit(), or keep the sessions of the tests in a database of"
-            " their own: see the page 'Tests' of the documentation."
+            "A transaction of this test locks the SQLite file, so the session was not"
+            " stored. Commit or roll back first, for example with db.session.commit(),"
+            " or store the sessions of the tests in a database of their own: see the"
+            " page about testing in the documentation."
         ) from error

@@ -402,9 +402,7 @@ def _check_columns(table: _Table) -> Iterator[Finding]:
         must = "" if there.nullable else " NOT NULL"
         if not (same and fits) or (must and column.nullable):
             expected = f"expected {table.sql(CreateColumn(column))}"
-            problem = (
-                f"It is {found}{must}, unfit for some sessions; {expected}."
-            )
+            problem = f"It is {found}{must}, unfit for some sessions; {expected}."
             yield error(subject, problem, table.change(column) if same else table.anew)
         elif not (must or column.nullable or column.primary_key):
             problem = "It allows NULL, which no session stores; expected NOT NULL."

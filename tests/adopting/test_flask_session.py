@@ -196,7 +196,7 @@ def test_a_table_that_is_not_there(
     client.get("/login/ann")
     assert "ann" == client.get("/me").text
     [told] = [each.getMessage() for each in caplog.records if each.levelname != "INFO"]
-    assert "'sessions' is not there" in told
+    assert "'sessions' is missing" in told
     assert "SESSION_ADOPT" in told
 
 

@@ -883,7 +883,7 @@ def test_nesting_up_to_the_limit_comes_back(name: str) -> None:
     assert payload == from_deep(300, lambda: dumps(deepest))
     assert payload == dumps(from_deep(300, lambda: loads(payload)))
     with pytest.raises(
-        SessionValueError, match=f"more than {MAX_DEPTH} deep"
+        SessionValueError, match=f"more than {MAX_DEPTH} levels deep"
     ) as caught:
         dumps({"a": nested(wrap, MAX_DEPTH)})
     assert "a" == caught.value.key

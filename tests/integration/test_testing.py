@@ -406,13 +406,13 @@ def test_it_is_in_the_log_as_an_outage(
             client.get("/get/_user_id")
         client.get("/get/_user_id")
     assert [
-        ("ERROR", "cannot be reached, because a test says so"),
+        ("ERROR", "cannot be reached, because a test uses"),
         ("WARNING", "works again"),
     ] == [
         (record.levelname, text)
         for record, text in zip(
             caplog.records,
-            ("cannot be reached, because a test says so", "works again"),
+            ("cannot be reached, because a test uses", "works again"),
             strict=True,
         )
         if text in record.getMessage()

@@ -210,7 +210,7 @@ def test_an_end_that_is_no_time_is_unreadable(records: SessionRecords) -> None:
     """Somebody has written to the row."""
     record = save(records, None, {"a": 1})
     data = MsgpackSerializer().dumps({EXPIRY_KEY: "soon"})
-    with pytest.raises(UnreadableSessionError, match="no number"):
+    with pytest.raises(UnreadableSessionError, match="not a number"):
         records.data(record.row._replace(data=data))
 
 

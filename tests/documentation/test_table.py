@@ -13,10 +13,9 @@ from flask_sessionsql import Session, session
 from flask_sessionsql.config import SessionConfig
 from flask_sessionsql.storage import adoption
 from flask_sessionsql.storage.tables import sessions_table
-
-from .conftest import MakeApp, MakeDatabase
-from .helpers import on
-from .pages import page
+from tests.conftest import MakeApp, MakeDatabase
+from tests.helpers import on
+from tests.pages import page
 
 #: The captions of the page's files, by SQLAlchemy's name of the database.
 FILES = {
