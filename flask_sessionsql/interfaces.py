@@ -203,7 +203,7 @@ __all__ = [
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-#: Cookies of one name that are looked at: of the host, of its domain, of a path.
+#: How many cookies of one name are tried: one of the host, of its domain, of a path.
 _MOST_COOKIES = 3
 
 
@@ -219,7 +219,7 @@ class NullSession(_FlaskNullSession):
     def _refuse(self) -> NoReturn:
         raise NullSessionError(self._reason)
 
-    #: What a session of ours has; here there is nothing to tell.
+    #: The attributes of a stored session; here they have no values.
     handle: None = None
     created_at: None = None
     expires_at: None = None
@@ -283,7 +283,7 @@ class _ConfiguredInterface(SessionInterface):
 
     def __init__(self, config: SessionConfig) -> None:
         self.config = config
-        #: What Flask's settings were when they were read last, and what that means.
+        #: Flask's settings when they were last read, and the result of checking them.
         self._read: tuple[tuple[Any, ...], SessionConfig] = (), config
 
     def current_config(self, app: Flask) -> SessionConfig:
@@ -352,17 +352,17 @@ class RequestSource:
     session is touched, and remembers what they were.
     """
 
-    # Of the class: each request makes one, and most need no more.
+    # Attributes of the class: each request makes a source, and most need no more.
     record: SessionRecord | None = None
-    #: Sets or clears the cookie in a response, once the session has moved or ended.
+    #: Sets or deletes the cookie in a response, after the session has moved or ended.
     cookie: Callable[[Response], None] | None = None
-    #: Whether a save was refused, and told of.
+    #: Whether a save was refused and the signal was sent.
     refused: bool = False
-    #: Whether this request has ended the session from outside, as by revoke_user().
+    #: Whether this request has revoked the session, for example with revoke_user().
     has_ended: bool = False
-    #: The cookie's token, if it opened nothing.
+    #: The cookie's token, if it opens no session.
     stale: Stale | None = None
-    #: What becomes of a session of the site before.
+    #: The adoption of a session of the previous site.
     arrival: Arrival | None = None
 
     def __init__(
@@ -411,7 +411,7 @@ class RequestSource:
         """As :meth:`read`, where the cookie may be one of the site before."""
         lifetime = self._interface.current_config(self._app).lifetime
         name = self._interface.get_cookie_name(self._app)
-        # A browser may have one of another domain or path besides.
+        # A browser may have another one, of another domain or path.
         cookies = self._request.cookies.getlist(name)
         for cookie in sorted(cookies, key=is_marked, reverse=True)[:_MOST_COOKIES]:
             opened = adopter.open(self.secrets, cookie, _now(), lifetime)
@@ -443,7 +443,7 @@ class RequestSource:
         try:
             return self._interface.records.decode(encoded)
         except UnreadableSessionError as error:
-            # As if it had been found out when the row was loaded.
+            # Same result as if loading the row had failed.
             record = cast(SessionRecord, self.record)
             self._interface.records.tell_unreadable(record.row, error)
             self.stale, self.record = Stale(record.token, self._began), None
@@ -565,7 +565,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         self.records = records
         self.holds_lock: Callable[[], bool] = holds_lock
         self._purger = Purger(config.purge_interval)
-        #: The attributes that a cookie has been made with.
+        #: The last attributes that a cookie was made with.
         self._carried: dict[str, Any] = {}
 
     @cached_property
@@ -623,11 +623,11 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         except SessionLimitError as error:
             if not source.can_tell:
                 raise  # as nobody sees a page
-            # Not logged in: the page that says so finds the session as it was.
+            # Not logged in: the error page gets the session as it was before.
             source.restore(session)
-            # Its page sees no frame of ours: this one, which runs, holds the session.
+            # No traceback for the error page: this frame is running and has the session.
             answer(app, response, error.with_traceback(None))
-            # What the page's handler made of it.
+            # Save what the error page has changed.
             self._save(app, session, source)
         except (SessionStoreUnavailableError, SessionTableError) as error:
             page = _page_for(app, error)
@@ -635,8 +635,8 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 raise
             answer(app, response, page.with_traceback(None))
         finally:
-            # Once, and last. Where an error was met after a first save, the page for it
-            # comes here, too, and has to carry the token that the session moved to.
+            # Once, and last. If there was an error after a first save, its page comes
+            # here, too, and must carry the session's new token.
             if source.cookie is not None:
                 source.cookie(response)
         if source.can_tell and self._purger.is_due():
@@ -692,7 +692,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         except SessionStoreBusyError:
             if not may_defer:
                 raise
-            # The lock is probably this request's own, and gone with its context.
+            # The lock is probably this request's own, and ends with its context.
             user = session.get(self.config.user_key)
             if context_outlives_request():
                 logger.warning(_PUT_OFF)
@@ -757,7 +757,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             "partitioned": self.get_cookie_partitioned(app),
         }
         if attributes != self._carried:
-            # A subclass can have methods of its own, which nothing has checked.
+            # A subclass can have its own methods, which nothing has checked.
             Response().set_cookie(**attributes)
             self._carried = attributes
         return attributes
@@ -779,14 +779,14 @@ def _clear_cookie(attributes: dict[str, Any], response: Response) -> None:
     response.delete_cookie(**attributes)
 
 
-#: What is told at once where nobody would look for it: in tests, as a rule.
+#: The warning when saving is deferred beyond the request, which happens in tests.
 _PUT_OFF = (
     "The SQLite file is locked, probably by a transaction of this application context"
-    " that has written and is not committed. The session is stored when the context"
-    " ends, which is not with this request: somebody else has pushed it, such as a"
-    " test. Until then no request finds what this one has put into the session. Commit"
-    " or roll back before the request, or keep the sessions of the tests in a database"
-    " of their own: see the page 'Tests' of the documentation."
+    " that is not committed. The session is stored when the context ends, and not at"
+    " the end of this request, because somebody else, such as a test, has pushed the"
+    " context. Until then no request finds the changes of this one. Commit or roll back"
+    " before the request, or store the sessions of the tests in a database of their own: see"
+    " the page about testing in the documentation."
 )
 
 
@@ -842,13 +842,13 @@ def _deferred(
             source.tell_refused(user, error)
             if not isinstance(error, SessionLimitError):
                 raise
-            # The token that has left opens nothing, which is what refusing comes to.
+            # The token in the response opens nothing, so the login is refused.
             logger.warning("A login was refused after its response: %s", error)
 
     return write
 
 
-#: Why a session is refused, by the error that says so.
+#: The reason for which a session is refused, by error.
 _REFUSED: dict[type[Exception], RefusedReason] = {
     SessionValueError: "value",
     SessionTooLargeError: "size",
@@ -859,6 +859,6 @@ _REFUSED: dict[type[Exception], RefusedReason] = {
 
 def _storable(text: str | None, most: int) -> str | None:
     """``text`` as it can be stored and shown: without what does not print."""
-    # Cut before and after: a header can be very long.
+    # Cut before and after filtering: a header can be very long.
     shown = "".join(filter(str.isprintable, (text or "")[: 4 * most]))
     return shown[:most] or None
