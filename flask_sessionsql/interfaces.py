@@ -625,7 +625,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
                 raise  # as nobody sees a page
             # Not logged in: the error page gets the session as it was before.
             source.restore(session)
-            # No traceback for the error page: this frame is running and has the session.
+            # No traceback for the error page: this running frame has the session.
             answer(app, response, error.with_traceback(None))
             # Save what the error page has changed.
             self._save(app, session, source)
@@ -785,8 +785,8 @@ _PUT_OFF = (
     " that is not committed. The session is stored when the context ends, and not at"
     " the end of this request, because somebody else, such as a test, has pushed the"
     " context. Until then no request finds the changes of this one. Commit or roll back"
-    " before the request, or store the sessions of the tests in a database of their own: see"
-    " the page about testing in the documentation."
+    " before the request, or store the sessions of the tests in their own database:"
+    " see the page about testing in the documentation."
 )
 
 
