@@ -68,16 +68,19 @@ NOT_RUN: list[tuple[str, str, str]] = [
 #: Pages whose commands a test of their own types, with the servers that they need.
 TYPED_ELSEWHERE = {"guides/production": "tests/documentation/test_production.py"}
 
+#: Shops with visitors.
+_VISITED = [
+    f"cp {SHOPS}/*.py .",
+    "mkdir instance",
+    "python -m tests.moving.sites flask-session"
+    " sqlite:////srv/shop/instance/moving.db 4 >/dev/null",
+    "python visits.py",
+]
+
 #: Commands that come before a page's own, in its folder, with the tests beside.
 PREPARED: dict[str, list[str]] = {
-    # Shops with visitors.
-    "reference/commands": [
-        f"cp {SHOPS}/*.py .",
-        "mkdir instance",
-        "python -m tests.moving.sites flask-session"
-        " sqlite:////srv/shop/instance/moving.db 4 >/dev/null",
-        "python visits.py",
-    ],
+    "reference/commands": _VISITED,
+    "guides/sign-out": _VISITED,
     # Browsers that are logged in on the old site.
     "guides/moving": [
         "mkdir instance",
