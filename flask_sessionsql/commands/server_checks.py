@@ -280,7 +280,7 @@ def _check_pool(place: Place) -> Iterator[Finding]:
         problem = (
             f"pool_size and max_overflow allow {most} connections in all: if a process"
             " has more threads, the others wait, and their requests get a 503 after"
-            " 'pool_timeout' (30 seconds by default)."
+            " SESSION_DATABASE_TIMEOUT or 'pool_timeout', whichever is shorter."
         )
         advice = (
             "Set 'pool_size' to the number of threads in a process. With no more than"

@@ -239,7 +239,8 @@ def test_few_connections(
         sound(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=few), "SQLALCHEMY_ENGINE_OPTIONS"
     )
     assert "warning" == finding.level
-    assert "allow 1 in all" in finding.problem
+    assert "allow 1 connections in all" in finding.problem
+    assert "SESSION_DATABASE_TIMEOUT or 'pool_timeout'" in finding.problem
     for options in ({"pool_size": 1}, {"max_overflow": -1}, {"poolclass": sa.NullPool}):
         assert [] == check(sound(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=options))
 

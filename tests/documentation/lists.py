@@ -65,9 +65,6 @@ NOT_RUN: list[tuple[str, str, str]] = [
     ),
 ]
 
-#: Pages whose commands a test of their own types, with the servers that they need.
-TYPED_ELSEWHERE = {"guides/production": "tests/documentation/test_production.py"}
-
 #: Shops with visitors.
 _VISITED = [
     f"cp {SHOPS}/*.py .",

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from tests.pages import DOCS
 
-from .lists import PREPARED, TYPED_ELSEWHERE, not_run
+from .lists import PREPARED, not_run
 from .source import Block, Command, blocks_of, commands_of
 
 ROOT = DOCS.parent
@@ -82,7 +82,7 @@ def _pattern(shown: list[str]) -> re.Pattern[str]:
 
 def is_run(block: Block) -> bool:
     """Whether the runner has to do with a block: a file or a console."""
-    if block.page in TYPED_ELSEWHERE or not_run(block.page, block.text):
+    if not_run(block.page, block.text):
         return False
     return block.language == "console" or is_file(block)
 

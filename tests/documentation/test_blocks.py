@@ -13,7 +13,7 @@ from flask_sessionsql.commands.base import TIME_OVER
 from tests.pages import DOCS
 
 from .inventory import Found, all_blocks, calls, is_walked, way_of
-from .lists import NOT_RUN, PREPARED, TYPED_ELSEWHERE
+from .lists import NOT_RUN, PREPARED
 from .running import Shell, failures, has_commands, run_page
 from .source import block, blocks_of
 
@@ -72,11 +72,6 @@ def test_lists_are_up_to_date(found: list[Found]) -> None:
     assert [] == [line for line in NOT_RUN if line[:2] not in blocks]
     assert set() == calls("block") - blocks
     assert set() == {*PREPARED} - {*RUN}
-    assert [] == [
-        name
-        for name, test in TYPED_ELSEWHERE.items()
-        if f'block("{name}", "$ ' not in (DOCS.parent / test).read_text("utf-8")
-    ]
     assert all(why for _, _, why in NOT_RUN)
 
 

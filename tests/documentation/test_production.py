@@ -11,7 +11,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +26,7 @@ from cryptography.x509.oid import NameOID
 from tests.conftest import MakeDatabase
 from tests.helpers import at_once
 from tests.throwaway import free_port, program, running, user
-
-from .source import block
+from tests.tutorials.walk import walked
 
 pytestmark = pytest.mark.postgresql
 
@@ -38,22 +37,12 @@ PROGRAMS = Path(sys.executable).parent
 #: Seconds for an answer, and for what is typed.
 PATIENCE = 300
 
-#: What the page has, each as a file of its own.
-FILES = {
-    "shop.py": block("guides/production", "shop.py"),
-    "gunicorn.conf.py": block("guides/production", "gunicorn.conf.py"),
-    "shop.service": block("guides/production", "shop.service"),
-    "uwsgi.ini": block("guides/production", "uwsgi.ini"),
-    "nginx.conf": block("guides/production", "nginx.conf"),
-}
-#: What is typed before the site starts, in this order, and once it is there.
-BEFORE = [
-    block("guides/production", "$ umask 077"),
-    block("guides/production", "$ set -a; . ./shop.env; set +a"),
-    block("guides/production", "$ flask --app shop sessions create-table"),
-]
-CREATE = BEFORE[-1].partition("\n")[0] + "\n"
-OUTSIDE = block("guides/production", "$ curl -s https://shop.example.com/")
+BLOCKS = walked("guides/production")
+#: What is typed before the site starts, and once it is there.
+TYPED = [each.text for each in BLOCKS if not each.caption]
+BEFORE = [text for text in TYPED if "https://" not in text]
+OUTSIDE = [text for text in TYPED if "https://" in text]
+CREATE = "$ flask --app shop sessions create-table\n"
 
 #: What nginx has around the page's file on Debian, in a folder of its own.
 AROUND = """
@@ -99,8 +88,9 @@ class Site:
             "$ curl ": f"$ curl {seen} ",
             "203.0.113.9": BROWSER,
         }
-        for name, text in FILES.items():
-            (folder / name).write_text(self.here(text), "utf-8")
+        for each in BLOCKS:
+            if each.caption:
+                (folder / each.caption).write_text(self.here(each.text), "utf-8")
         write_certificate(folder)
 
     def here(self, text: str) -> str:
@@ -140,7 +130,11 @@ class Site:
         return dict(line.split("=", 1) for line in lines)
 
     def ask(
-        self, path: str, form: str | None = None, secure: bool = True, **headers: str
+        self,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        form: str | None = None,
+        secure: bool = True,
     ) -> Answer:
         """What a browser is answered."""
         port = self.secure if secure else self.plain
@@ -150,7 +144,7 @@ class Site:
             at = context.wrap_socket(at, server_hostname=HOST)
         with closing(http.client.HTTPConnection(HOST)) as connection:
             connection.sock = at
-            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            sent = dict(headers or {})
             if form is not None:
                 sent["Content-Type"] = "application/x-www-form-urlencoded"
             connection.request("POST" if form else "GET", path, form, sent)
@@ -240,7 +234,7 @@ def test_what_is_typed(site: Site, serve: Callable[[str], None]) -> None:
     assert_shown(*site.type(*BEFORE))
     assert 0o600 == (site.folder / "shop.env").stat().st_mode & 0o777
     serve("gunicorn")
-    assert_shown(*site.type(OUTSIDE))
+    assert_shown(*site.type(*OUTSIDE))
 
 
 @pytest.mark.parametrize("server", ["gunicorn", "gunicorn --preload", "uwsgi"])
@@ -253,7 +247,7 @@ def test_what_users_see(site: Site, serve: Callable[[str], None], server: str) -
     serve(server)
     assert 0 == site.connections()
 
-    login = site.ask("/login", "name=ann")
+    login = site.ask("/login", form="name=ann")
     cookie, *attributes = login.headers["Set-Cookie"].split("; ")
     assert (302, f"https://{HOST}/") == (login.status, login.headers["Location"])
     assert re.fullmatch(r"__Host-session=[\w-]{43,}", cookie)
@@ -261,15 +255,16 @@ def test_what_users_see(site: Site, serve: Callable[[str], None], server: str) -
         each for each in attributes if not each.startswith("Expires=")
     }
     said = f"Hello ann, at https://{HOST}/ from {BROWSER}\n"
-    assert said == site.ask("/", Cookie=cookie).text
+    ann = {"Cookie": cookie}
+    assert said == site.ask("/", ann).text
     assert BROWSER == site.asked("SELECT address FROM flask_sessionsql")
-    forged = {"X_Forwarded_For": "192.0.2.1", "X_Forwarded_Host": "example.org"}
-    assert said == site.ask("/", Cookie=cookie, **forged).text
-    assert 400 == site.ask("/", Host="example.org").status
+    forged = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "example.org"}
+    assert said == site.ask("/", ann | forged).text
+    assert 400 == site.ask("/", {"Host": "example.org"}).status
     plain = site.ask("/", secure=False)
     assert (301, f"https://{HOST}/") == (plain.status, plain.headers["Location"])
 
-    answers = at_once([lambda: site.ask("/", Cookie=cookie).text] * 30)
+    answers = at_once([lambda: site.ask("/", ann).text] * 30)
     assert [said] * 30 == answers
     assert site.connections() in range(1, 3 * 8 + 1)
 
