@@ -34,7 +34,7 @@ class picture(nodes.General, nodes.Element):  # type: ignore[misc]  # noqa: N801
 
 
 def drawing(name: str) -> str:
-    """The ``<svg>`` of a drawing, without what stands before it in its file."""
+    """The ``<svg>`` of a drawing, without what is before it in its file."""
     text = (PICTURES / name).read_text("utf-8")
     return text[text.index("<svg") :].strip()
 

@@ -1,4 +1,4 @@
-"""The drawings: readable in both themes, on any screen, and by those who hear them."""
+"""The drawings: readable in both themes, on any screen, and by screen readers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Box(NamedTuple):
             and other.bottom <= self.bottom
         )
 
-    def meets(self, other: Box) -> bool:
+    def overlaps(self, other: Box) -> bool:
         """Whether both have some place in common."""
         return (
             self.left < other.right
@@ -173,7 +173,7 @@ def test_text_fits(name: str) -> None:
     assert [] == [
         (one.text, other.text)
         for one, other in combinations(found, 2)
-        if one.meets(other)
+        if one.overlaps(other)
     ]
 
 
@@ -219,7 +219,7 @@ def test_in_html_it_is_drawn(source: Path, tmp_path: Path) -> None:
     assert "idle lifetime: 1 hour</text>" in page
 
 
-def test_in_text_it_is_told(source: Path, tmp_path: Path) -> None:
+def test_in_text_it_is_described(source: Path, tmp_path: Path) -> None:
     """Where there are no pictures, the text has what the picture says."""
     build(source, tmp_path, "-b", "text", "-W")
     text = (tmp_path / "index.txt").read_text("utf-8")

@@ -68,7 +68,7 @@ REQUESTS: dict[str, Callable[[FlaskClient, Clock], Any]] = {
     ),
     "ends its session": lambda client, clock: client.get("/clear"),
     "reads it and moves its end": later,
-    "meets another's change": conflict,
+    "changes what another one has changed": conflict,
 }
 
 
