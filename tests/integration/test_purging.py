@@ -1,4 +1,4 @@
-"""Expired rows go after a response, without anybody's waiting."""
+"""Expired rows are deleted after a response, without anybody's waiting."""
 
 from __future__ import annotations
 
