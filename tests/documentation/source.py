@@ -96,7 +96,8 @@ def _included(name: str, path: str, options: dict[str, str]) -> str:
             " file; include it as a whole, or without a caption."
         )
     folder = DOCS / Path(name).parent
-    return (DOCS / path[1:] if path[0] == "/" else folder / path).read_text("utf-8")
+    file = DOCS / path[1:] if path[0] == "/" else folder / path
+    return file.read_text("utf-8") if file.is_file() else ""  # of that Sphinx complains
 
 
 def commands_of(block: Block) -> list[Command]:
