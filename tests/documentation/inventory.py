@@ -16,7 +16,7 @@ from docutils.core import publish_doctree  # type: ignore[import-untyped]
 
 from tests.pages import DOCS
 
-from .lists import not_run
+from .lists import not_run, sets_up
 from .running import has_commands, is_file, is_run
 from .source import Block, blocks_of, commands_of
 
@@ -140,7 +140,7 @@ def _is_example(found: Found) -> bool:
 
 
 def _is_listed(found: Found) -> bool:
-    return not_run(found.page, found.text)
+    return not_run(found.page, found.text) or sets_up(found.text)
 
 
 #: Each with what it says of a block.

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 SHOPS = Path(__file__).parent / "shops"
 
-_PIP = "It installs from a package index; what it installs, the tests run."
+#: What a reader does once, and the tests have done: nothing runs such a command.
+SETTING_UP = re.compile(
+    r"(python -m )?pip install .*|python -m venv .*|(\.|source) \S*/bin/activate"
+)
 _NOX = "It sets up environments of its own: .ci/run types it."
 _BENCHMARKS = "It takes up to 45 minutes; test_benchmarks.py tries its arguments."
 
 #: Blocks that nothing runs: the page, the first line, and why. A page of docstrings is
 #: named by where they are shown.
 NOT_RUN: list[tuple[str, str, str]] = [
-    ("../README", "$ pip install Flask-SessionSql", _PIP),
     ("../README", "$ sh tools/nox.sh -s quickstart", _NOX),
-    ("guides/encryption", '$ pip install "Flask-SessionSql[encryption]"', _PIP),
-    ("index", "$ pip install Flask-SessionSql", _PIP),
-    ("index", '$ pip install "Flask-SessionSql[postgresql]"', _PIP),
-    ("index", '$ pip install "Flask-SessionSql[mariadb]"', _PIP),
     (
         "index",
         "$ flask --app quickstart run",
@@ -65,19 +64,18 @@ NOT_RUN: list[tuple[str, str, str]] = [
     ),
 ]
 
-#: Shops with visitors.
-_VISITED = [
-    f"cp {SHOPS}/*.py .",
-    "mkdir instance",
-    "python -m tests.moving.sites flask-session"
-    " sqlite:////srv/shop/instance/moving.db 4 >/dev/null",
-    "python visits.py",
-]
-
 #: Commands that come before a page's own, in its folder, with the tests beside.
 PREPARED: dict[str, list[str]] = {
-    "reference/commands": _VISITED,
-    "guides/sign-out": _VISITED,
+    # Shops with visitors.
+    "reference/commands": [
+        f"cp {SHOPS}/*.py .",
+        "mkdir instance",
+        "python -m tests.moving.sites flask-session"
+        " sqlite:////srv/shop/instance/moving.db 4 >/dev/null",
+        "python visits.py",
+        "python pickles.py",
+    ],
+    "guides/sign-out": [f"cp {SHOPS}/*.py .", "python visits.py"],
     # Browsers that are logged in on the old site.
     "guides/moving": [
         "mkdir instance",
@@ -85,6 +83,15 @@ PREPARED: dict[str, list[str]] = {
         " sqlite:////srv/shop/instance/shop.db 6 >/dev/null",
     ],
 }
+
+
+def sets_up(text: str) -> bool:
+    """Whether a console block only makes an environment and a folder."""
+    commands = [line for line in text.splitlines() if line.strip()]
+    return any(SETTING_UP.fullmatch(line[2:]) for line in commands) and all(
+        SETTING_UP.fullmatch(line[2:]) or line.startswith(("$ mkdir ", "$ cd "))
+        for line in commands
+    )
 
 
 def not_run(page: str, text: str) -> bool:

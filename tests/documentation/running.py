@@ -6,6 +6,9 @@ commands of the console blocks, with a clock and a random source that are frozen
 one command to the next a minute passes, and as long as ``$ sleep 3600`` says, for which
 nobody waits. A server that a command starts by a trailing ``&`` runs until the end.
 
+``curl`` and browsers go by the real clock, and take cookies of this one for expired. A
+page that needs them is walked through instead, by ``tests/tutorials/walk.py``.
+
 So that pages can be run side by side and anywhere, some names stand for others: the
 folder is ``/srv/shop`` where a page has it in a command, or a command prints it; the
 ports 5000 and 8000 are any that are free.
@@ -30,7 +33,7 @@ from pathlib import Path
 
 from tests.pages import DOCS
 
-from .lists import PREPARED, not_run
+from .lists import PREPARED, SETTING_UP, not_run, sets_up
 from .source import Block, Command, blocks_of, commands_of
 
 ROOT = DOCS.parent
@@ -82,6 +85,8 @@ def _pattern(shown: list[str]) -> re.Pattern[str]:
 
 def is_run(block: Block) -> bool:
     """Whether the runner has to do with a block: a file or a console."""
+    if sets_up(block.text):
+        return False
     if not_run(block.page, block.text):
         return False
     return block.language == "console" or is_file(block)
@@ -115,6 +120,8 @@ def run_blocks(blocks: list[Block], folder: Path) -> list[Ran]:
                 shell.write(block.caption, block.text)
                 continue
             for command in commands_of(block):
+                if SETTING_UP.fullmatch(command.text):
+                    continue
                 printed, status = shell.run(command.text)
                 ran.append(Ran(block, command, printed, status))
     return ran

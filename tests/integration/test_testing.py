@@ -592,9 +592,9 @@ def test_the_documented_fixtures_work(
     workers: int,
     in_memory: bool,
 ) -> None:
-    """The conftest.py of the page "Testing an application", copied as a whole: no test finds what
-    another one has left, and no worker what another one writes. On PostgreSQL the
-    sessions may be beside everything else.
+    """The conftest.py of the page "Testing an application", copied as a whole: no test
+    finds what another one has left, and no worker what another one writes. On
+    PostgreSQL the sessions may be beside everything else.
     """
     folder = tmp_path / "tests"
     shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
