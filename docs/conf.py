@@ -152,7 +152,7 @@ html_title = project
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 templates_path = ["_templates"]
-html_css_files = ["site.css", "narrow.css", "print.css"]
+html_css_files = ["site.css", "narrow.css", "keyboard.css", "print.css"]
 html_sidebars = {
     "**": [
         "sidebar/brand.html",
@@ -182,9 +182,12 @@ html_show_sourcelink = False
 html_show_sphinx = False
 html_domain_indices = False
 html_search_scorer = str(Path(__file__).with_name("scorer.js"))
-#: What stands before a command is not copied along with it.
-copybutton_prompt_text = r">>> |\.\.\. |\$ "
+# A command is copied without its prompt and without what it prints.
+copybutton_prompt_text = r">>> |\.\.\.(?: |$)|\$ "
 copybutton_prompt_is_regexp = True
+copybutton_exclude = ".linenos, .go, .gt"
+copybutton_copy_empty_lines = False
+copybutton_line_continuation_character = "\\"
 #: How the elements that can be wider than the page begin in its HTML.
 SCROLLING = re.compile(r'<div class="highlight"><pre|<div class="table-wrapper [^"]*"')
 

@@ -1,4 +1,4 @@
-"""Everybody can read the site, on a phone and on a large screen, by day and by night."""
+"""Everybody can read the site, on a phone and on a large screen, in both themes."""
 
 from __future__ import annotations
 
