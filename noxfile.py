@@ -24,7 +24,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 #: More workers than cores: mostly they wait for a database. What drives a browser, what
 #: is tried with other packages, and whole sites that move have sessions of their own.
 AT_ONCE = ["--numprocesses=4", "--dist=worksteal"]
-AT_ONCE += [f"--ignore=tests/{name}" for name in ("browser", "neighbours", "moving")]
+APART = ("browser", "documentation/browser", "neighbours", "moving")
+AT_ONCE += [f"--ignore=tests/{name}" for name in APART]
 #: What the last Python runs alone: the tools, which are not part of the package.
 NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
 #: The databases take time. The last Python has them in every test, and the lowest
@@ -160,7 +161,8 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
     env = {"SESSIONSQL_SITE": SITE}
     options = ["--numprocesses=auto", "--dist=worksteal", "-k", "not test_console"]
-    session.run("pytest", *options, "tests/documentation", env=env)
+    apart = "--ignore=tests/documentation/browser"
+    session.run("pytest", *options, apart, "tests/documentation", env=env)
     session.log(f"Open {Path(SITE, 'index.html').resolve()}")
 
 
@@ -173,6 +175,19 @@ def docs_live(session: nox.Session) -> None:
     watched = ["--watch", "flask_sessionsql", "--watch", "benchmarks/results"]
     options = ["-n", *watched, *session.posargs]
     session.run("sphinx-autobuild", *options, "docs", "docs/_build/live")
+
+
+@nox.session(python=LATEST)
+def site(session: nox.Session) -> None:
+    """The site, read with a real browser: what the search finds, what is copied, and
+    that everybody can read it.
+    """
+    install(session, "site")
+    # Only what has changed since the session docs.
+    session.run("sphinx-build", "-q", "-W", "-n", "-j", "auto", "docs", SITE)
+    tests = session.posargs or ["tests/documentation/browser"]
+    at_once = ["--numprocesses=2", "--dist=worksteal"]
+    session.run("pytest", *at_once, *tests, env={"SESSIONSQL_SITE": SITE})
 
 
 @nox.session(python=LATEST)

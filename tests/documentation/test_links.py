@@ -19,9 +19,9 @@ def links(page: Page) -> set[str]:
 def leads_nowhere(html: Path, pages: dict[str, Page], page: Page, link: str) -> bool:
     """Whether a link has no page, or no place on it."""
     address = urlsplit(link)
-    target = (html / page.name).parent / unquote(address.path)
-    if not address.path:
-        target = html / page.name
+    folder = html if "<base " in page.html else (html / page.name).parent
+    path = address.path or page.name.rpartition("/")[2]
+    target = folder / unquote(path).removeprefix("/")
     name = target.resolve().relative_to(html.resolve()).as_posix()
     if name not in pages:
         return not target.is_file()

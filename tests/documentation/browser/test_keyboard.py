@@ -28,7 +28,7 @@ THEME = "Toggle Light / Dark / Auto color theme"
 
 def steps(reader: Reader) -> list[tuple[str, bool]]:
     """What has the focus after each press of the tabulator, once around the page."""
-    found = []
+    found: list[tuple[str, bool]] = []
     while True:
         reader.tab.keyboard.press("Tab")
         if reader.tab.evaluate("document.activeElement === document.body"):
