@@ -766,7 +766,7 @@ def test_new_says_whether_it_is_stored() -> None:
     session = session_of()
     session["a"] = 1
     assert session.new
-    with pytest.raises(AttributeError, match="'new' says whether"):
+    with pytest.raises(AttributeError, match="session.new cannot be set"):
         session.new = False
     assert session.new
 
@@ -1003,7 +1003,7 @@ def test_what_the_row_says() -> None:
 
 def test_new_cannot_be_set() -> None:
     """It says whether the session is stored; setting it is an error that says so."""
-    with pytest.raises(AttributeError, match="says whether the session is stored"):
+    with pytest.raises(AttributeError, match="says whether the session is not stored"):
         session_of().new = True
 
 
@@ -1055,16 +1055,16 @@ def test_an_end_of_the_wrong_type(when: Any) -> None:
     ("when", "why"),
     [
         (datetime(2100, 1, 1), "has no time zone"),
-        (datetime(1000, 1, 1, tzinfo=UTC), "is past"),
-        (datetime.min.replace(tzinfo=timezone(timedelta(hours=5))), "is past"),
-        (timedelta(0), "is past"),
-        (timedelta(microseconds=-1), "is past"),
-        (timedelta.min, "is past"),
+        (datetime(1000, 1, 1, tzinfo=UTC), "in the past"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=5))), "in the past"),
+        (timedelta(0), "in the past"),
+        (timedelta(microseconds=-1), "in the past"),
+        (timedelta.min, "in the past"),
     ],
     ids=["naive", "past", "first", "now", "a moment ago", "long ago"],
 )
 def test_an_end_that_cannot_be(when: datetime | timedelta, why: str) -> None:
-    """One without a time zone, or that is past, is an error that says so, and leaves
+    """One without a time zone, or one in the past, is an error that says so, and leaves
     the session's as it was.
     """
     session = session_of({"a": 1})
@@ -1097,7 +1097,7 @@ def test_the_place_of_the_end_cannot_be_written() -> None:
         session_of()[EXPIRY_KEY] = 5
     with pytest.raises(ValueError, match=r"Use session\.set_lifetime\(\)"):
         session_of().update({LIFETIME_KEY: 5})
-    with pytest.raises(ValueError, match=r"Use session\.label, or take another key"):
+    with pytest.raises(ValueError, match=r"Use session\.label, or another key"):
         session_of().setdefault(LABEL_KEY, "Work laptop")
 
 
@@ -1184,7 +1184,7 @@ def test_a_label_of_the_wrong_type(label: Any) -> None:
 @pytest.mark.parametrize(
     ("label", "told"),
     [
-        ("Work" * 64, "256 characters. It takes 255 at most"),
+        ("Work" * 64, "256 characters. It takes at most 255"),
         ("Work" * 500, "2,000 characters"),
         *(
             (f"Work{each}laptop", "control characters, such as NUL")
@@ -1444,5 +1444,5 @@ def test_what_is_stored_is_what_a_dictionary_would_be(
 
 def test_a_key_that_notes_how_a_session_came() -> None:
     """It is not the application's to set."""
-    with pytest.raises(ValueError, match="Take another key"):
+    with pytest.raises(ValueError, match="Use another key"):
         session_of()["_sessionsql_adopted"] = True

@@ -253,7 +253,7 @@ def test_there_must_be_a_session_to_end(
     client: FlaskClient, end: Callable[[FlaskClient], None]
 ) -> None:
     """A test that ends nothing would prove nothing."""
-    with pytest.raises(LookupError, match=r"Call log_in\(client, user\) before"):
+    with pytest.raises(LookupError, match=r"Call log_in\(client, user\) first"):
         end(client)
     log_in(client, "ann")
     end(client)
@@ -264,7 +264,9 @@ def test_there_must_be_a_session_to_end(
 def test_a_lifetime_that_is_none_is_an_error(client: FlaskClient) -> None:
     """So is the absolute one where it is not set."""
     log_in(client, "ann")
-    with pytest.raises(ValueError, match="SESSION_ABSOLUTE_LIFETIME is not set"):
+    with pytest.raises(
+        ValueError, match="needs SESSION_ABSOLUTE_LIFETIME, which is not set"
+    ):
         expire(client, "absolute")
     with pytest.raises(ValueError, match=r"'short'\. Give 'idle' or 'absolute'"):
         expire(client, "short")  # type: ignore[arg-type]

@@ -127,7 +127,7 @@ def test_too_old_or_of_another_site(
 def test_errors(make_app: MakeApp, shared_database_uri: str) -> None:
     """What is missing is said in one line, with what to do."""
     cookie = make_app(shared_database_uri, SESSION_ADOPT="cookie")
-    assert "Signed cookies are with the browsers" in run(cookie, "adopt").stderr
+    assert "Signed cookies are in the browsers" in run(cookie, "adopt").stderr
     nothing = make_app(shared_database_uri)
     assert "SESSION_ADOPT is None" in run(nothing, "adopt").stderr
     here = make_app(shared_database_uri, SESSION_ADOPT="flask-session")

@@ -600,7 +600,7 @@ def test_show_without_secret_key(make_app: MakeApp) -> None:
     result = run(app, "show", put(app, 1))
 
     assert 1 == result.exit_code
-    assert result.stderr.startswith("Error: SECRET_KEY: It is not set")
+    assert result.stderr.startswith("Error: SECRET_KEY: it is not set")
 
 
 def test_show_what_is_not_there(make_app: MakeApp) -> None:

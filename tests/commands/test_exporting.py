@@ -124,7 +124,7 @@ def test_export_of_many(shop: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 4 == done.exit_code
     assert "1 session could not be read" in done.stderr
     shop.config["SECRET_KEY"] = None
-    assert "SECRET_KEY: It is not set" in run(shop, "export").stderr
+    assert "SECRET_KEY: it is not set" in run(shop, "export").stderr
 
 
 def exported(app: Flask, path: Path, *names: str) -> tuple[str, list[str]]:
@@ -200,7 +200,7 @@ def test_names_of_flask_session(shop: Flask) -> None:
 
     @shop.get("/sid")
     def sid() -> str:
-        with pytest.raises(AttributeError, match=r"Take session\.handle"):
+        with pytest.raises(AttributeError, match=r"Use session\.handle"):
             _ = session.sid  # type: ignore[attr-defined]
         return str(hasattr(session, "sid"))
 

@@ -176,7 +176,7 @@ def test_a_table_that_is_locked(
     ("key", "advice"),
     [
         ("user", "Set SESSION_USER_KEY = '_user_id'."),
-        ("_user_id", "let the login put the user there"),
+        ("_user_id", "let the login store the user there"),
     ],
 )
 def test_nobody_is_logged_in(

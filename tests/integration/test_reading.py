@@ -156,7 +156,7 @@ def test_without_a_secret_key(app: Flask) -> None:
     handle = fill(app.test_client(), {"a": 1})
     app.secret_key = None
 
-    with pytest.raises(SessionConfigError, match="SECRET_KEY: It is not set"):
+    with pytest.raises(SessionConfigError, match="SECRET_KEY: it is not set"):
         read(app, handle)
 
 
