@@ -246,6 +246,7 @@ def test_what_users_see(site: Site, serve: Callable[[str], None], server: str) -
     site.type(*BEFORE[:1], "$ set -a; . ./shop.env\n", CREATE)
     serve(server)
     assert 0 == site.connections()
+    assert "Set-Cookie" not in site.ask("/").headers
 
     login = site.ask("/login", form="name=ann")
     cookie, *attributes = login.headers["Set-Cookie"].split("; ")
