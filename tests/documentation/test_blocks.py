@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from flask_sessionsql.commands.base import TIME_OVER
+from tests.conftest import MakeApp
+from tests.integration.helpers import add_views, browser_with, token
 from tests.pages import DOCS
 
 from .inventory import Found, all_blocks, calls, is_walked, way_of
@@ -91,6 +93,22 @@ def test_first_page_of_all(tmp_path: Path) -> None:
     assert "Visit number 2." == browser.get("/").text
     assert "Visit number 1." == other.get("/").text
     app.session_interface.records.store.dispose()
+
+
+def test_rotated_key(make_app: MakeApp, tmp_path: Path) -> None:
+    """With the settings that the page about rotating shows, sessions of the old key
+    are found.
+    """
+    settings: dict[str, Any] = {}
+    exec(block("guides/secret-key", "config.py"), settings)
+    [old] = settings["SECRET_KEY_FALLBACKS"]
+    address = f"sqlite:///{tmp_path}/shop.db"
+    before = add_views(make_app(address, SECRET_KEY=old)).test_client()
+    before.get("/set/key/value")
+    rotated = {name: settings[name] for name in ("SECRET_KEY", "SECRET_KEY_FALLBACKS")}
+    after = browser_with(add_views(make_app(address, **rotated)), token(before))
+
+    assert "'value'" == after.get("/get/key").text
 
 
 def unit(text: str) -> ConfigParser:

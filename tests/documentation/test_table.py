@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 
 import pytest
 import sqlalchemy as sa
@@ -17,12 +16,14 @@ from tests.conftest import MakeApp, MakeDatabase
 from tests.helpers import on
 from tests.pages import page
 
-#: The captions of the page's files, by SQLAlchemy's name of the database.
+from .source import block
+
+#: The page's files, by SQLAlchemy's name of the database.
 FILES = {
-    "sqlite": "sqlite.sql",
-    "postgresql": "postgresql.sql",
-    "mysql": "mariadb.sql",
-    "mariadb": "mariadb.sql",
+    "sqlite": block("reference/table", "sqlite.sql"),
+    "postgresql": block("reference/table", "postgresql.sql"),
+    "mysql": block("reference/table", "mariadb.sql"),
+    "mariadb": block("reference/table", "mariadb.sql"),
 }
 DIALECTS = {
     "sqlite": sa.make_url("sqlite://").get_dialect()(),
@@ -35,10 +36,7 @@ TABLE = sessions_table(sa.MetaData(), SessionConfig.table)
 
 def statements(database: str) -> list[str]:
     """The statements in the file that the page has for a database."""
-    _, text = page("reference/table").split(f":caption: {FILES[database]}\n\n")
-    block = re.split(r"\n(?=\S)", text)[0]
-    found = textwrap.dedent(block).split(";\n")
-    return [plain(each) for each in found if each.strip()]
+    return [plain(each) for each in FILES[database].split(";\n") if each.strip()]
 
 
 def plain(statement: str) -> str:

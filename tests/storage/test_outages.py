@@ -16,6 +16,7 @@ from flask_sessionsql import SessionStoreUnavailableError, SessionTableError
 from flask_sessionsql.exceptions import SessionStoreBusyError
 from flask_sessionsql.storage import outages
 from flask_sessionsql.storage.outages import OnceAMinute, Outages, advice
+from tests.documentation.source import block
 from tests.helpers import at_once
 
 
@@ -197,3 +198,33 @@ def test_nobody_waits_for_a_line() -> None:
     with line._lock:
         assert not line.is_time()
     assert line.is_time()
+
+
+def test_lines_of_the_page(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """An outage of 75 seconds leaves the lines that the page about outages shows."""
+    first = " ".join(
+        block(
+            "guides/database-down",
+            "The database of the sessions cannot be used: (2003, \"Can't connect to"
+            " MySQL server",
+        ).split()
+    )
+    told = first.partition("used: ")[2]
+    named = SessionStoreUnavailableError(told.partition(". See")[0])
+    down = Outages()
+    for requests, seconds in ((1_204, 0), (1, 60), (312, 61)):
+        clock.now = 1_000.0 + seconds
+        for _ in range(requests):
+            fail(down, said(2003), named)
+    clock.now = 1_075.0
+    down.worked("load")
+    lines = [f"{each.levelname} {each.getMessage()}" for each in caplog.records]
+
+    assert f"ERROR {first}" == lines[0]
+    assert " ".join(lines[1:]).replace(told, "…") == " ".join(
+        block(
+            "guides/database-down",
+            "ERROR The database of the sessions still cannot be used: … 1,204 more"
+            " requests",
+        ).split()
+    )
