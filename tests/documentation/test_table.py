@@ -50,7 +50,8 @@ def test_the_page_has_the_statements_of_the_code(database: str) -> None:
     """The CREATE TABLE on the page is the one that the package runs."""
     dialect = DIALECTS[database]
     indexes = sorted(TABLE.indexes, key=lambda index: str(index.name))
-    created = [CreateTable(TABLE), *map(CreateIndex, indexes)]
+    created: list[CreateTable | CreateIndex] = [CreateTable(TABLE)]
+    created += map(CreateIndex, indexes)
 
     assert [plain(str(each.compile(dialect=dialect))) for each in created] == (
         statements(database)
