@@ -766,7 +766,7 @@ def test_new_says_whether_it_is_stored() -> None:
     session = session_of()
     session["a"] = 1
     assert session.new
-    with pytest.raises(AttributeError, match="session.new cannot be set"):
+    with pytest.raises(AttributeError, match=r"session\.new cannot be set"):
         session.new = False
     assert session.new
 
