@@ -133,7 +133,7 @@ def test_errors(make_app: MakeApp, shared_database_uri: str) -> None:
     here = make_app(shared_database_uri, SESSION_ADOPT="flask-session")
     told = run(here, "adopt")
     assert (1, "") == (told.exit_code, told.stdout)
-    assert "'sessions' is not there" in told.stderr
+    assert "'sessions' is missing" in told.stderr
     assert "SESSION_ADOPT_TABLE" in told.stderr
     found = run(here, "check")
     assert "error: SESSION_ADOPT_TABLE" in found.stdout

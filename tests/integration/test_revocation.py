@@ -585,7 +585,7 @@ def test_on_sqlite_own_work_has_to_be_committed_first(
         with pytest.raises(SessionStoreBusyError) as caught:
             function()
         assert time.perf_counter() - begun < 2  # SQLite would wait for 5
-        assert "Commit or roll back before" in caught.value.reason
+        assert "Commit or roll back first" in caught.value.reason
         db.session.commit()
         return str(function())
 
