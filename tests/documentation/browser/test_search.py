@@ -26,6 +26,40 @@ QUESTIONS = {
     "postgresql": "guides/servers",
 }
 
+#: More of what people type.
+MORE = {
+    "alembic": "guides/migrations",
+    "asvs": "explanations/asvs",
+    "celery": "guides/sign-out",
+    "cookie": "explanations/request",
+    "cost": "explanations/costs",
+    "csrf": "neighbours/flask-wtf",
+    "csrf token": "neighbours/flask-wtf",
+    "delete session": "guides/sign-out",
+    "devices": "tutorials/devices",
+    "docker": "guides/production",
+    "encryption": "guides/encryption",
+    "expire": "explanations/lifetimes",
+    "faster": "explanations/costs",
+    "flask session": "guides/moving",
+    "how do I log out a user everywhere?": "guides/sign-out",
+    "https": "guides/production",
+    "list sessions": "guides/sign-out",
+    "logout": "guides/sign-out",
+    "max bytes": "reference/settings#setting-SESSION_MAX_BYTES",
+    "migration": "guides/migrations",
+    "owasp": "explanations/asvs",
+    "pickle": "explanations/values",
+    "redis": "guides/moving",
+    "samesite": "reference/settings#setting-SESSION_COOKIE_SAMESITE",
+    "secret key": "guides/secret-key",
+    "SessionInfo": "reference/api#flask_sessionsql.SessionInfo",
+    "sqlite locked": "guides/sqlite",
+    "timeout": "explanations/lifetimes",
+    "too large": "explanations/values",
+    "user id": "explanations/users",
+}
+
 
 def keywords() -> list[tuple[str, str]]:
     """What each page declares that people search for, and the page."""
@@ -78,6 +112,13 @@ def first_results(reader: Reader, questions: list[str]) -> list[str]:
     reader.open("search.html")
     found: list[str] = reader.tab.evaluate(ASK, questions)
     return found
+
+
+def test_more_questions_find_their_page_first(reader: Reader) -> None:
+    """Names, abbreviations, parts of names and whole questions lead to their page."""
+    found = first_results(reader, [*MORE])
+
+    assert MORE == dict(zip(MORE, found, strict=True))
 
 
 def test_keywords_find_their_page_first(reader: Reader) -> None:
