@@ -150,19 +150,28 @@ def drivers(session: nox.Session, versions: str) -> None:
 
 #: Where the session docs puts the site.
 SITE = "docs/_build/html"
+#: The tests that read the site. What its pages tell readers to do is tried by others,
+#: in the session tests.
+OF_SITE = [
+    "tests/documentation/test_benchmarks.py",
+    "tests/documentation/test_blocks.py::test_every_block_is_run",
+    "tests/documentation/test_blocks.py::test_lists_are_up_to_date",
+    "tests/documentation/test_documentation.py",
+    "tests/documentation/test_links.py",
+    "tests/documentation/test_parity.py",
+    "tests/documentation/test_pictures.py",
+    "tests/documentation/test_settings.py",
+    "tests/documentation/test_site.py",
+]
 
 
 @nox.session(python=LATEST)
 def docs(session: nox.Session) -> None:
-    """The documentation, without a warning, and what its pages must be. What its pages
-    tell readers to type is run by the session tests.
-    """
+    """The documentation, without a warning, and what its pages must be."""
     install(session, "docs", "tests")
-    session.run("sphinx-build", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
-    env = {"SESSIONSQL_SITE": SITE}
-    options = ["--numprocesses=auto", "--dist=worksteal", "-k", "not test_console"]
-    apart = "--ignore=tests/documentation/browser"
-    session.run("pytest", *options, apart, "tests/documentation", env=env)
+    session.run("sphinx-build", "-q", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
+    at_once = ["--numprocesses=auto", "--dist=worksteal"]
+    session.run("pytest", *at_once, *OF_SITE, env={"SESSIONSQL_SITE": SITE})
     session.log(f"Open {Path(SITE, 'index.html').resolve()}")
 
 

@@ -395,6 +395,23 @@ def test_contributors_are_told_every_session() -> None:
     }
 
 
+def test_the_session_docs_runs_what_reads_the_site() -> None:
+    """Tests that read the site are run where the site is built; elsewhere they would
+    be skipped.
+    """
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    reading = [
+        path.name
+        for path in (ROOT / "tests/documentation").glob("test_*.py")
+        if re.search(r"\b(pages: dict|html: Path)", path.read_text("utf-8"))
+    ]
+
+    assert len(reading) > 5
+    assert [] == [
+        name for name in reading if f'"tests/documentation/{name}' not in noxfile
+    ]
+
+
 def test_contributors_are_told_of_every_folder() -> None:
     """CONTRIBUTING says what each folder of the documentation is for."""
     text = page("../CONTRIBUTING")
