@@ -22,6 +22,8 @@ def leads_nowhere(html: Path, pages: dict[str, Page], page: Page, link: str) -> 
     folder = html if "<base " in page.html else (html / page.name).parent
     path = address.path or page.name.rpartition("/")[2]
     target = folder / unquote(path).removeprefix("/")
+    if target.is_dir():
+        target /= "index.html"
     name = target.resolve().relative_to(html.resolve()).as_posix()
     if name not in pages:
         return not target.is_file()
