@@ -26,8 +26,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 AT_ONCE = ["--numprocesses=4", "--dist=worksteal"]
 APART = ("browser", "documentation/browser", "neighbours", "moving")
 AT_ONCE += [f"--ignore=tests/{name}" for name in APART]
-#: What the last Python runs alone: the tools, which are not part of the package.
-NO_TOOLS = [*AT_ONCE, "--ignore=tests/integration/test_quickstart.py"]
+#: What the last Python runs alone: the tools and the pages, which are not part of the
+#: package.
+LAST_ONLY = ("integration/test_quickstart.py", "documentation", "tutorials")
+NO_TOOLS = [*AT_ONCE, *(f"--ignore=tests/{name}" for name in LAST_ONLY)]
 #: The databases take time. The last Python has them in every test, and the lowest
 #: versions of the drivers in those that are about statements.
 #: Another Python changes little of what whole requests do: the lowest versions of all
