@@ -93,7 +93,8 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *(session.posargs or NO_REQUESTS))
         return
     env = coverage_file(session)
-    session.run("pytest", *AT_ONCE, "--cov", "--cov-report=", env=env)
+    coverage = ["--cov", "--cov-report="]
+    session.run("pytest", *AT_ONCE, "-m", "not site", *coverage, env=env)
     session.run("coverage", "report", env=env)
 
 
@@ -152,19 +153,6 @@ def drivers(session: nox.Session, versions: str) -> None:
 
 #: Where the session docs puts the site.
 SITE = "docs/_build/html"
-#: The tests that read the site. What its pages tell readers to do is tried by others,
-#: in the session tests.
-OF_SITE = [
-    "tests/documentation/test_benchmarks.py",
-    "tests/documentation/test_blocks.py::test_every_block_is_run",
-    "tests/documentation/test_blocks.py::test_lists_are_up_to_date",
-    "tests/documentation/test_documentation.py",
-    "tests/documentation/test_links.py",
-    "tests/documentation/test_parity.py",
-    "tests/documentation/test_pictures.py",
-    "tests/documentation/test_settings.py",
-    "tests/documentation/test_site.py",
-]
 
 
 @nox.session(python=LATEST)
@@ -173,7 +161,9 @@ def docs(session: nox.Session) -> None:
     install(session, "docs", "tests")
     session.run("sphinx-build", "-q", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
     at_once = ["--numprocesses=auto", "--dist=worksteal"]
-    session.run("pytest", *at_once, *OF_SITE, env={"SESSIONSQL_SITE": SITE})
+    tests = ["-m", "site", "tests/documentation"]
+    apart = "--ignore=tests/documentation/browser"
+    session.run("pytest", *at_once, apart, *tests, env={"SESSIONSQL_SITE": SITE})
     session.log(f"Open {Path(SITE, 'index.html').resolve()}")
 
 

@@ -6,7 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from .site import Page, shared_site
+from . import site
+from .site import Build, Page, shared_site
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what builds documentation or reads the site: the session docs runs it."""
+    for item in items:
+        if {"html", "build"} & {*getattr(item, "fixturenames", ())}:
+            item.add_marker(pytest.mark.site)
+
+
+@pytest.fixture(scope="session")
+def build() -> Build:
+    """Builds documentation. Returns what Sphinx complains about."""
+    return site.build
 
 
 @pytest.fixture(scope="session")

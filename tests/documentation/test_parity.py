@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from .site import build
+from .site import Build
 
 SPECIFICATION = Path(__file__).parent / "specification"
 
@@ -313,7 +313,7 @@ class Read(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def specification(tmp_path_factory: pytest.TempPathFactory) -> Read:
+def specification(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Read:
     target = tmp_path_factory.mktemp("specification")
     options = ("-b", "dummy", "-C", "-d", str(target / "doctrees"))
     complaints = build(SPECIFICATION, target, *options)

@@ -15,7 +15,7 @@ from docs import pictures
 from docs.pictures import PICTURES, SVG, PictureError, drawing, said
 from tests.pages import DOCS
 
-from .site import Page, build
+from .site import Build, Page
 
 NAMES = sorted(path.name for path in PICTURES.glob("*.svg"))
 STYLE = (PICTURES.parent / "pictures.css").read_text("utf-8")
@@ -210,7 +210,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_in_html_it_is_drawn(source: Path, tmp_path: Path) -> None:
+def test_in_html_it_is_drawn(build: Build, source: Path, tmp_path: Path) -> None:
     """The page has the drawing, with its text as text."""
     build(source, tmp_path, "-b", "html", "-W")
     page = (tmp_path / "index.html").read_text("utf-8")
@@ -219,7 +219,7 @@ def test_in_html_it_is_drawn(source: Path, tmp_path: Path) -> None:
     assert "idle lifetime: 1 hour</text>" in page
 
 
-def test_in_text_it_is_described(source: Path, tmp_path: Path) -> None:
+def test_in_text_it_is_described(build: Build, source: Path, tmp_path: Path) -> None:
     """Where there are no pictures, the text has what the picture says."""
     build(source, tmp_path, "-b", "text", "-W")
     text = (tmp_path / "index.txt").read_text("utf-8")

@@ -27,7 +27,7 @@ from flask_sessionsql.config import (
 )
 from tests.pages import DOCS, page
 
-from .site import Page, build
+from .site import Build, Page
 
 ROOT = DOCS.parent
 PAGE = DOCS / "reference" / "settings.rst"
@@ -462,7 +462,7 @@ def test_the_reference_names_settings(pages: dict[str, Page]) -> None:
         assert "is an error" not in found[name]
 
 
-def test_a_group_that_there_is_not(tmp_path: Path) -> None:
+def test_a_group_that_there_is_not(build: Build, tmp_path: Path) -> None:
     """A directive that names no group of settings is an error."""
     (tmp_path / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
