@@ -88,9 +88,13 @@ def tests(session: nox.Session) -> None:
     """The tests, on each supported Python; the last one has all databases and whole
     requests, and asks for full coverage.
     """
-    install(session, "tests")
-    if session.posargs or session.python != LATEST:
+    if session.python != LATEST:
+        install(session, "tests")
         session.run("pytest", *(session.posargs or NO_REQUESTS))
+        return
+    install(session, "tests", "docs")
+    if session.posargs:
+        session.run("pytest", *session.posargs)
         return
     env = coverage_file(session)
     coverage = ["--cov", "--cov-report="]

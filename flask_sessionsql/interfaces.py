@@ -570,7 +570,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
 
     @cached_property
     def adopter(self) -> Adopter | None:
-        """What takes over the sessions of the site before; ``None`` for nothing."""
+        """What adopts the sessions of the site before; ``None`` for nothing."""
         return adopter_of(self.config, self.records)
 
     @cached_property

@@ -31,14 +31,14 @@ __all__ = ["adopt_command"]
 
 @sessions_command.command(
     "adopt",
-    short_help="Take over what is left in Flask-Session's table.",
+    short_help="Adopt what is left in Flask-Session's table.",
     epilog=exit_codes(
         {
             0: "nothing is left that is alive (--dry-run: nothing would be)",
-            1: "an error; what was taken over until then is here",
+            1: "an error; what was adopted until then is here",
             TIME_OVER: "the time was over, and some were not looked at",
-            LEFT: "all were looked at, and some could not be taken over",
-            INTERRUPTED: "interrupted; what was taken over until then is here",
+            LEFT: "all were looked at, and some could not be adopted",
+            INTERRUPTED: "interrupted; what was adopted until then is here",
         }
     ),
 )
@@ -129,9 +129,9 @@ def _say_adopted(
         say_json({"taken": total, "ended": ended, "left": why})
         return
     if dry_run:
-        say(f"{counted(total, 'session')} would be taken over.")
+        say(f"{counted(total, 'session')} would be adopted.")
     else:
-        say(f"Took over {counted(total, 'session')}.")
+        say(f"Adopted {counted(total, 'session')}.")
     if ended:
         say(f"{counted(ended, 'session')} had been ended here, and stay so.")
     if left:

@@ -117,9 +117,9 @@ def exit_codes(meanings: Mapping[int, str]) -> str:
 
 sessions_command: click.Group = _Commands(
     "sessions",
-    short_help="Look after the sessions.",
-    help="Look after the sessions: list, show and end them, delete those that have"
-    " expired, and check the table and the settings. No command prints a token.",
+    short_help="Manage the sessions.",
+    help="Manage the sessions: list, show, end and count them, delete expired ones,"
+    " and check the table and the settings. No command prints a token.",
 )
 
 

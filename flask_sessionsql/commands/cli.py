@@ -59,7 +59,7 @@ sessions_command.add_command(export_command)
 @sessions_command.command(
     "list",
     short_help="List the live sessions.",
-    epilog=exit_codes({0: "they are listed, if there are any", 1: "an error"}),
+    epilog=exit_codes({0: "the list is printed, even if it is empty", 1: "an error"}),
 )
 @click.option(
     "--user",
@@ -104,7 +104,9 @@ def list_command(user: str | None, limit: int, as_json: bool) -> None:
 @sessions_command.command(
     "show",
     short_help="Show a session's facts and keys.",
-    epilog=exit_codes({0: "it is shown", 1: "there is none, or it cannot be read"}),
+    epilog=exit_codes(
+        {0: "the session is shown", 1: "there is none, or it cannot be read"}
+    ),
 )
 @click.argument("handle")
 @click.option(
@@ -269,8 +271,8 @@ def _say_purged(
 
 @sessions_command.command(
     "stats",
-    short_help="Tell how much there is.",
-    epilog=exit_codes({0: "it is told", 1: "an error"}),
+    short_help="Count the sessions and their users.",
+    epilog=exit_codes({0: "the counts are printed", 1: "an error"}),
 )
 @json_option(", with sizes in bytes")
 def stats_command(as_json: bool) -> None:

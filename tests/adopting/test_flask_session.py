@@ -306,7 +306,7 @@ def test_a_late_server_of_the_site_before(old_site: Site, new_site: Site) -> Non
 
     assert 1 == rows_of(new, "sessions")
     assert "nobody" == browser(new, cookie).get("/me").text
-    assert "Took over 0 sessions." in run(new, "adopt").stdout
+    assert "Adopted 0 sessions." in run(new, "adopt").stdout
     assert "nobody" == browser(new, cookie).get("/me").text
     assert 0 == rows_of(new, "sessions")
 

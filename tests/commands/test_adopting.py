@@ -62,7 +62,7 @@ def test_the_rest_is_taken_over(old_site: Site, new_site: Site) -> None:
 
     tried = run(new, "adopt", "--dry-run")
     assert tried.stdout.splitlines()[:2] == [
-        "4 sessions would be taken over.",
+        "4 sessions would be adopted.",
         "2 sessions would be left in the table sessions:",
     ]
     assert (6, 1) == (rows_of(new, "sessions"), rows_of(new, "flask_sessionsql"))
@@ -76,7 +76,7 @@ def test_the_rest_is_taken_over(old_site: Site, new_site: Site) -> None:
     assert NAMES[3:] == [client.get("/me").text for client in browsers]
     assert NAMES[3:] == [client.get("/me").text for client in browsers]
     again = run(new, "adopt")
-    assert "Took over 0 sessions." in again.stdout
+    assert "Adopted 0 sessions." in again.stdout
     assert "is a pickle" in again.stdout
 
 
@@ -100,9 +100,9 @@ def test_its_time_is_over(old_site: Site, new_site: Site) -> None:
     new = new_site()
     done = run(new, "adopt", "--batch-size", "2", "--max-seconds", "0.000001")
 
-    assert (3, "Took over 2 sessions.\n") == (done.exit_code, done.stdout)
+    assert (3, "Adopted 2 sessions.\n") == (done.exit_code, done.stdout)
     rest = run(new, "adopt", "--batch-size", "2", "--max-seconds", "60")
-    assert (0, "Took over 5 sessions.\n") == (rest.exit_code, rest.stdout)
+    assert (0, "Adopted 5 sessions.\n") == (rest.exit_code, rest.stdout)
 
 
 def test_too_old_or_of_another_site(
@@ -204,7 +204,7 @@ def test_interrupted(
     monkeypatch.setattr("time.sleep", interrupt)
     done = run(new, "adopt", "--batch-size", "3")
 
-    assert (130, "Took over 3 sessions.\n") == (done.exit_code, done.stdout)
+    assert (130, "Adopted 3 sessions.\n") == (done.exit_code, done.stdout)
     assert 4 == rows_of(new, "sessions")
 
 
@@ -214,7 +214,7 @@ def test_its_progress(old_site: Site, new_site: Site) -> None:
     new = new_site()
     printed, shown = with_progress(new, "adopt", "--batch-size", "1")
 
-    assert "Took over 3 sessions.\n" == printed
+    assert "Adopted 3 sessions.\n" == printed
     assert "Adopting  [" in shown
     assert "3/3" in shown
 
@@ -257,7 +257,7 @@ def test_an_answer_that_was_lost(
     finally:
         cut.close()
 
-    assert (0, "Took over 3 sessions.\n") == (done.exit_code, done.stdout)
+    assert (0, "Adopted 3 sessions.\n") == (done.exit_code, done.stdout)
     again = pages(make_app(shared_database_uri, SESSION_ADOPT="flask-session"))
     assert NAMES[:3] == [browser(again, each).get("/me").text for each in cookies]
 

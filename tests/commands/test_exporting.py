@@ -239,7 +239,7 @@ def test_back_before_every_browser_has_come(
     for client in come:
         client.get("/me")
     done = run(new, "adopt", "--batch-size", "2", "--max-seconds", "0.000001")
-    assert "Took over 2 sessions." in done.stdout
+    assert "Adopted 2 sessions." in done.stdout
     file = str(tmp_path / "sessions.jsonl")
     run(new, "export", "--output", file)
     back = old_site()

@@ -31,7 +31,7 @@ def test_nothing_is_left(old_site: Site, new_site: Site) -> None:
     assert "2 live sessions" in run(new, "check").stdout
     done = run(new, "adopt")
 
-    assert (0, "Took over 2 sessions.\n") == (done.exit_code, done.stdout)
+    assert (0, "Adopted 2 sessions.\n") == (done.exit_code, done.stdout)
     assert "The browsers of 2 sessions that came from there" in run(new, "check").stdout
     for cookie in cookies:
         client = browser(new, cookie)

@@ -11,8 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from docutils import nodes  # type: ignore[import-untyped]
-from docutils.core import publish_doctree  # type: ignore[import-untyped]
+import pytest
 
 from tests.pages import DOCS
 
@@ -20,6 +19,10 @@ from .lists import not_run, sets_up
 from .running import has_commands, is_file, is_run
 from .source import Block, blocks_of, commands_of
 
+nodes: Any = pytest.importorskip(
+    "docutils.nodes", reason="Docutils comes with `nox -s docs`"
+)
+core: Any = pytest.importorskip("docutils.core")
 ROOT = DOCS.parent
 
 
@@ -50,7 +53,7 @@ def all_blocks(doctrees: Path) -> Iterator[Found]:
         name = path.relative_to(doctrees).with_suffix("").as_posix()
         yield from _found(name, pickle.loads(path.read_bytes()))
     readme = (ROOT / "README.rst").read_text("utf-8")
-    yield from _found("../README", publish_doctree(readme, "README.rst"))
+    yield from _found("../README", core.publish_doctree(readme, "README.rst"))
 
 
 def _found(page: str, document: Any) -> Iterator[Found]:

@@ -200,12 +200,14 @@ class Shell:
 
     def prepare(self, command: str) -> None:
         """Run a command that is not on the page, beside the tests."""
-        path = f"PYTHONPATH=$PYTHONPATH:{shlex.quote(str(ROOT))}"
-        printed, status = self.run(f"{path} {command}")
+        printed, status = self.run(command, beside=ROOT)
         assert status == 0, (command, printed)
 
-    def run(self, command: str) -> tuple[list[str], int]:
-        """What a command prints, and its exit code."""
+    def run(self, command: str, beside: Path | None = None) -> tuple[list[str], int]:
+        """What a command prints, and its exit code.
+
+        :param beside: a folder from which it may import, too.
+        """
         pause = re.fullmatch(r"sleep (\d+)([smhd]?)", command)
         self._now += 60 + (int(pause[1]) * _UNITS[pause[2]] if pause else 0)
         self._clock.write_text(str(self._now * 10**9))
@@ -216,6 +218,8 @@ class Shell:
         seed = f"{self.page} {command} {self._typed.count(command)}"
         self._type(f"export PAGE_SEED={shlex.quote(seed)}; (exit {self._status})")
         typed = self._in(command, r"(?<![\w.,])")
+        if beside is not None:
+            typed = f"PYTHONPATH=$PYTHONPATH:{shlex.quote(str(beside))} {typed}"
         with self._impatient(command):
             if typed.endswith(" &"):
                 self._serve(typed)

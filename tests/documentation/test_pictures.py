@@ -11,11 +11,14 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from docs import pictures
-from docs.pictures import PICTURES, SVG, PictureError, drawing, said
 from tests.pages import DOCS
 
 from .site import Build, Page
+
+pytest.importorskip("sphinx", reason="Sphinx comes with `nox -s docs`")
+
+from docs import pictures
+from docs.pictures import PICTURES, SVG, PictureError, drawing, said
 
 NAMES = sorted(path.name for path in PICTURES.glob("*.svg"))
 STYLE = (PICTURES.parent / "pictures.css").read_text("utf-8")
