@@ -154,7 +154,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import Any, NoReturn, cast
 
-from flask import Flask, Request, Response
+from flask import Flask, Request, Response, after_this_request, has_request_context
 from flask.sessions import NullSession as _FlaskNullSession
 from flask.sessions import SessionInterface, SessionMixin
 from werkzeug.exceptions import HTTPException, InternalServerError
@@ -601,7 +601,10 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
         if not app.secret_key:
             return None
         source = RequestSource(self, app, request)
-        return ServerSideSession(source, permanent=self.config.permanent)
+        session = ServerSideSession(source, permanent=self.config.permanent)
+        if has_request_context():
+            after_this_request(session._answer)
+        return session
 
     @unseen
     def save_session(

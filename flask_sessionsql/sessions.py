@@ -34,10 +34,12 @@ from typing import (
 from unicodedata import category
 from uuid import UUID
 
+from flask import Response
 from flask import session as _session
 from flask.sessions import SessionMixin
 from markupsafe import Markup
 
+from .exceptions import SessionStoreUnavailableError
 from .frames import empty_frames, unseen
 
 __all__ = ["Encoded", "ServerSideSession", "SessionFacts", "SessionSource", "session"]
@@ -180,6 +182,8 @@ class ServerSideSession(SessionMixin):
     #: The error if reading has failed. From then on the session is empty, so that an
     #: error page can be made, and changes to it are not saved.
     _failure: Exception | None = None
+    #: Whether the response is made, and functions of ``after_request`` may run.
+    _answered = False
     _data: dict[Any, Any] | None = None
     _permanent: bool | None = None
     _stored_permanent: bool | None = None
@@ -220,6 +224,11 @@ class ServerSideSession(SessionMixin):
         self._default_permanent = permanent
 
     # For the code that saves it.
+
+    def _answer(self, response: Response) -> Response:
+        """For :func:`flask.after_this_request`, whose functions run first."""
+        self._answered = True
+        return response
 
     @property
     def _loaded(self) -> bool:
@@ -292,6 +301,10 @@ class ServerSideSession(SessionMixin):
             except Exception as error:
                 empty_frames(error)
                 self._data, self._failure = {}, error
+                if self._answered and isinstance(error, SessionStoreUnavailableError):
+                    # Flask has no page for an error of ``after_request``, and the view
+                    # did not need the session.
+                    return self._data
                 raise
             finally:
                 self._reading = False

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from flask import (
     Flask,
     Response,
+    abort,
     g,
     render_template_string,
     session,
@@ -340,6 +341,61 @@ def test_the_applications_own_error_page_is_used(
         assert response.headers["Retry-After"] == "30"
         assert response.headers["Vary"] == "Cookie"
     assert loading.text == "Sorry, visitor."
+
+
+@pytest.mark.parametrize("path", ["/plain", "/static/no.css", "/error"])
+def test_an_extension_that_reads_every_session(
+    app: Flask,
+    client: FlaskClient,
+    outage: Outage,
+    path: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Flask-Login looks at the session after every request. Pages that need none are
+    what they are without an outage, and the log has the outage's one line.
+    """
+    app.add_url_rule("/plain", "plain", lambda: "plain")
+    app.add_url_rule("/error", "error", lambda: abort(418))
+
+    @app.after_request
+    def look(response: Response) -> Response:
+        response.headers["X-User"] = session.get("user", "nobody")
+        return response
+
+    client.get("/set/user/ann")
+    before = client.get(path)
+    assert "ann" == before.headers["X-User"]
+    caplog.clear()
+    outage.begin()
+    loaded = [client.get(path) for _ in range(3)]
+    outage.end()
+
+    assert [before.status_code] * 3 == [each.status_code for each in loaded]
+    assert {before.text} == {each.text for each in loaded}
+    assert {"nobody"} == {each.headers["X-User"] for each in loaded}
+    assert {None} == {cookie(each) for each in loaded}
+    assert 1 == len([each for each in caplog.records if each.levelname != "INFO"])
+    assert "'ann'" == client.get("/get/user").text
+
+
+def test_an_extension_that_writes_every_session(
+    app: Flask, client: FlaskClient, outage: Outage
+) -> None:
+    """What it writes cannot be stored: a 503, and the session is as it was."""
+
+    @app.after_request
+    def count(response: Response) -> Response:
+        session["count"] = session.get("count", 0) + 1
+        return response
+
+    app.add_url_rule("/plain", "plain", lambda: "plain")
+    client.get("/plain")
+    before = rows(app)
+    outage.begin()
+    plain = client.get("/plain")
+    outage.end()
+    assert (503, None) == (plain.status_code, cookie(plain))
+    assert before == rows(app)
 
 
 def test_a_view_that_hides_the_error_cannot_store(
