@@ -33,6 +33,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def playwright() -> Iterator[Playwright]:
+    pytest.importorskip("playwright", reason="the nox session site installs it")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

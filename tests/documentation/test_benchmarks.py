@@ -26,6 +26,9 @@ from benchmarks import __main__ as runner
 from benchmarks import blocks, figures, results
 from docs import measured
 
+#: All of them: they read what Sphinx's extension says.
+pytestmark = pytest.mark.site
+
 ROOT = DOCS.parent
 #: The benchmarks whose figures the page shows.
 ON_PAGE = sorted({benchmark for benchmark, _ in measured.SHOWN.values()})

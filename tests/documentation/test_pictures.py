@@ -20,6 +20,9 @@ pytest.importorskip("sphinx", reason="Sphinx comes with `nox -s docs`")
 from docs import pictures
 from docs.pictures import PICTURES, SVG, PictureError, drawing, said
 
+#: All of them: they read what Sphinx's extension says.
+pytestmark = pytest.mark.site
+
 NAMES = sorted(path.name for path in PICTURES.glob("*.svg"))
 STYLE = (PICTURES.parent / "pictures.css").read_text("utf-8")
 #: How wide a character is in a wide font, as a part of its height.

@@ -343,6 +343,7 @@ def test_a_site_without_an_address(html: Path, pages: dict[str, Page]) -> None:
     ]
 
 
+@pytest.mark.site
 @pytest.mark.parametrize(
     ("given", "address"),
     [

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docutils import nodes  # type: ignore[import-untyped]
 
 from .conftest import Reader
+
+pytest.importorskip("docutils", reason="the nox session site installs it")
+
+from docutils import nodes  # type: ignore[import-untyped]
 
 #: How many blocks of each kind are copied from the pages of a folder.
 A_FEW = 3
