@@ -485,7 +485,8 @@ class RequestSource:
 
         can_differ = session._can_differ
         if self.arrival is not None:
-            can_differ |= self.arrival.comes_back(changed=session.modified)
+            changed = session._cleared or session.modified
+            can_differ |= self.arrival.comes_back(changed=changed)
         return self._interface.records.planner.plan(
             use,
             self.record,

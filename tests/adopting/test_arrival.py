@@ -156,3 +156,28 @@ def test_a_server_that_takes_no_writes_later(moved: Moved) -> None:
 
     assert "tea bread" == client.get("/put/bread").text
     assert "ann" == client.get("/me").text
+
+
+def test_a_session_that_is_begun_again_is_no_mere_reading(moved: Moved) -> None:
+    """Where nothing can be written, ``clear()`` has not ended the session, even if the
+    same is put into the next one: nobody is told that it has.
+    """
+    _, new, cookie = moved
+
+    @new.get("/again")
+    def again() -> str:
+        kept = dict(session)
+        session.clear()
+        session.update(kept)
+        return "begun again"
+
+    client = browser(new, cookie)
+    client.get("/me")
+    token = cookie_of(client)
+    with database_down(new, read_only=True):
+        assert 503 == client.get("/again").status_code
+    assert token == cookie_of(client)
+
+    assert "begun again" == client.get("/again").text
+    assert token != cookie_of(client)
+    assert "ann" == client.get("/me").text
