@@ -46,6 +46,8 @@ FOLDER, ENVIRONMENT = "/srv/shop", "/srv/shop/venv"
 PORTS = (5000, 8000)
 #: Seconds that one command may take, and a server to start.
 PATIENCE = 120
+#: Programs that pages use. Debian's packages have the same names.
+NOT_EVERYWHERE = {"curl", "sqlite3"}
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
 
@@ -101,6 +103,17 @@ def has_commands(page: str) -> bool:
     """Whether there is something to run on a page."""
     found = blocks_of(page)
     return any(block.language == "console" and is_run(block) for block in found)
+
+
+def programs(page: str) -> list[str]:
+    """The programs that a page's commands need, and not every machine has."""
+    typed = {
+        command.text.partition(" ")[0]
+        for block in blocks_of(page)
+        if block.language == "console" and is_run(block)
+        for command in commands_of(block)
+    }
+    return sorted(typed & NOT_EVERYWHERE)
 
 
 def run_page(page: str, folder: Path) -> list[Ran]:

@@ -13,10 +13,11 @@ from flask_sessionsql.commands.base import TIME_OVER
 from tests.conftest import MakeApp
 from tests.integration.helpers import add_views, browser_with, token
 from tests.pages import DOCS
+from tests.throwaway import program
 
 from .inventory import Found, all_blocks, calls, is_walked, way_of
 from .lists import NOT_RUN, PREPARED
-from .running import Shell, failures, has_commands, run_page
+from .running import Shell, failures, has_commands, programs, run_page
 from .source import block, blocks_of
 
 PAGES = sorted(
@@ -28,6 +29,9 @@ RUN = [name for name in PAGES if has_commands(name) and not is_walked(name)]
 @pytest.mark.parametrize("name", RUN)
 def test_console(name: str, tmp_path: Path) -> None:
     """What is typed as a page says prints what the page shows."""
+    for needed in programs(name):
+        program(needed, needed)
+
     wrong = [*failures(run_page(name, tmp_path))]
 
     if wrong:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -106,18 +105,28 @@ class Walk:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(self._answers, PATIENCE)
+        server = self._server
+        wait_until(lambda: self._answers() or server.poll() is not None, PATIENCE)
+        output = (self._folder / "server.log").read_text("utf-8")
+        assert server.poll() is None, f"'{command}' has ended.\n{output}"
 
     def _answers(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", int(self._port))) == 0
 
     def stop(self) -> None:
-        """As Ctrl+C in the first terminal."""
-        if self._server is not None:
-            self._server.send_signal(signal.SIGINT)
-            self._server.wait(PATIENCE)
-            self._server = None
+        """As Ctrl+C in the first terminal. A shell lets what it runs in the background
+        ignore that, and the tests may be such, so it is another signal.
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.terminate()
+        try:
+            server.wait(PATIENCE)
+        finally:
+            server.kill()
+            server.wait()
 
     def _run(self, command: str) -> str:
         for theirs, ours in self._handles.items():
