@@ -107,7 +107,7 @@ class Site:
         result = subprocess.run(
             ["bash", "-c", "\n".join(lines)],
             cwd=self.folder,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, "no_proxy": "*"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

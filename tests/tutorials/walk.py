@@ -50,7 +50,11 @@ class Walk:
             "PATH": os.pathsep.join([programs, os.environ["PATH"]]),
             "FLASK_RUN_PORT": self._port,
             "NO_COLOR": "1",
+            "COLUMNS": "80",
+            "LC_ALL": "C.UTF-8",
             "TZ": "UTC",
+            # curl asks this machine, whatever is between it and others.
+            "no_proxy": "*",
             **settings,
         }
         self._server: subprocess.Popen[bytes] | None = None
@@ -139,6 +143,7 @@ class Walk:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            encoding="utf-8",
             timeout=PATIENCE,
         )
         return done.stdout.replace(f":{self._port}", f":{PORT}")
