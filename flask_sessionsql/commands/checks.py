@@ -26,7 +26,14 @@ from .. import exceptions
 from ..config import SessionConfig
 from ..interfaces import FlaskSQLAlchemySessionInterface, secret_keys
 from ..storage.database import SessionDatabase
-from ..storage.errors import blames_schema, is_lost, lacks_right, reason
+from ..storage.errors import (
+    blames_schema,
+    is_lost,
+    is_unavailable,
+    lacks_right,
+    reason,
+)
+from ..storage.outages import advice
 from ..storage.places import check_schema
 from ..storage.tables import of_flask_session, sessions_table
 from .findings import Finding, error, warning
@@ -199,10 +206,12 @@ def _check_database(
         return [_unusable(getattr(why, "reason", reason(why)))]
 
 
-def _unusable(told: str) -> Finding:
+_RUNS = "See that it runs where SQLALCHEMY_DATABASE_URI, or the bind, says."
+
+
+def _unusable(told: str, instead: str = _RUNS) -> Finding:
     problem = f"It cannot be used, so the table was not looked at: {told}"
-    advice = "See that it runs where SQLALCHEMY_DATABASE_URI, or the bind, says."
-    return error("database", problem, advice)
+    return error("database", problem, instead)
 
 
 def _found(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
@@ -218,7 +227,7 @@ def _found(check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
             raise  # all checks run again, or a better error is raised
         # The checks of rights and of the table report those.
         if not (lacks_right(why) or blames_schema(why)):
-            yield _unusable(reason(why))
+            yield _unusable(reason(why), advice(why) if is_unavailable(why) else _RUNS)
 
 
 def _check_table(

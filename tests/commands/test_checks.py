@@ -783,6 +783,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, make_sound: MakeSound) -> No
     [finding] = check(make_sound(f"sqlite:///{path}"))
     assert ("error", "database") == (finding.level, finding.subject)
     assert "file is not a database" in finding.problem
+    assert "take it from a backup" in finding.advice
 
 
 def test_a_folder_that_is_missing(make_sound: MakeSound) -> None:
