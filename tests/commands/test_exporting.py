@@ -250,6 +250,29 @@ def test_back_before_every_browser_has_come(
     assert NAMES[:6] == [browser(back, cookie).get("/me").text for cookie in held]
 
 
+def test_back_to_a_table_with_a_name_of_its_own(
+    old_site: Site, new_site: Site, tmp_path: Path
+) -> None:
+    """When a site goes back, and its table has its name again, browsers that have not
+    moved stay logged in, as do those that have.
+    """
+    prefix = {"SESSION_KEY_PREFIX": "shop:"}
+    names = {"SESSION_SQLALCHEMY_TABLE": "visits", **prefix}
+    cookies = logged_in(old_site(**names), *NAMES[:4])
+    new = new_site(SESSION_ADOPT_TABLE="visits", **prefix)
+    come = [browser(new, cookie) for cookie in cookies[:2]]
+    for client in come:
+        client.get("/me")
+    file = str(tmp_path / "sessions.jsonl")
+    run(new, "export", "--output", file)
+    back = old_site(**names)
+    keep_tokens(back)
+
+    assert 2 == fill(back, file)
+    held = [*map(cookie_of, come), *cookies[2:]]
+    assert NAMES[:4] == [browser(back, cookie).get("/me").text for cookie in held]
+
+
 def test_back_with_signed_ids(old_site: Site) -> None:
     """Tokens have no signature: it says what to remove."""
     back = old_site(SESSION_USE_SIGNER=True)
