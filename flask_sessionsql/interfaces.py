@@ -82,8 +82,8 @@ A list of configuration keys also understood by the extension:
                                   Defaults to 10.
 ``SESSION_PERMANENT``             controls if the cookie outlives the
                                   browser.  Defaults to `True`.
-``SESSION_REFRESH_INTERVAL``      how much earlier than the lifetime says
-                                  a session may end, in seconds or as
+``SESSION_REFRESH_INTERVAL``      how many seconds early an idle session
+                                  may end, also as
                                   :class:`datetime.timedelta` object.
                                   Defaults to `None`: a hundredth of the
                                   lifetime.
@@ -547,7 +547,8 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
     If the database cannot be reached, a request that touches the session is
     answered with :exc:`503 <flask_sessionsql.SessionStoreUnavailableError>`, and
     the log has the reason. If it can be read and not written, pages that only read
-    their sessions are served; the log says that their use was not noted.
+    their sessions are served; the log says that their last use was not
+    recorded.
 
     :param config: the settings.
     :param records: the stored sessions. They are first looked for at the first need,
