@@ -89,6 +89,7 @@ def login() -> Response | str:
         expected = user.password_hash if user else NO_HASH
         if check_password_hash(expected, request.form["password"]) and user:
             login_user(user)
+            session.regenerate()  # a new token, even if the same user logs in again
             return to_devices()
         flash("That name and password do not belong together.")
     return render_template("login.html")

@@ -6,6 +6,7 @@ import datetime as dt
 import http.client
 import os
 import re
+import secrets
 import socket
 import ssl
 import subprocess
@@ -26,6 +27,8 @@ from tests.conftest import MakeDatabase
 from tests.helpers import at_once
 from tests.throwaway import free_port, program, running, user
 from tests.tutorials.walk import walked
+
+from .source import block
 
 pytestmark = pytest.mark.postgresql
 
@@ -261,6 +264,11 @@ def test_what_users_see(site: Site, serve: Callable[[str], None], server: str) -
     forged = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Host": "example.org"}
     assert said == site.ask("/", ann | forged).text
     assert 400 == site.ask("/", {"Host": "example.org"}).status
+    (site.folder / "static").mkdir()
+    (site.folder / "static/shop.css").write_text("body {}")
+    style = site.ask("/static/shop.css", ann)
+    assert (200, "body {}") == (style.status, style.text)
+    assert "Vary" not in style.headers  # it is nginx's
     plain = site.ask("/", secure=False)
     assert (301, f"https://{HOST}/") == (plain.status, plain.headers["Location"])
 
@@ -279,3 +287,64 @@ def test_unit(site: Site) -> None:
         timeout=60,
     )
     assert (0, "") == (result.returncode, result.stderr)
+
+
+def test_a_new_database(site: Site) -> None:
+    """With the page's steps the site's user has all rights that it needs, also on a
+    table of the application, and can create none.
+    """
+    name = f"shop_{secrets.token_hex(6)}"
+    admin = sa.make_url(site.uri)
+    uri = admin.set(database=name)
+
+    def run(engine: sa.Engine, statements: str) -> None:
+        with engine.connect() as connection:
+            for each in filter(str.strip, statements.split(";")):
+                connection.execute(sa.text(re.sub(r"\bshop\b", name, each)))
+
+    def engine(at: sa.URL) -> sa.Engine:
+        return sa.create_engine(at, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+
+    def text(name: str) -> str:
+        return (site.folder / name).read_text("utf-8")
+
+    owner = uri.render_as_string(hide_password=False)
+    shop = uri.set(username=name, password="PASSWORD")
+    as_shop = shop.render_as_string(hide_password=False)
+    command = f"$ SECRET_KEY={'x' * 64} DATABASE_URI="
+    try:
+        run(engine(admin), text("database.sql"))
+        site.type(f"{command}{owner} flask --app shop sessions create-table\n")
+        run(engine(uri), "CREATE TABLE books (id serial)")
+        run(engine(uri), text("grants.sql"))
+        _, [printed] = site.type(
+            f"{command}{as_shop} flask --app shop sessions check\n"
+        )
+        assert "Nothing is wrong.\n" == printed
+        run(engine(shop), "INSERT INTO books DEFAULT VALUES")
+        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+            run(engine(shop), "CREATE TABLE more (id serial)")
+    finally:
+        run(engine(admin), "DROP DATABASE shop; DROP ROLE shop")
+
+
+def test_with_flask_login(site: Site) -> None:
+    """The file of the guide to logins, with the settings of this page, adds a user and
+    passes the check.
+    """
+    ours = (site.folder / "shop.py").read_text("utf-8")
+    theirs = block("guides/logins", "shop.py")
+    settings = ours[ours.index("logging.basicConfig") : ours.index("db = SQLAlchemy")]
+    last = "app.config.from_prefixed_env()"
+    begin, rest = theirs.split("app = Flask(__name__)\n")
+    rest = rest[rest.index("\n", rest.index(last)) :]
+    imports = (site.folder / "imports.py").read_text("utf-8")
+    (site.folder / "shop.py").write_text(imports + begin + settings + rest, "utf-8")
+
+    site.type(*BEFORE[:1])
+    shown, printed = site.type(
+        "$ set -a; . ./shop.env\n",
+        '$ flask --app shop add-user ann --password "a long one"\nAdded ann.\n',
+        "$ flask --app shop sessions check\nNothing is wrong.\n",
+    )
+    assert_shown(shown, printed)
