@@ -336,7 +336,7 @@ def test_a_connection_in_place_of_the_engine_of_a_sqlite_file(
         [told] = [record for record in caplog.records if "SQLite" in record.message]
         assert told.levelname == "WARNING"
         assert "when the context ends" in told.message
-        assert "'Tests'" in told.message
+        assert "the page about testing" in told.message
     caplog.clear()
     own = {
         "SQLALCHEMY_BINDS": {"sessions": "sqlite://"},

@@ -203,7 +203,7 @@ def test_an_event_begins_no_session(
         emit(log_in)
     assert rows(app) == []
     assert told == [SessionRefused(None, None, "cookie")]
-    assert "Begin it in a page" in caplog.text
+    assert "Start the session in a page" in caplog.text
     assert client.get("/all").json == {}
 
 

@@ -534,7 +534,7 @@ def test_a_lock_of_the_tests_own_is_an_error(
     with app.app_context():
         db.session.execute(sa.text("CREATE TABLE goods (name TEXT)"))
         db.session.execute(sa.text("INSERT INTO goods VALUES ('tea')"))
-        with pytest.raises(RuntimeError, match="transaction that this test has begun"):
+        with pytest.raises(RuntimeError, match="A transaction of this test locks"):
             CALLS[call](client)
         db.session.commit()
         assert "'ann'" == client.get("/get/_user_id").text
