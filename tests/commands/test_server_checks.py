@@ -336,7 +336,7 @@ def test_a_pooler(make_app: MakeApp, make_empty_database: MakeDatabase) -> None:
         app = sound(make_app, uri)
         finding = told(app, "SQLALCHEMY_ENGINE_OPTIONS")
         assert "warning" == finding.level
-        assert "A pooler such as PgBouncer answers" in finding.problem
+        assert "There is a pooler such as PgBouncer" in finding.problem
         assert "{'connect_args': {'prepare_threshold': None}}" in finding.advice
         options = {"connect_args": {"prepare_threshold": None}}
         assert [] == check(sound(make_app, uri, SQLALCHEMY_ENGINE_OPTIONS=options))

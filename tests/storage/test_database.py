@@ -94,7 +94,7 @@ def test_a_table_that_cannot_be_created_is_an_error(make_database: Any) -> None:
     source = sa.create_engine(make_database("postgresql"))
     table = sessions_table(sa.MetaData(), "sessions", "pg_catalog")
     store = SessionStore(sessions_engine(source), table)
-    expected = r"(?s)pg_catalog\.sessions.*permission denied.*by a migration"
+    expected = r"(?s)pg_catalog\.sessions.*permission denied.*in a migration"
     with pytest.raises(SessionTableError, match=expected):
         store.load(ROW.id, now=0)
     store.dispose()
