@@ -188,8 +188,7 @@ def site(session: nox.Session) -> None:
     that everybody can read it.
     """
     install(session, "site")
-    # Only what has changed since the session docs.
-    session.run("sphinx-build", "-q", "-W", "-n", "-j", "auto", "docs", SITE)
+    session.run("sphinx-build", "-q", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
     tests = session.posargs or ["tests/documentation/browser"]
     at_once = ["--numprocesses=2", "--dist=worksteal"]
     session.run("pytest", *at_once, *tests, env={"SESSIONSQL_SITE": SITE})
