@@ -618,6 +618,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             is as it was.
         """
         session = cast(ServerSideSession, session)
+        session._answered = False  # a body that is streamed may still fail
         if session.accessed or session._loaded:
             vary_by_cookie(response)
         if not session._loaded:

@@ -182,7 +182,7 @@ class ServerSideSession(SessionMixin):
     #: The error if reading has failed. From then on the session is empty, so that an
     #: error page can be made, and changes to it are not saved.
     _failure: Exception | None = None
-    #: Whether the response is made, and functions of ``after_request`` may run.
+    #: Whether the response is made, and functions of ``after_request`` run.
     _answered = False
     _data: dict[Any, Any] | None = None
     _permanent: bool | None = None

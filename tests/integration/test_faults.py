@@ -521,6 +521,25 @@ def test_a_streamed_body_can_read_the_session(client: FlaskClient) -> None:
     assert visit(client, view).text == "1"
 
 
+def test_a_streamed_body_takes_nobody_for_a_stranger(
+    client: FlaskClient, outage: Outage
+) -> None:
+    """If it reads the session first and cannot, it breaks off."""
+    client.get("/set/user/ann")
+
+    def view() -> Response:
+        def body() -> Iterator[str]:
+            yield session.get("user", "a stranger")
+
+        return Response(stream_with_context(body()))
+
+    outage.begin()
+    with pytest.raises(SessionStoreUnavailableError):
+        visit(client, view)
+    outage.end()
+    assert visit(client, view).text == "ann"
+
+
 def test_a_missing_table_is_no_503(make_app: MakeApp, empty_database_uri: str) -> None:
     """With SESSION_CREATE_TABLE off, the error tells the developer what to do."""
     app = add_views(make_app(empty_database_uri, SESSION_CREATE_TABLE=False))
