@@ -188,6 +188,7 @@ def site(session: nox.Session) -> None:
     that everybody can read it.
     """
     install(session, "site")
+    # The whole: of pages that have not changed, Sphinx's search forgets the keywords.
     session.run("sphinx-build", "-q", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
     tests = session.posargs or ["tests/documentation/browser"]
     at_once = ["--numprocesses=2", "--dist=worksteal"]

@@ -41,6 +41,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_autodoc_typehints",
     "sphinx_copybutton",
+    "docs.first_page",
     "docs.measured",
     "docs.pictures",
     "docs.search",

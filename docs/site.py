@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html import escape, unescape
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,28 +57,6 @@ def describe(
         if text
     )
     context["site_path"] = urlsplit(app.config.html_baseurl).path or "/"
-
-
-def is_of_first_page(app: Sphinx, what: str) -> bool:
-    """Whether this is a class on the first page, which says what the class is for. Only
-    the package calls it, so its parameters are in the reference alone.
-    """
-    return what == "class" and bool(app.env.docname == app.config.root_doc)
-
-
-def leave_signature_out(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, given: Any, result: Any
-) -> tuple[str, str] | None:
-    """No parameters after the name of the class."""
-    return ("", "") if is_of_first_page(app, what) else None
-
-
-def leave_parameters_out(
-    app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]
-) -> None:
-    """No list of parameters below its text."""
-    if is_of_first_page(app, what):
-        lines[:] = [*takewhile(lambda line: not line.startswith(":param"), lines)]
 
 
 def not_found(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -197,10 +174,6 @@ def sitemap(app: Sphinx) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Add what this module has."""
-    app.setup_extension("sphinx.ext.autodoc")
-    # Before and after the type hints, whose priority is 500.
-    app.connect("autodoc-process-signature", leave_signature_out, priority=100)
-    app.connect("autodoc-process-docstring", leave_parameters_out, priority=900)
     app.connect("html-page-context", describe)
     app.connect("html-collect-pages", not_found)
     app.connect("build-finished", write_for_programs)
