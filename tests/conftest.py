@@ -16,7 +16,7 @@ from flask import Flask, has_app_context
 from flask.testing import FlaskClient
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface, Session
-from tests.helpers import Clock, on, store_of
+from tests.helpers import Clock, missing, on, store_of
 
 MakeApp = Callable[..., Flask]
 MakeDatabase = Callable[[str], str]
@@ -91,13 +91,11 @@ class Servers:
         try:
             admin.connect().close()
         except sa.exc.OperationalError as error:
-            message = (
+            missing(
                 f"No {backend} server answers at {admin.url}. Start one there, or set"
                 f" {variable} to the address of one where databases may be created."
+                f" ({error.orig})"
             )
-            if os.environ.get("SESSIONSQL_REQUIRE_SERVERS"):
-                pytest.fail(f"{message} ({error.orig})")
-            pytest.skip(message)
         self._admins[backend] = admin
         return admin
 
@@ -208,10 +206,10 @@ def driver_uri(
     """The address of an empty database, by each driver that is installed."""
     backend, name = request.param
     if importlib.util.find_spec(DRIVERS[name]) is None:
-        message = f"{DRIVERS[name]} is not installed. 'nox -s drivers' installs it."
-        if os.environ.get("SESSIONSQL_REQUIRE_DRIVERS"):
-            pytest.fail(message)
-        pytest.skip(message)
+        missing(
+            f"{DRIVERS[name]} is not installed. 'nox -s drivers' installs it.",
+            required="SESSIONSQL_REQUIRE_DRIVERS",
+        )
     with warnings.catch_warnings():
         # mariadb's sources have escapes that newer Pythons warn of.
         warnings.simplefilter("ignore", SyntaxWarning)

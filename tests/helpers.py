@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,16 @@ from flask import Flask, session
 
 from flask_sessionsql import FlaskSQLAlchemySessionInterface
 from flask_sessionsql.storage.store import SessionStore
+
+
+def missing(message: str, required: str = "SESSIONSQL_REQUIRE_SERVERS") -> NoReturn:
+    """Skip the test, because something is not there; or fail, where it is required.
+
+    :param required: the variable of the environment that says so.
+    """
+    if os.environ.get(required):
+        pytest.fail(message)
+    pytest.skip(message)
 
 
 def on(*cases: str | tuple[Any, ...]) -> list[Any]:

@@ -11,22 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
-from tests.helpers import wait_until
+from tests.helpers import missing, wait_until
 
 #: Where Debian has what is not on everybody's path.
 FOLDERS = ["/usr/sbin", *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))]
-
-
-def missing(message: str) -> NoReturn:
-    """Skip the test, or fail where all servers are required."""
-    if os.environ.get("SESSIONSQL_REQUIRE_SERVERS"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def program(name: str, package: str) -> str:

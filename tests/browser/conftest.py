@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from tests.browsers import OPTIONS, chromium, playwright
+from tests.browsers import OPTIONS, browser, chromium, playwright
 from tests.conftest import SHARED_BACKENDS, Servers, database_maker
 from tests.helpers import gunicorn, wait_until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Cookie, Page, Playwright
 
-__all__ = ["chromium", "playwright"]
+__all__ = ["browser", "chromium", "playwright"]
 
 ROOT = Path(__file__).parents[2]
 #: What ``flask --app`` takes.
@@ -143,12 +143,12 @@ class Visitor:
     def token(self) -> str:
         return self.cookie()["value"]
 
-    def opens(self, token: str, thief: Browser) -> bool:
+    def opens(self, token: str, browser: Browser) -> bool:
         """Whether a token that this browser had logs another one in, which gives
         itself out for this one.
         """
         agent = self.tab.evaluate("navigator.userAgent")
-        with thief.new_context(user_agent=agent) as context:
+        with browser.new_context(user_agent=agent) as context:
             other = Visitor(context, self.site)
             cookie = {"name": "session", "value": token, "url": self.site.address}
             context.add_cookies([cookie])  # type: ignore[list-item]
@@ -172,14 +172,6 @@ def profiles(
     yield computer, phone
     computer.close()
     phone.close()
-
-
-@pytest.fixture(scope="session")
-def thief(chromium: str, playwright: Playwright) -> Iterator[Browser]:
-    """A third browser, for tokens that come from elsewhere."""
-    browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="session", params=SHARED_BACKENDS)

@@ -47,7 +47,7 @@ def test_each_profile_sees_both_and_which_one_it_is(
 
 
 def test_one_profile_ends_the_other(
-    computer: Visitor, phone: Visitor, thief: Browser
+    computer: Visitor, phone: Visitor, browser: Browser
 ) -> None:
     """A session that is ended from another device is logged out at its next click, and
     its cookie opens nothing in any browser. The device that ended it stays logged in.
@@ -55,7 +55,7 @@ def test_one_profile_ends_the_other(
     computer.log_in()
     phone.log_in()
     stolen = phone.token()
-    assert phone.opens(stolen, thief)
+    assert phone.opens(stolen, browser)
     computer.open()
     computer.click("Log out Safari on iPhone")
     assert "That device is logged out." == computer.message()
@@ -66,12 +66,12 @@ def test_one_profile_ends_the_other(
         phone.heading(),
         phone.message(),
     )
-    assert not phone.opens(stolen, thief)
+    assert not phone.opens(stolen, browser)
     assert computer.is_logged_in()
 
 
 def test_the_token_changes_at_login_and_logout(
-    site: Site, computer: Visitor, thief: Browser
+    site: Site, computer: Visitor, browser: Browser
 ) -> None:
     """Login and logout each give the browser a new token, and the one before opens
     nothing: neither what was planted before the login nor what was kept from before the
@@ -81,17 +81,17 @@ def test_the_token_changes_at_login_and_logout(
     before = computer.token()
     computer.log_in()
     during = computer.token()
-    assert computer.opens(during, thief)
-    assert not computer.opens(before, thief)
+    assert computer.opens(during, browser)
+    assert not computer.opens(before, browser)
     computer.click("Log out here")
     assert "Log in" == computer.heading()
     assert 3 == len({before, during, computer.token()})
-    assert not computer.opens(during, thief)
+    assert not computer.opens(during, browser)
     assert set() == site.handles()
 
 
 def test_log_out_everywhere_else(
-    computer: Visitor, phone: Visitor, thief: Browser
+    computer: Visitor, phone: Visitor, browser: Browser
 ) -> None:
     """The other device is out, and so is whoever had a copy of this one's cookie."""
     computer.log_in()
@@ -101,7 +101,7 @@ def test_log_out_everywhere_else(
     assert "Logged out on other devices: 1." == computer.message()
     assert [("Chrome on Linux", True)] == computer.devices()
     assert not phone.is_logged_in()
-    assert not computer.opens(stolen, thief)
+    assert not computer.opens(stolen, browser)
     assert computer.is_logged_in()
 
 

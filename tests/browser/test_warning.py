@@ -21,7 +21,7 @@ LIFETIME, WARNING = 20, 10
 
 
 @pytest.mark.sqlite_file
-def test_the_page_warns_and_ends(tmp_path: Path, thief: Browser) -> None:
+def test_the_page_warns_and_ends(tmp_path: Path, browser: Browser) -> None:
     """The warning appears by itself before the end. "Stay logged in" moves the end on
     and takes the warning away; without it, the page shows the login when the session
     has ended.
@@ -30,7 +30,7 @@ def test_the_page_warns_and_ends(tmp_path: Path, thief: Browser) -> None:
     settings = {"FLASK_PERMANENT_SESSION_LIFETIME": str(LIFETIME)}
     with (
         walking(blocks, tmp_path, **settings) as walk,
-        thief.new_context(base_url=walk.address) as context,
+        browser.new_context(base_url=walk.address) as context,
     ):
         command = "flask --app shop run"
         assert [] == walk.until(f"$ FLASK_PERMANENT_SESSION_LIFETIME=130 {command}")

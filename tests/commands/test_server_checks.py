@@ -18,12 +18,11 @@ from flask_login import LoginManager
 from flask_sessionsql.commands.checks import Finding
 from tests.commands.test_checks import SOUND, TABLE, check, execute
 from tests.conftest import MakeApp, MakeDatabase
-from tests.helpers import limited_user, on, store_of
+from tests.helpers import limited_user, missing, on, store_of
 from tests.integration.test_faults import read_only
 from tests.throwaway import (
     folder_of,
     free_port,
-    missing,
     pgbouncer,
     program,
     running,

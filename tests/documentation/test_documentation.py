@@ -89,17 +89,6 @@ def test_modules_are_in_the_reference(pages: dict[str, Page]) -> None:
     assert {} == {name: found for name, found in places.items() if len(found) != 1}
 
 
-def test_pages_open_on_a_phone(html: Path) -> None:
-    """No page is larger than 250 KB, the index of all names apart."""
-    large = {
-        path.name: path.stat().st_size
-        for path in html.rglob("*.html")
-        if path.stat().st_size > 250_000 and path.name != "genindex.html"
-    }
-
-    assert {} == large
-
-
 #: What is explained, and the page that explains it.
 SECTIONS = {
     "Installation": "index",

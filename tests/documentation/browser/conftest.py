@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.browsers import OPTIONS, chromium, playwright
+from tests.browsers import browser, chromium, playwright
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Playwright
+    from playwright.sync_api import Browser, Page
 
-__all__ = ["chromium", "playwright"]
+__all__ = ["browser", "chromium", "playwright"]
 
 
 class Handler(SimpleHTTPRequestHandler):
@@ -63,14 +63,6 @@ def served(folder: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="session")
-def browser(chromium: str, playwright: Playwright) -> Iterator[Browser]:
-    """A browser with no profile."""
-    browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="session")
