@@ -173,20 +173,20 @@ def test_a_stolen_cookie(shop: Any) -> None:
     assert ("None", None) == (user(thief), cookie(thief.get("/")))
 
 
-def marks(app: Flask) -> list[Any]:
+def notes(app: Flask) -> list[Any]:
     """The rows of the table that are no sessions."""
     return [row for row in rows(app) if not row.handle]
 
 
-def test_the_marks_of_what_was_revoked(shop: Any) -> None:
+def test_the_notes_of_what_was_revoked(shop: Any) -> None:
     """While sessions are adopted, anyone who guesses a user's name finds out whether
-    that user's sessions were revoked. The marks hold nothing else.
+    that user's sessions were revoked. The notes hold nothing else.
     """
     app = shop(SESSION_ADOPT="cookie")
     with app.app_context():
         Session().revoke_user("ann")
         Session().revoke_all()
-    found = marks(app)
+    found = notes(app)
 
     expected = [
         hashlib.sha256(text).digest() for text in (b"user\0ann", b"everybody\0")
@@ -197,19 +197,19 @@ def test_the_marks_of_what_was_revoked(shop: Any) -> None:
     }
 
 
-def test_the_mark_of_what_was_adopted(shop: Any) -> None:
+def test_the_note_of_what_was_adopted(shop: Any) -> None:
     """It is the SHA-256 of the cookie's content, from which nobody makes the cookie."""
     app = shop(SESSION_ADOPT="cookie")
     given = signed("ann")
     browser_with(app, given).get("/get/_user_id")
-    [mark] = marks(app)
+    [note] = notes(app)
 
     content, _, _ = given.rpartition(".")
-    assert hashlib.sha256(f"used\0{content}".encode()).digest() == bytes(mark.id)
-    assert (None, b"") == (mark.user_id, bytes(mark.data))
+    assert hashlib.sha256(f"used\0{content}".encode()).digest() == bytes(note.id)
+    assert (None, b"") == (note.user_id, bytes(note.data))
 
 
-def test_nothing_is_marked_where_nothing_is_adopted(shop: Any) -> None:
+def test_nothing_is_noted_where_nothing_is_adopted(shop: Any) -> None:
     """Without SESSION_ADOPT, every row is a session."""
     app = shop()
     logged_in(app, "ann")
