@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from flask import Flask, Response, session
 from flask.testing import FlaskClient
+from werkzeug.test import EnvironBuilder
 
 from flask_sessionsql import SessionValueError
 from tests.conftest import MakeApp, MakeDatabase
@@ -539,6 +540,28 @@ def test_session_transaction_reads_and_writes(client: FlaskClient) -> None:
         assert opened["key"] == "value"
         opened.clear()
     assert client.get("/get/key").text == "None"
+
+
+def test_a_program_beside_the_application_has_the_session(
+    app: Flask, client: FlaskClient
+) -> None:
+    """Who gets requests that Flask does not handle, such as a server of WebSockets,
+    opens and saves the browser's session with Flask's interface.
+    """
+    client.get("/set/key/value")
+    headers = {"Cookie": f"session={token(client)}"}
+    request = app.request_class(EnvironBuilder(headers=headers).get_environ())
+    response = app.response_class()
+
+    with app.app_context():
+        opened = app.session_interface.open_session(app, request)
+        assert opened is not None
+        was = opened["key"]
+        opened["key"] = "another"
+        app.session_interface.save_session(app, opened, response)
+
+    assert was == "value"
+    assert client.get("/get/key").text == "'another'"
 
 
 def test_a_session_survives_a_preserved_context(
