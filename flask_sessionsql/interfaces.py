@@ -635,6 +635,10 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             answer(app, response, error.with_traceback(None))
             # Save what the error page has changed.
             self._save(app, session, source)
+        except (SessionValueError, SessionTooLargeError):
+            # The error page has a session, too, and would be refused in the same way.
+            source.restore(session)
+            raise
         except (SessionStoreUnavailableError, SessionTableError) as error:
             page = _page_for(app, error)
             if page is None or not source.can_tell:

@@ -192,6 +192,30 @@ def test_a_value_that_cannot_be_kept_is_refused(
     assert client.get("/get/key").text == "'value'"
 
 
+def test_what_is_refused_is_logged_once(
+    app: Flask, client: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Flask's page for the error has a session, too, and it is not refused again: it
+    has what is stored.
+    """
+
+    @app.errorhandler(500)
+    def page(error: Exception) -> tuple[str, int]:
+        return session["key"], 500
+
+    def bad() -> str:
+        session["key"] = object()
+        return "ok"
+
+    app.testing = False
+    client.get("/set/key/value")
+    response = visit(client, bad)
+
+    assert (500, "value") == (response.status_code, response.text)
+    [line] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert line.getMessage().startswith("Exception on /run")
+
+
 def test_a_failing_view_keeps_what_it_stored(app: Flask, client: FlaskClient) -> None:
     """As with Flask's own session, an error in the view does not undo the session."""
 
@@ -549,7 +573,7 @@ def test_a_program_beside_the_application_has_the_session(
     opens and saves the browser's session with Flask's interface.
     """
     client.get("/set/key/value")
-    headers = {"Cookie": f"session={token(client)}"}
+    headers = [("Cookie", f"session={token(client)}")]
     request = app.request_class(EnvironBuilder(headers=headers).get_environ())
     response = app.response_class()
 
