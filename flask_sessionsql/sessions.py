@@ -38,8 +38,8 @@ from flask import Response
 from flask import session as _session
 from flask.sessions import SessionMixin
 from markupsafe import Markup
+from werkzeug.exceptions import HTTPException
 
-from .exceptions import SessionStoreUnavailableError
 from .frames import empty_frames, unseen
 
 __all__ = ["Encoded", "ServerSideSession", "SessionFacts", "SessionSource", "session"]
@@ -301,9 +301,8 @@ class ServerSideSession(SessionMixin):
             except Exception as error:
                 empty_frames(error)
                 self._data, self._failure = {}, error
-                if self._answered and isinstance(error, SessionStoreUnavailableError):
-                    # Flask has no page for an error of ``after_request``, and the view
-                    # did not need the session.
+                if self._answered and isinstance(error, HTTPException):
+                    # Flask would answer with a 500, and the view did not need it.
                     return self._data
                 raise
             finally:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask, session
+from flask import Flask, Response, session
 from flask.testing import FlaskClient
 from werkzeug.exceptions import InternalServerError
 
@@ -243,6 +243,35 @@ def test_a_missing_table_is_one_line(
     assert {200} == codes_of(somebody(app))
     [line] = log.lines()
     assert "works again" in line
+
+
+def test_a_missing_table_and_an_extension_that_reads_every_session(
+    make_app: MakeApp, shared_database_uri: str, log: Log
+) -> None:
+    """Pages that need no session are what they are, and the log has the reason."""
+    add_views(app := make_app(shared_database_uri)).test_client().get("/set/a/1")
+    app = in_production(make_app(shared_database_uri, SESSION_CREATE_TABLE=False))
+
+    @app.after_request
+    def look(response: Response) -> Response:
+        response.headers["X-User"] = session.get("user", "nobody")
+        return response
+
+    client = app.test_client()
+    client.get("/set/user/ann")
+    before = client.get("/")
+    log.lines()
+    rename(app, TABLE, "elsewhere")
+    pages = [client.get(path) for path in ("/", "/get/user")]
+    [line] = log.lines()
+    rename(app, "elsewhere", TABLE)
+    after = client.get("/")
+
+    assert ("hello", "ann") == (before.text, before.headers["X-User"])
+    assert [200, 500] == [page.status_code for page in pages]
+    assert ("hello", "nobody") == (pages[0].text, pages[0].headers["X-User"])
+    assert "There is no table" in line
+    assert "ann" == after.headers["X-User"]
 
 
 @pytest.fixture
