@@ -155,15 +155,28 @@ def drivers(session: nox.Session, versions: str) -> None:
         session.run("python", "tools/postgresql18.py", *newest, env=env)
 
 
-#: Where the session docs puts the site.
+#: Where the site is.
 SITE = "docs/_build/html"
+
+
+def build_site(session: nox.Session) -> None:
+    """Build the whole site: of pages that have not changed, Sphinx's search forgets the
+    keywords.
+    """
+    session.run("sphinx-build", "-q", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
+
+
+def need_site(session: nox.Session) -> None:
+    """Build the site, unless the session docs has just done so, as in ``.ci/run``."""
+    if not (os.environ.get("CI") and Path(SITE, "index.html").exists()):
+        build_site(session)
 
 
 @nox.session(python=LATEST)
 def docs(session: nox.Session) -> None:
     """The documentation, without a warning, and what its pages must be."""
     install(session, "docs", "tests")
-    session.run("sphinx-build", "-q", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
+    build_site(session)
     at_once = ["--numprocesses=auto", "--dist=worksteal"]
     tests = ["-m", "site", "tests/documentation"]
     apart = "--ignore=tests/documentation/browser"
@@ -188,8 +201,7 @@ def site(session: nox.Session) -> None:
     that everybody can read it.
     """
     install(session, "site")
-    # The whole: of pages that have not changed, Sphinx's search forgets the keywords.
-    session.run("sphinx-build", "-q", "-W", "-n", "-E", "-j", "auto", "docs", SITE)
+    need_site(session)
     tests = session.posargs or ["tests/documentation/browser"]
     at_once = ["--numprocesses=2", "--dist=worksteal"]
     session.run("pytest", *at_once, *tests, env={"SESSIONSQL_SITE": SITE})
@@ -214,7 +226,9 @@ def quickstart(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """The example, on a real server, visited with two profiles of a real browser."""
     install(session, "browser")
-    session.run("pytest", *(session.posargs or ["tests/browser"]))
+    # The two wait for servers and for each other.
+    at_once = ["--numprocesses=2", "--dist=worksteal"]
+    session.run("pytest", *at_once, *(session.posargs or ["tests/browser"]))
 
 
 #: The benchmarks whose figures the documentation shows.
@@ -250,7 +264,9 @@ def benchmarks_quick(session: nox.Session) -> None:
         # They fill tables on each database, which takes longest.
         few = ["--database", "sqlite"] if name in {"growth", "purge"} else []
         session.run("python", "-m", "benchmarks", name, "--quick", *few)
-    session.run("pytest", "tests/documentation/test_benchmarks.py")
+    need_site(session)
+    tests = "tests/documentation/test_benchmarks.py"
+    session.run("pytest", tests, env={"SESSIONSQL_SITE": SITE})
 
 
 @nox.session(default=False, python=LATEST)
