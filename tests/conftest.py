@@ -18,6 +18,10 @@ from flask.testing import FlaskClient
 from flask_sessionsql import FlaskSQLAlchemySessionInterface, Session
 from tests.helpers import Clock, missing, on, store_of
 
+# PyMySQL reads the certificates that the machine trusts at each connection, which takes
+# longer than most tests. No server of the tests has one of them.
+os.environ["SSL_CERT_FILE"] = os.devnull
+
 MakeApp = Callable[..., Flask]
 MakeDatabase = Callable[[str], str]
 
