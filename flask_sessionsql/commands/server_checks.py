@@ -81,6 +81,13 @@ class _UndoneError(Exception):
 def _trials(place: Place) -> Mapping[str, sa.Executable]:
     """For each right, a statement that needs only this right and changes no row."""
     table = place.table
+    names = table.columns.keys()
+    empty = dict.fromkeys(names, sa.null())
+    update = sa.update(table).where(sa.false()).values(empty)
+    if place.backend == "sqlite":
+        # It has no rights, only files that can be written or not. Each statement more
+        # would wait for a lock.
+        return {"UPDATE": update}
     nothing = [
         sa.cast(sa.null(), column.type)
         if place.backend == "postgresql"
@@ -88,12 +95,10 @@ def _trials(place: Place) -> Mapping[str, sa.Executable]:
         for column in table.columns
     ]
     no_row = sa.select(*nothing).limit(sa.literal_column("0"))
-    names = table.columns.keys()
-    empty = dict.fromkeys(names, sa.null())
     return {
         "SELECT": sa.select(table).where(sa.false()),
         "INSERT": sa.insert(table).from_select(names, no_row),
-        "UPDATE": sa.update(table).where(sa.false()).values(empty),
+        "UPDATE": update,
         "DELETE": sa.delete(table).where(sa.false()),
     }
 

@@ -165,7 +165,7 @@ def test_a_table_that_is_locked(
         for statement in lock:
             connection.exec_driver_sql(statement)
         assert [] == [f for f in check(app) if f.subject != "database"]
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 20
 
 
 # The sessions.
