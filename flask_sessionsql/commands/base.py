@@ -16,6 +16,7 @@ from sqlalchemy import exc as sa_exc
 from ..exceptions import SessionError, SessionStoreUnavailableError
 from ..interfaces import FlaskSQLAlchemySessionInterface
 from ..storage.deadlines import patiently
+from ..storage.outages import explained
 from ..storage.purging import BATCH, PAUSE
 from ..storage.turns import insisting
 from .console import escaped
@@ -82,7 +83,8 @@ def _errors_told() -> Iterator[None]:
     try:
         yield
     except SessionStoreUnavailableError as error:
-        raise command_error(f"The database cannot be used: {error.reason}") from error
+        told = explained(error.reason, error.__cause__ or error)
+        raise command_error(f"The database cannot be used: {told}") from error
     except SessionError as error:
         raise command_error(str(error)) from error
     except sa_exc.DBAPIError as error:

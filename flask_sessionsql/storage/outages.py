@@ -92,6 +92,12 @@ def advice(error: BaseException) -> str:
     return next(found, _OTHERWISE)
 
 
+def explained(told: str, error: BaseException) -> str:
+    """What the database said of ``error``, as a sentence, and what to check."""
+    end = "" if told.endswith((".", "?", "!")) else "."
+    return f"{told}{end} {advice(error)}"
+
+
 @dataclass(slots=True)
 class _Outage:
     """An outage in which at least one request failed."""
@@ -130,7 +136,7 @@ class Outages:
         except SessionStoreBusyError:
             raise  # the caller may try again and wait
         except SessionStoreUnavailableError as named:
-            self._failed(error, f"{_sentence(named.reason)} {advice(error)}", statement)
+            self._failed(error, explained(named.reason, error), statement)
             raise
         except SessionTableError as named:
             self._failed(error, str(named), statement)
@@ -211,7 +217,3 @@ class OnceAMinute:
             return True
         finally:
             self._lock.release()
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "?", "!")) else f"{text}."

@@ -945,7 +945,10 @@ def test_purge_without_a_turn(
             result = run(app, "purge", "--batch-size", "1")
 
     assert (1, "Deleted 1 expired session.\n") == (result.exit_code, result.stdout)
-    assert result.stderr == ("Error: The database cannot be used: database is locked\n")
+    assert result.stderr == (
+        "Error: The database cannot be used: database is locked. Somebody holds a lock"
+        " for longer than is waited: look for a transaction that does not end.\n"
+    )
 
 
 def test_the_turn_is_documented(make_app: MakeApp) -> None:
@@ -1100,6 +1103,14 @@ def test_no_session_type(make_app: MakeApp, arguments: tuple[str, ...]) -> None:
     assert "Set SESSION_TYPE = 'flask-sqlalchemy'" in result.stderr
 
 
+#: What a command prints of a SQLite file whose folder is missing.
+NOT_OPENED = (
+    "Error: The database cannot be used: unable to open database file. See that the"
+    " file's folder is there, and that the user that the application runs as may open"
+    " the file and write to the folder.\n"
+)
+
+
 @pytest.mark.parametrize(
     "arguments", [each for each in EACH if each != ("check",)], ids=" ".join
 )
@@ -1110,9 +1121,7 @@ def test_no_database(make_app: MakeApp, arguments: tuple[str, ...]) -> None:
     result = run(app, *arguments)
 
     assert 1 == result.exit_code
-    assert result.stderr == (
-        "Error: The database cannot be used: unable to open database file\n"
-    )
+    assert result.stderr == NOT_OPENED
 
 
 def test_a_folder_that_is_missing(make_app: MakeApp) -> None:
@@ -1375,7 +1384,7 @@ def test_executable(
     assert failed == (
         1,
         "",
-        "Error: The database cannot be used: unable to open database file\n",
+        NOT_OPENED,
     )
 
 
