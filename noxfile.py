@@ -271,9 +271,7 @@ def benchmarks_quick(session: nox.Session) -> None:
 
 @nox.session(default=False, python=LATEST)
 def neighbours(session: nox.Session) -> None:
-    """What the pages say of other packages that use sessions, tried with them. It takes
-    two minutes.
-    """
+    """What the pages say of other packages that use sessions, tried with them."""
     install(session, "neighbours")
     # What Dash has for tests of its own is older than pytest's hooks are now.
     options = ["--numprocesses=4", "--dist=worksteal", "-p", "no:dash"]
@@ -287,7 +285,7 @@ FLASK_SESSIONS = ["0.5.0", "0.6.0", "0.7.0", "0.8.0"]
 @nox.session(default=False, python=LATEST)
 def moving(session: nox.Session) -> None:
     """Sites of a thousand browsers, with each version of Flask-Session, move while the
-    servers are killed. It takes six minutes.
+    servers are killed.
     """
     install(session, "tests")
     with tempfile.TemporaryDirectory() as folder:
