@@ -2,17 +2,22 @@
 
 Error reporters read the local variables in the frames of a traceback. This package
 clears its own before an error reaches the application. The traceback's lines remain.
+
+The frames also tell whether Flask is making the page for an error.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import wraps
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-__all__ = ["empty_frames", "unseen"]
+from flask import Flask
+
+__all__ = ["empty_frames", "makes_error_page", "unseen"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,6 +46,19 @@ def _empty(trace: TracebackType | None) -> None:
             with suppress(RuntimeError):  # the frame is still running
                 trace.tb_frame.clear()
         trace = trace.tb_next
+
+
+#: Where Flask catches the errors of an application, and makes their pages.
+_CATCHING = (Flask.full_dispatch_request.__code__, Flask.wsgi_app.__code__)
+
+
+def makes_error_page() -> bool:
+    """Whether Flask has caught an error, and the application makes the page for it. An
+    error that a view has caught itself is none.
+    """
+    error = sys.exception()
+    caught = None if error is None else error.__traceback__
+    return caught is not None and caught.tb_frame.f_code in _CATCHING
 
 
 def unseen(method: Callable[P, R]) -> Callable[P, R]:

@@ -152,6 +152,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
+from inspect import isgenerator
 from typing import Any, NoReturn, cast
 
 from flask import Flask, Request, Response, after_this_request, has_request_context
@@ -458,8 +459,11 @@ class RequestSource:
         """Let the session be what was read again."""
         if self.record is None:
             session._settle({})
-        else:
-            session._settle(self._interface.records.data(self.record.row))
+            return
+        data = self._interface.records.data(self.record.row)
+        if self.arrival is not None and self.arrival.confirms is not None:
+            data.pop(ADOPTED_KEY, None)
+        session._settle(data)
 
     def facts(self) -> SessionFacts | None:
         if self.record is None:
@@ -618,23 +622,22 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             is as it was.
         """
         session = cast(ServerSideSession, session)
-        session._answered = False  # a body that is streamed may still fail
         if session.accessed or session._loaded:
             vary_by_cookie(response)
-        if not session._loaded:
-            return
+        try:
+            if session._loaded:
+                self._save_or_answer(app, session, response)
+        finally:
+            # Not response.is_streamed: files and Werkzeug's error pages are, too.
+            session._finish(streams=isgenerator(response.response))
+
+    def _save_or_answer(
+        self, app: Flask, session: ServerSideSession, response: Response
+    ) -> None:
+        """Save the session, or turn the response into the page for what prevents it."""
         source = cast(RequestSource, session._source)
         try:
-            self._save(app, session, source)
-        except SessionLimitError as error:
-            if not source.can_tell:
-                raise  # as nobody sees a page
-            # Not logged in: the error page gets the session as it was before.
-            source.restore(session)
-            # No traceback for the error page: this running frame has the session.
-            answer(app, response, error.with_traceback(None))
-            # Save what the error page has changed.
-            self._save(app, session, source)
+            self._save_within_limit(app, session, source, response)
         except (SessionValueError, SessionTooLargeError):
             # The error page has a session, too, and would be refused in the same way.
             source.restore(session)
@@ -653,6 +656,26 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             database, tell = self.records.store.database, self.records.tell
             response.call_on_close(partial(self._purger.run, database, tell))
 
+    def _save_within_limit(
+        self,
+        app: Flask,
+        session: ServerSideSession,
+        source: RequestSource,
+        response: Response,
+    ) -> None:
+        """Save the session; a login beyond the limit is answered with its page."""
+        try:
+            self._save(app, session, source)
+        except SessionLimitError as error:
+            if not source.can_tell:
+                raise  # as nobody sees a page
+            # Not logged in: the error page gets the session as it was before.
+            source.restore(session)
+            # No traceback for the error page: this running frame has the session.
+            answer(app, response, error.with_traceback(None))
+            # Save what the error page has changed.
+            self._save(app, session, source)
+
     def _save(
         self,
         app: Flask,
@@ -667,7 +690,7 @@ class FlaskSQLAlchemySessionInterface(_ConfiguredInterface):
             holds the lock of a SQLite file.
         """
         if session._failure is not None:
-            if session or session._cleared:
+            if session._is_changed(self.config.user_key):
                 raise session._failure
             return
         user_key = self.config.user_key

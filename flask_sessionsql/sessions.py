@@ -40,7 +40,7 @@ from flask.sessions import SessionMixin
 from markupsafe import Markup
 from werkzeug.exceptions import HTTPException
 
-from .frames import empty_frames, unseen
+from .frames import empty_frames, makes_error_page, unseen
 
 __all__ = ["Encoded", "ServerSideSession", "SessionFacts", "SessionSource", "session"]
 
@@ -182,8 +182,11 @@ class ServerSideSession(SessionMixin):
     #: The error if reading has failed. From then on the session is empty, so that an
     #: error page can be made, and changes to it are not saved.
     _failure: Exception | None = None
-    #: Whether the response is made, and functions of ``after_request`` run.
+    #: Whether the response is made, and what runs is no view: a function of
+    #: ``after_request`` or of the teardown, or a receiver of a signal.
     _answered = False
+    #: Whether it is empty only because it could not be read then, or on an error page.
+    _spared = False
     _data: dict[Any, Any] | None = None
     _permanent: bool | None = None
     _stored_permanent: bool | None = None
@@ -240,6 +243,20 @@ class ServerSideSession(SessionMixin):
         """Whether :attr:`permanent` differs from what was read: the cookie changes."""
         return self._permanent != self._stored_permanent
 
+    def _finish(self, *, streams: bool) -> None:
+        """The response goes to the browser.
+
+        :param streams: whether the view still makes its body, and may use the session.
+        """
+        self._answered = not streams
+        if streams and self._spared:
+            self._data = None  # so that the body fails
+
+    def _is_changed(self, user_key: str) -> bool:
+        """Whether there is something to be stored in a session that was not read."""
+        is_changed = self._cleared or self._regenerated or self._missed(user_key)
+        return is_changed or bool(self._data)
+
     def _missed(self, key: Any) -> bool:
         """Whether :meth:`pop` was called with this key while it was missing."""
         return key in self._popped
@@ -287,8 +304,9 @@ class ServerSideSession(SessionMixin):
         if self._data is not None:
             return self._data
         with self._turn:
-            if self._failure is not None:
-                raise self._failure  # the error of the thread that read it
+            needless = self._answered or makes_error_page()
+            if self._failure is not None:  # it is another thread's, or another time's
+                return self._fail(self._failure, needless)
             if self._data is not None:
                 return self._data
             if self._reading:
@@ -300,13 +318,21 @@ class ServerSideSession(SessionMixin):
                 return self._adopt(self._source.read())
             except Exception as error:
                 empty_frames(error)
-                self._data, self._failure = {}, error
-                if self._answered and isinstance(error, HTTPException):
-                    # Flask would answer with a 500, and the view did not need it.
-                    return self._data
-                raise
+                return self._fail(error, needless)
             finally:
                 self._reading = False
+
+    def _fail(self, error: Exception, needless: bool) -> dict[Any, Any]:
+        """Be empty, as it cannot be read, and raise.
+
+        :param needless: whether the view does not need it. Flask would answer with a
+            500 then, so that an empty session is better.
+        """
+        self._data, self._failure = {}, error
+        self._spared = needless and isinstance(error, HTTPException)
+        if self._spared:
+            return self._data
+        raise error
 
     # Values are decoded when they are asked for. A value that cannot change stays
     # encoded nevertheless, so that saving sees that it is unchanged.

@@ -158,6 +158,25 @@ def test_a_server_that_takes_no_writes_later(moved: Moved) -> None:
     assert "ann" == client.get("/me").text
 
 
+def test_a_first_request_whose_value_is_refused(moved: Moved) -> None:
+    """Once the browser has come with the new cookie, the old one is dead, though
+    nothing of that request was stored.
+    """
+    _, new, cookie = moved
+    new.testing = False
+
+    @new.get("/bad")
+    def bad() -> str:
+        session["basket"] = object()
+        return "ok"
+
+    client = browser(new, cookie)
+    client.get("/me")
+    assert 500 == client.get("/bad").status_code
+    assert "nobody" == browser(new, cookie).get("/me").text
+    assert "ann" == client.get("/me").text
+
+
 def test_a_session_that_is_begun_again_is_no_mere_reading(moved: Moved) -> None:
     """Where nothing can be written, ``clear()`` has not ended the session, even if the
     same is put into the next one: nobody is told that it has.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
@@ -19,8 +19,13 @@ from flask import (
     Flask,
     Response,
     abort,
+    flash,
     g,
+    got_request_exception,
+    redirect,
     render_template_string,
+    request,
+    request_finished,
     session,
     stream_with_context,
 )
@@ -378,6 +383,140 @@ def test_an_extension_that_reads_every_session(
     assert "'ann'" == client.get("/get/user").text
 
 
+@pytest.mark.parametrize("moment", ["request_finished", "teardown"])
+def test_what_reads_the_session_after_the_response(
+    app: Flask, client: FlaskClient, outage: Outage, moment: str
+) -> None:
+    """A receiver that counts visits, or a function that cleans up, fails no page."""
+    users: list[str] = []
+
+    def look(*_: object, **__: object) -> None:
+        users.append(session.get("user", "nobody"))
+
+    if moment == "teardown":
+        app.teardown_request(look)
+    else:
+        request_finished.connect(look, app)
+    client.get("/set/user/ann")
+    outage.begin()
+    page = client.get("/")
+    file = client.get("/static/no.css")
+    outage.end()
+
+    assert ("hello", 200, 404) == (page.text, page.status_code, file.status_code)
+    assert ["ann", "nobody", "nobody"] == users
+
+
+@pytest.fixture
+def error_pages(app: Flask) -> Flask:
+    """An application whose pages for errors greet the user, as those of most do."""
+    page = "{{ session.get('user', 'nobody') }}"
+    for code in (403, 404, 500):
+        app.register_error_handler(
+            code, lambda error, code=code: (render_template_string(page), code)
+        )
+
+    @app.get("/bug")
+    def bug() -> str:
+        raise ZeroDivisionError
+
+    app.add_url_rule("/no", "no", lambda: abort(403))
+    app.testing = False
+    return app
+
+
+def test_error_pages_that_read_the_session(
+    error_pages: Flask,
+    client: FlaskClient,
+    outage: Outage,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They are the pages that they are without an outage. The log has the outage's one
+    line and the error of the view.
+    """
+    client.get("/set/user/ann")
+    paths = {"/static/no.css": 404, "/no": 403, "/bug": 500}
+    before = {path: client.get(path) for path in paths}
+    caplog.clear()
+    outage.begin()
+    during = {path: client.get(path) for path in paths}
+    needed = client.get("/get/user")
+    outage.end()
+
+    for pages, user in ((before, "ann"), (during, "nobody")):
+        assert paths == {path: page.status_code for path, page in pages.items()}
+        assert {user} == {page.text for page in pages.values()}
+    assert 503 == needed.status_code
+    _, error = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert error.exc_info is not None
+    assert ZeroDivisionError is error.exc_info[0]
+    assert "'ann'" == client.get("/get/user").text
+
+
+def test_a_view_that_reads_the_session_in_its_own_error(
+    app: Flask, client: FlaskClient, outage: Outage
+) -> None:
+    """It needs the session as any view does: nobody is taken for a stranger."""
+    client.get("/set/user/ann")
+
+    def view() -> str:
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            return str(session.get("user", "a stranger"))
+
+    outage.begin()
+    response = visit(client, view)
+    outage.end()
+    assert 503 == response.status_code
+
+
+def test_an_error_page_that_writes_to_the_session(
+    app: Flask, client: FlaskClient, outage: Outage
+) -> None:
+    """What it says in the next page cannot be stored: a 503."""
+
+    @app.errorhandler(403)
+    def again(error: Exception) -> Response:
+        flash("You may not do that.")
+        return cast(Response, redirect("/"))
+
+    app.add_url_rule("/no", "no", lambda: abort(403))
+    client.get("/set/user/ann")
+    outage.begin()
+    response = client.get("/no")
+    outage.end()
+    assert 503 == response.status_code
+    assert "'ann'" == client.get("/get/user").text
+    assert 302 == client.get("/no").status_code
+
+
+def test_who_listens_to_errors_and_reads_the_session(
+    app: Flask,
+    client: FlaskClient,
+    outage: Outage,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A reporter that adds the user keeps no error of a view out of the log."""
+    app.testing = False
+    users: list[str] = []
+
+    def report(*_: object, **__: object) -> None:
+        users.append(session.get("user", "nobody"))
+
+    def bug() -> str:
+        raise ZeroDivisionError
+
+    client.get("/set/user/ann")
+    outage.begin()
+    with got_request_exception.connected_to(report, app):
+        response = visit(client, bug)
+    outage.end()
+
+    assert (500, ["nobody"]) == (response.status_code, users)
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_an_extension_that_writes_every_session(
     app: Flask, client: FlaskClient, outage: Outage
 ) -> None:
@@ -442,6 +581,29 @@ def test_a_logout_in_vain_is_not_passed_over(
     outage.end()
     assert (response.status_code, cookie(response)) == (503, None)
     assert client.get("/get/user").text == "'ann'"
+
+
+@pytest.mark.parametrize("logout", ["pop", "regenerate"])
+def test_a_logout_after_the_view_is_not_passed_over(
+    app: Flask, client: FlaskClient, outage: Outage, logout: str
+) -> None:
+    """Where the session could not be read, nobody is told that it has worked."""
+
+    @app.after_request
+    def end(response: Response) -> Response:
+        if request.path == "/" and logout == "pop":
+            session.pop("_user_id", None)
+        elif request.path == "/":
+            typed_session.regenerate()
+        return response
+
+    client.get("/set/_user_id/ann")
+    outage.begin()
+    response = client.get("/")
+    outage.end()
+    assert (503, None) == (response.status_code, cookie(response))
+    assert "'ann'" == client.get("/get/_user_id").text
+    assert 200 == client.get("/").status_code
 
 
 def test_a_log_filter_may_look_at_the_session(
@@ -521,10 +683,20 @@ def test_a_streamed_body_can_read_the_session(client: FlaskClient) -> None:
     assert visit(client, view).text == "1"
 
 
+@pytest.mark.parametrize("extended", [False, True])
 def test_a_streamed_body_takes_nobody_for_a_stranger(
-    client: FlaskClient, outage: Outage
+    app: Flask, client: FlaskClient, outage: Outage, extended: bool
 ) -> None:
-    """If it reads the session first and cannot, it breaks off."""
+    """If it reads the session first and cannot, it breaks off, though an extension has
+    looked at the session after the view.
+    """
+
+    @app.after_request
+    def look(response: Response) -> Response:
+        if extended:
+            session.get("user")
+        return response
+
     client.get("/set/user/ann")
 
     def view() -> Response:

@@ -216,6 +216,27 @@ def test_what_is_refused_is_logged_once(
     assert line.getMessage().startswith("Exception on /run")
 
 
+def test_what_the_page_of_the_limit_cannot_keep_is_logged_once(
+    make_app: MakeApp, database_uri: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The page for a login that is one too many has a session as other pages have."""
+    limit = {"SESSION_MAX_PER_USER": 1, "SESSION_MAX_PER_USER_POLICY": "refuse"}
+    app = add_views(make_app(database_uri, **limit))
+
+    @app.errorhandler(403)
+    def page(error: Exception) -> tuple[str, int]:
+        session["key"] = object()
+        return "no", 403
+
+    app.testing = False
+    app.test_client().get("/set/_user_id/ann")
+    response = app.test_client().get("/set/_user_id/ann")
+
+    assert 500 == response.status_code
+    [line] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert line.getMessage().startswith("Exception on /set")
+
+
 def test_a_failing_view_keeps_what_it_stored(app: Flask, client: FlaskClient) -> None:
     """As with Flask's own session, an error in the view does not undo the session."""
 
