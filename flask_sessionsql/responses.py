@@ -12,7 +12,9 @@ from contextlib import nullcontext
 from typing import Any
 
 from flask import Flask, Response, appcontext_tearing_down
-from flask.globals import app_ctx, request_ctx
+from flask import globals as contexts
+from flask.ctx import AppContext
+from flask.globals import app_ctx
 from werkzeug.exceptions import HTTPException
 
 from .frames import empty_frames
@@ -26,6 +28,9 @@ __all__ = [
 ]
 
 logger: logging.Logger = logging.getLogger(__name__)
+
+#: Whether a request has no context but the application's, as since Flask 3.2.
+_ONE_CONTEXT: bool = hasattr(AppContext, "has_request")
 
 #: Headers about one response: its content, its location, its cookies, its age.
 _OF_ONE_PAGE = re.compile(
@@ -53,7 +58,10 @@ def answer(app: Flask, response: Response, error: HTTPException) -> None:
     """Turn a finished ``response`` into the response for ``error``, with the
     application's own error page if it has one.
     """
-    instead = app.make_response(app.handle_user_exception(error))
+    handle: Callable[..., Any] = app.handle_user_exception
+    context = app_ctx._get_current_object()  # type: ignore[attr-defined]
+    page = handle(context, error) if _ONE_CONTEXT else handle(error)
+    instead = app.make_response(page)
     vary_by_cookie(instead)
     close = getattr(response.response, "close", None)
     if close is not None:
@@ -79,7 +87,9 @@ def context_outlives_request() -> bool:
     """Whether somebody else has pushed the application context of this request, so that
     it does not end with the request. Since Flask 3.2, each request has its own.
     """
-    context = request_ctx._get_current_object()  # type: ignore[attr-defined]
+    if _ONE_CONTEXT:  # pragma: no cover -- with Flask 3.2
+        return False
+    context = contexts.request_ctx._get_current_object()  # type: ignore[attr-defined]
     pushed: Sequence[Any] = getattr(context, "_cv_tokens", ())
     return bool(pushed) and pushed[0][1] is None
 
