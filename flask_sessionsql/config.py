@@ -262,8 +262,7 @@ class SessionConfig:
     than 256 is an error too: name, token and attributes of a cookie have to fit into
     the 4096 bytes that every browser accepts (RFC 6265, section 6.1).
 
-    There is hardly a reason to change it. Tokens of another length stay valid when you
-    do.
+    You will rarely need to change it. Tokens of another length stay valid when you do.
     """
 
     lifetime: int = setting(
@@ -325,7 +324,7 @@ class SessionConfig:
     negative value, or one that is not less than :setting:`PERMANENT_SESSION_LIFETIME`,
     is an error.
 
-    Set it lower where sessions must end on the minute, higher to write less. If a
+    Set it lower where sessions must end to the minute, higher to write less. If a
     request sets a lifetime that is not longer than the interval, a hundredth of that
     lifetime applies instead.
     """
@@ -532,7 +531,7 @@ class SessionConfig:
 
     There is hardly a reason to set it: sessions find the object that the application
     has, and in an application that has none they use the settings ``SQLALCHEMY_*`` as
-    Flask-SQLAlchemy would. Anything else than such an object is an error.
+    Flask-SQLAlchemy would. Anything other than such an object is an error.
     """
 
     database_uri: str | sa.URL = setting(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from configparser import ConfigParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from flask_sessionsql import FlaskSQLAlchemySessionInterface
 from flask_sessionsql.commands.base import TIME_OVER
+from flask_sessionsql.commands.checks import check_all
 from tests.conftest import MakeApp
 from tests.integration.helpers import add_views, browser_with, token
+from tests.pages import DOCS
 
 from .lists import PREPARED
 from .running import Shell
@@ -28,6 +32,20 @@ def test_first_page_of_all(tmp_path: Path) -> None:
     assert "Visit number 2." == browser.get("/").text
     assert "Visit number 1." == other.get("/").text
     app.session_interface.records.store.dispose()
+
+
+def test_keys_of_pages_are_known_to_the_check(make_app: MakeApp) -> None:
+    """Who has copied one is told that everybody knows it, or that it is short."""
+    texts = [path.read_text("utf-8") for path in sorted(DOCS.rglob("*.rst"))]
+    found = re.findall(r"""SECRET_KEY(?:"\])? ?= ?"([^"]+)\"""", "\n".join(texts))
+    keys = set(found)
+
+    assert len(keys) > 5
+    for key in keys:
+        app = make_app("sqlite://", SECRET_KEY=key)
+        interface = cast(FlaskSQLAlchemySessionInterface, app.session_interface)
+        findings = check_all(app, interface)
+        assert "SECRET_KEY" in {finding.subject for finding in findings}, key
 
 
 def test_rotated_key(make_app: MakeApp, tmp_path: Path) -> None:
