@@ -83,8 +83,6 @@ def _wrong(
 #: Secrets from examples in documentation: this package's and Flask's.
 _PUBLISHED = {
     "at least 32 random bytes, from the environment",
-    "replace this by a random text of your own",
-    "the key that the site has already",
     "\xfb\x12\xdf\xa1@i\xd6>V\xc0\xbb\x8fp\x16#Z\x0b\x81\xeb\x16",
     '_5#y2L"F4Q8z\n\xec]/',
     "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",

@@ -29,9 +29,15 @@ __all__ = ["ANYBODY", "SessionAdministration", "SessionInfo", "SessionStats"]
 
 T = TypeVar("T")
 
+
+class _Anybody:
+    def __repr__(self) -> str:
+        return "ANYBODY"
+
+
 #: The default for "any user". It is not ``None``, because that is what an application
 #: has for a user who is not logged in, and such a call must not end anybody's session.
-ANYBODY: object = object()
+ANYBODY: object = _Anybody()
 
 #: For at least how many seconds a note says that sessions that are not adopted yet were
 #: revoked: longer than browsers keep a cookie, whatever PERMANENT_SESSION_LIFETIME is.

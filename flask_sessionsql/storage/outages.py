@@ -165,8 +165,8 @@ class Outages:
             logger.error("The database of the sessions cannot be used: %s", reason)
         else:
             logger.error(
-                "The database of the sessions still cannot be used: %s %s more requests"
-                " since.",
+                "The database of the sessions still cannot be used: %s Requests that"
+                " failed since: %s.",
                 reason,
                 f"{since:,}",
             )
@@ -190,8 +190,8 @@ class Outages:
             self.begun = bool(self._known)
         if over:
             logger.warning(
-                "The database of the sessions works again, %d seconds after that began;"
-                " %s more requests had failed.",
+                "The database of the sessions works again, %d s after that began."
+                " Requests that failed since the last line: %s.",
                 max(seconds for seconds, _ in over),
                 f"{sum(count for _, count in over):,}",
             )

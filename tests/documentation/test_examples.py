@@ -38,9 +38,13 @@ def test_keys_of_pages_are_known_to_the_check(make_app: MakeApp) -> None:
     """Who has copied one is told that everybody knows it, or that it is short."""
     texts = [path.read_text("utf-8") for path in sorted(DOCS.rglob("*.rst"))]
     found = re.findall(r"""SECRET_KEY(?:"\])? ?= ?"([^"]+)\"""", "\n".join(texts))
-    keys = set(found)
+    keys = set(found) - {
+        # They say what to put there, and those pages run the check.
+        "replace this by a random text of your own",
+        "the key that the site has already",
+    }
 
-    assert len(keys) > 5
+    assert len(keys) > 3
     for key in keys:
         app = make_app("sqlite://", SECRET_KEY=key)
         interface = cast(FlaskSQLAlchemySessionInterface, app.session_interface)

@@ -105,7 +105,7 @@ def test_an_outage_is_one_line_a_minute(
     assert {503} == codes_of(client, times=2)
     [again] = log.lines()
     assert again.startswith("ERROR: The database of the sessions still cannot be used")
-    assert again.endswith(" 55 more requests since.")
+    assert again.endswith(" Requests that failed since: 55.")
 
 
 @pytest.fixture
@@ -142,8 +142,8 @@ def test_the_end_of_an_outage_is_one_line(
         [over] = [line for line in log.lines() if "Created" not in line]
         store_of(app).dispose()
     assert over == (
-        "WARNING: The database of the sessions works again, 5 seconds after that began;"
-        " 49 more requests had failed."
+        "WARNING: The database of the sessions works again, 5 s after that began."
+        " Requests that failed since the last line: 49."
     )
 
 
@@ -171,7 +171,7 @@ def test_an_outage_after_an_outage(
     passing.now += 61
     assert {200} == codes_of(client, times=1)
     [rest] = log.lines()
-    assert rest.endswith("18 more requests had failed.")
+    assert rest.endswith("Requests that failed since the last line: 18.")
     passing.now += 61
     assert {200} == codes_of(client, times=2)
     assert [] == log.lines()
@@ -238,7 +238,8 @@ def test_a_missing_table_is_one_line(
     assert {500} == codes_of(somebody(app), times=1)
     [line] = log.lines()
     assert line.endswith(
-        "create-table', or set SESSION_CREATE_TABLE = True. 100 more requests since."
+        "create-table', or set SESSION_CREATE_TABLE = True. Requests that failed since:"
+        " 100."
     )
 
     rename(app, "elsewhere", TABLE)
@@ -418,7 +419,7 @@ def test_where_nothing_can_be_written_reading_ends_no_outage(
     passing.now += 61
     assert {200} == codes_of(same)
     again, noted = log.lines()
-    assert "100 more requests since" in again
+    assert "Requests that failed since: 100." in again
     assert "could not be recorded" in noted
 
 

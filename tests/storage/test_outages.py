@@ -105,8 +105,8 @@ def test_different_reasons_are_different_outages(
     clock.now += 75
     both.worked("load")
     assert caplog.messages == [
-        "The database of the sessions works again, 75 seconds after that began; 6 more"
-        " requests had failed."
+        "The database of the sessions works again, 75 s after that began. Requests that"
+        " failed since the last line: 6."
     ]
 
 
@@ -117,7 +117,7 @@ def test_counts_can_be_large(clock: Clock, caplog: pytest.LogCaptureFixture) -> 
         fail(those, said(2003))
     clock.now += 61
     fail(those, said(2003))
-    assert caplog.messages[1].endswith(" 1,204 more requests since.")
+    assert caplog.messages[1].endswith(" Requests that failed since: 1,204.")
 
 
 def test_what_stops_some_statements_is_over_when_those_succeed(
@@ -224,7 +224,7 @@ def test_lines_of_the_page(clock: Clock, caplog: pytest.LogCaptureFixture) -> No
     assert " ".join(lines[1:]).replace(told, "…") == " ".join(
         block(
             "guides/database-down",
-            "ERROR The database of the sessions still cannot be used: … 1,204 more"
-            " requests",
+            "ERROR The database of the sessions still cannot be used: … Requests that"
+            " failed",
         ).split()
     )
