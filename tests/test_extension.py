@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pydoc
 import secrets
 import sys
 from pathlib import Path
@@ -150,3 +151,8 @@ def test_a_subclass_of_flask_is_taken(database_uri: str) -> None:
     Session(app)
     assert_sessions_work(app)
     close(app)
+
+
+def test_help_names_the_default_of_a_user() -> None:
+    """Not an object at an address."""
+    assert "= ANYBODY)" in pydoc.render_doc(Session.read)

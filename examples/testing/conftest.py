@@ -33,12 +33,13 @@ def database_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = sa.make_url(server)
     name = f"{url.database}_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
     admin = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    quoted = admin.dialect.identifier_preparer.quote(name)
     with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}"))
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        connection.execute(sa.text(f"DROP DATABASE IF EXISTS {quoted}"))
+        connection.execute(sa.text(f"CREATE DATABASE {quoted}"))
     yield url.set(database=name).render_as_string(hide_password=False)
     with admin.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE {name}"))
+        connection.execute(sa.text(f"DROP DATABASE {quoted}"))
 
 
 @pytest.fixture(scope="session")

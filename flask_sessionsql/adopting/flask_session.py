@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,12 @@ from typing import TypeAlias
 
 from ..config import SessionConfig
 from ..exceptions import SessionTableError, UnreadableSessionError
-from ..formats.foreign import PickleError, flask_session_id, load_row
+from ..formats.foreign import (
+    PickleError,
+    flask_session_id,
+    is_session_id,
+    load_row,
+)
 from ..formats.tokens import (
     adopted_token,
     former_token,
@@ -50,6 +56,8 @@ Place: TypeAlias = tuple[str, str | bytes]
 
 #: For how many seconds a missing table is not queried again.
 _PAUSE = 60.0
+#: The hash of a token, as the way back writes it: 32 bytes in hexadecimal.
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -92,16 +100,31 @@ class FlaskSessionAdopter(Adopter):
         if own is not None:
             record, data = own
             return Opened(record, data, confirms=data.pop(ADOPTED_KEY, None))
-        name = flask_session_id(cookie, secrets, signed=self._config.use_signer)
-        if name is None:
+        names = self._names(cookie, secrets)
+        if not names:
             return None
-        places = _places(secrets, name)
-        found, is_here = self._find(self._config.key_prefix + name, now, places)
+        places: dict[bytes, Place] = {}
+        for name in names:
+            places |= _places(secrets, name)
+        ids = [self._config.key_prefix + name for name in names]
+        found, is_here = self._find(ids, now, places)
         if found is not None:
             opened, is_here = self._elsewhere(found, secrets, now, lifetime)
             if opened is not None:
                 return opened
         return self._moved(places, secrets, now) if is_here else None
+
+    def _names(self, cookie: str, secrets: Secrets) -> list[str]:
+        """What the session of a cookie may be called in the table: its id; or, if the
+        cookie has a token, the hash that the way back has stored it under. That hash is
+        nobody's cookie, or who has a copy of the table could use it.
+        """
+        signed = self._config.use_signer
+        name = flask_session_id(cookie, secrets, signed=signed)
+        names = [] if name is None or _HASH.fullmatch(name) else [name]
+        if is_token(cookie) and not signed:
+            names += [row_id(secret, cookie).hex() for secret in secrets]
+        return names
 
     def _moved(
         self, places: Mapping[bytes, Place], secrets: Secrets, now: int
@@ -137,7 +160,7 @@ class FlaskSessionAdopter(Adopter):
         return self._opened(Taking(target, secrets, row, lifetime=lifetime)), False
 
     def _find(
-        self, session_id: str, now: int, here: Iterable[bytes]
+        self, session_ids: Sequence[str], now: int, here: Iterable[bytes]
     ) -> tuple[ForeignSession | None, bool]:
         """As :meth:`.ForeignTable.find`. If the table is missing, the session may be
         here: perhaps all sessions have moved and the table was dropped.
@@ -145,12 +168,12 @@ class FlaskSessionAdopter(Adopter):
         if time.monotonic() < self._ask_again:
             return None, True
         try:
-            return self.table.find(session_id, now, here)
+            return self.table.find(session_ids, now, here)
         except ForeignTableError:
             # The statement uses both tables. This one creates ours if it is missing.
             self._records.store.load_any(here, now)
         try:
-            return self.table.find(session_id, now, here)
+            return self.table.find(session_ids, now, here)
         except ForeignTableError as error:
             self._ask_again = time.monotonic() + _PAUSE
             if self._not_there.is_time():
@@ -298,6 +321,8 @@ class FlaskSessionAdopter(Adopter):
         if not row.session_id.startswith(self._config.key_prefix):
             raise NotAdoptedError("prefix")
         target = self.convert(row, secrets, lifetime, now)
+        if not is_session_id(self._name(row)):
+            raise NotAdoptedError("prefix")  # it begins with this one and is longer
         if target.row.expires_at <= now:
             raise NotAdoptedError("age")
         return target

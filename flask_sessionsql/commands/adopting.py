@@ -12,6 +12,7 @@ from flask import current_app
 from ..adopting import FlaskSessionAdopter
 from ..adopting.base import WHY, Reason
 from ..interfaces import secret_keys
+from ..storage.adoption import ForeignTableError
 from .base import (
     INTERRUPTED,
     LEFT,
@@ -95,7 +96,9 @@ def adopt_command(
 
     with (
         told_at_the_end(ctx, tell),
-        progress("Adopting", lambda: _count(adopter)) as advance,
+        progress(
+            "Adopting", lambda: _count(adopter, interface.config.key_prefix)
+        ) as advance,
     ):
         for done in batches:
             total, complete = total + done.taken, done.is_last
@@ -111,8 +114,11 @@ def _code(complete: bool, left: Mapping[Reason, int]) -> int:
     return LEFT if any(left.values()) else 0
 
 
-def _count(adopter: FlaskSessionAdopter) -> int:
-    return adopter.table.count(int(time.time()))[0]
+def _count(adopter: FlaskSessionAdopter, prefix: str) -> int:
+    try:
+        return adopter.table.count(int(time.time()), prefix)[0]
+    except ForeignTableError:
+        return 0  # the first batch says so
 
 
 def _say_adopted(

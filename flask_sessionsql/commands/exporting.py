@@ -118,8 +118,15 @@ def _opened(output: str | None) -> Iterator[Callable[[str], object]]:
             f"The file {output!r} cannot be created: {error.strerror}. Give --output"
             " the name of one that does not exist, in a folder where you may write."
         ) from error
-    with open(number, "w", encoding="ascii") as file:
-        yield lambda line: print(line, file=file)
+    try:
+        with open(number, "w", encoding="ascii") as file:
+            yield lambda line: print(line, file=file)
+    except OSError as error:
+        os.unlink(output)  # or the next try would find a part of it there
+        raise command_error(
+            f"The file {output!r} cannot be written: {error.strerror}. It is removed."
+            " Make room, or give --output the name of one elsewhere."
+        ) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ can be removed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 
@@ -25,16 +26,19 @@ def check_moving(
     """The findings about a move that is not finished."""
     adopter = interface.adopter
     if isinstance(adopter, FlaskSessionAdopter):
-        yield from _check_table(adopter, interface.config.adopt_table)
+        config = interface.config
+        yield from _check_table(adopter, config.adopt_table, config.key_prefix)
     elif isinstance(adopter, CookieAdopter):
         yield _cookies(adopter, interface.current_config(app).lifetime)
 
 
-def _check_table(adopter: FlaskSessionAdopter, table: str) -> Iterator[Finding]:
+def _check_table(
+    adopter: FlaskSessionAdopter, table: str, prefix: str
+) -> Iterator[Finding]:
     now = int(time.time())
     waiting, until = adopter.notes.waiting(now)
     try:
-        left, last = adopter.table.count(now)
+        left, last = adopter.table.count(now, prefix)
     except ForeignTableError as why:
         left, last = 0, None
         if not waiting:  # after moving all, the table may be dropped
@@ -50,8 +54,9 @@ def _check_table(adopter: FlaskSessionAdopter, table: str) -> Iterator[Finding]:
             f" {table!r}. The last of them ends at {_when(last)}."
         )
         advice = (
-            "'flask sessions adopt' moves them now. Leave the setting in either case:"
-            " their browsers have their old cookies until they come."
+            "'flask sessions adopt' moves them now; those that it leaves end with their"
+            " time. Leave the setting in either case: their browsers have their old"
+            " cookies until they come."
         )
         yield warning("SESSION_ADOPT", problem, advice)
     elif waiting:
@@ -79,7 +84,7 @@ def _cookies(adopter: CookieAdopter, lifetime: int) -> Finding:
     if last is not None:
         problem += f" The last of them would have been valid until {_when(last)}."
     advice = (
-        f"Leave the setting for {lifetime / 24 / 3600:.0f} days"
+        f"Leave the setting for {counted(math.ceil(lifetime / 24 / 3600), 'day')}"
         " (PERMANENT_SESSION_LIFETIME) after the last server of the previous site has"
         " stopped. Then no signed cookie is valid any more: remove the setting."
     )

@@ -20,7 +20,14 @@ from itsdangerous import BadSignature, Signer, URLSafeTimedSerializer
 from ..exceptions import UnreadableSessionError
 from ..sessions import HIDDEN_KEYS, PERMANENT_KEY
 
-__all__ = ["Cookie", "PickleError", "flask_session_id", "load_row", "open_cookie"]
+__all__ = [
+    "Cookie",
+    "PickleError",
+    "flask_session_id",
+    "is_session_id",
+    "load_row",
+    "open_cookie",
+]
 
 #: A UUID (up to 0.5), or a configured number of random bytes in URL-safe base64.
 _SESSION_ID = re.compile("[A-Za-z0-9_-]{8,255}")
@@ -54,7 +61,12 @@ def flask_session_id(cookie: str, secrets: Secrets, *, signed: bool) -> str | No
     """
     if signed:
         cookie = _unsigned(cookie, secrets)
-    return cookie if _SESSION_ID.fullmatch(cookie) else None
+    return cookie if is_session_id(cookie) else None
+
+
+def is_session_id(name: str) -> bool:
+    """Whether Flask-Session makes such ids."""
+    return _SESSION_ID.fullmatch(name) is not None
 
 
 def _unsigned(cookie: str, secrets: Secrets) -> str:

@@ -118,18 +118,19 @@ class ForeignTable:
         self.table: sa.Table = foreign_table(sa.MetaData(), name, schema)
 
     def find(
-        self, session_id: str, now: int, here: Iterable[bytes]
+        self, session_ids: Sequence[str], now: int, here: Iterable[bytes]
     ) -> tuple[ForeignSession | None, bool]:
         """A live session, or ``None``, and whether it is in our table already. One
         statement reads both tables, so that the session cannot move in between.
 
+        :param session_ids: what it may be called there.
         :param here: the keys that it would have in our table.
         :raises ForeignTableError: the table cannot be read.
         """
         ours = self._database.table.c.id
         nothing = [sa.null()] * (len(COLUMNS) - 1)
         statement: sa.CompoundSelect[Any] = sa.union_all(
-            self._live(now).where(self.table.c.session_id == session_id),
+            self._live(now).where(self.table.c.session_id.in_(session_ids)),
             sa.select(sa.literal_column("0"), *nothing).where(ours.in_([*here])),
         )
 
@@ -138,18 +139,22 @@ class ForeignTable:
 
         found = self._ask(work)
         # A collation, such as MariaDB's default, can treat two ids as equal.
-        rows = [_session(row) for row in found if row[1] == session_id]
+        rows = [_session(row) for row in found if row[1] in session_ids]
         return next(iter(rows), None), any(row[1] is None for row in found)
 
-    def count(self, now: int) -> tuple[int, int | None]:
+    def count(self, now: int, prefix: str) -> tuple[int, int | None]:
         """The number of live sessions, and when the last of them ends, in seconds since
         1970.
 
+        :param prefix: the first characters of their ids.
         :raises ForeignTableError: the table cannot be read.
         """
         expiry = self.table.c.expiry
         last = sa.type_coerce(sa.func.max(expiry), _RAW)
-        statement = sa.select(sa.func.count(), last).where(expiry > _as_expiry(now))
+        statement = sa.select(sa.func.count(), last).where(
+            expiry > _as_expiry(now),
+            self.table.c.session_id.startswith(prefix, autoescape=True),
+        )
 
         def work(connection: sa.Connection) -> Sequence[Any]:
             return connection.execute(statement).one()

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from click import ClickException
 from flask import Flask
 
 from flask_sessionsql import Session
@@ -48,6 +49,29 @@ def spoil(app: Flask, data: bytes, session_id: str) -> None:
     typed = change.bindparams(sa.bindparam("data", type_=sa.LargeBinary))
     with store_of(app).engine.connect() as connection:
         connection.execute(typed, {"data": data, "id": session_id})
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("shop:", "shop:admin:"), ("", "a:")])
+def test_another_site_in_the_same_table(
+    old_site: Site, new_site: Site, ours: str, theirs: str
+) -> None:
+    """Its prefix begins with ours: its sessions stay its own, and are not counted."""
+    other = old_site(SESSION_KEY_PREFIX=theirs)
+    [cookie] = logged_in(other, "root")
+    mine = logged_in(old_site(SESSION_KEY_PREFIX=ours), "ann")
+    new = new_site(SESSION_KEY_PREFIX=ours)
+    done = run(new, "adopt")
+
+    assert "Adopted 1 session." in done.stdout
+    assert "ann" == browser(new, mine[0]).get("/me").text
+    assert "root" == browser(other, cookie).get("/me").text
+
+
+def test_a_table_that_is_not_there(new_site: Site) -> None:
+    """On a terminal, too, it is one line."""
+    new = new_site(SESSION_ADOPT_TABLE="nowhere")
+    with pytest.raises(ClickException, match="The table 'nowhere' is missing"):
+        with_progress(new, "adopt")
 
 
 def test_the_rest_is_taken_over(old_site: Site, new_site: Site) -> None:

@@ -187,6 +187,151 @@ def test_there_and_back(old_site: Site, new_site: Site, tmp_path: Path) -> None:
     ]
 
 
+def back_again(
+    old_site: Site, new: Flask, path: Path, **config: Any
+) -> tuple[Flask, int]:
+    """The site with Flask-Session again, and how many sessions were written there."""
+    file = str(path / "sessions.jsonl")
+    run(new, "export", "--output", file)
+    back = old_site(**config)
+    keep_tokens(back)
+    return back, fill(back, file)
+
+
+def test_in_again(old_site: Site, new_site: Site, tmp_path: Path) -> None:
+    """A site that goes back, and then moves in again as it should have: nobody is
+    logged out, whether the browser comes or the command moves it. What the table calls
+    a session is nobody's cookie.
+    """
+    [early, late, new_there] = [logged_in(old_site(), name)[0] for name in NAMES[:3]]
+    new = new_site()
+    come = [browser(new, cookie) for cookie in (early, late)]
+    for client in come:
+        client.get("/me")
+    back, _ = back_again(old_site, new, tmp_path)
+    held = [*map(cookie_of, come), new_there]
+    assert NAMES[:3] == [browser(back, cookie).get("/me").text for cookie in held]
+    with store_of(new).engine.connect() as connection:
+        connection.execute(sa.text("DELETE FROM flask_sessionsql"))
+        ids = connection.scalars(sa.text("SELECT session_id FROM sessions")).all()
+    again = new_site()
+
+    names = [each.removeprefix("session:") for each in ids]
+    assert {"nobody"} == {
+        browser(again, name).get("/me").text for name in names if len(name) == 64
+    }
+    assert NAMES[0] == browser(again, held[0]).get("/me").text
+    assert 0 == run(again, "adopt").exit_code
+    assert NAMES[1:3] == [browser(again, each).get("/me").text for each in held[1:]]
+
+
+def test_back_with_values_of_every_type(
+    old_site: Site, shop: Flask, tmp_path: Path
+) -> None:
+    """What MessagePack or a signed cookie lacks logs nobody out."""
+    first, second = shop.test_client(), shop.test_client()
+    for client, name in ((first, "ann"), (second, "ben")):
+        client.get(f"/login/{name}")
+    first.get("/values")
+    back, written = back_again(old_site, shop, tmp_path)
+    cookies = pages(Flask("shop"))
+    cookies.config["SECRET_KEY"] = "a key"
+    cookies.session_interface = CookiesAgain(str(tmp_path / "sessions.jsonl"))
+
+    assert 2 == written
+    for site in (back, cookies):
+        held = [cookie_of(client) for client in (first, second)]
+        found = [browser(site, cookie).get("/me") for cookie in held]
+        assert ["ann", "ben"] == [page.text for page in found]
+
+
+def test_back_with_a_session_that_cannot_be_written(
+    old_site: Site,
+    shop: Flask,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The others are, and the log names it."""
+    file, cookies = exported(shop, tmp_path, "ann", "ben")
+    back = old_site()
+    keep_tokens(back)
+    interface: Any = back.session_interface
+    encode = interface.serializer.encode
+
+    def fail(data: dict[str, Any]) -> bytes:
+        if data["_user_id"] == "ann":
+            raise TypeError
+        return bytes(encode(data))
+
+    monkeypatch.setattr(interface.serializer, "encode", fail)
+    assert 1 == fill(back, file)
+    monkeypatch.undo()
+
+    documents = map(json.loads, Path(file).read_text("ascii").splitlines())
+    [handle] = [each["handle"] for each in documents if each["user_id"] == "ann"]
+    assert f"Session {handle} is not written" in caplog.text
+    assert "ben" == browser(back, cookies[1]).get("/me").text
+
+
+def test_back_after_the_key_was_rotated(
+    old_site: Site, make_app: MakeApp, shared_database_uri: str, tmp_path: Path
+) -> None:
+    """Sessions under an earlier key go back, too."""
+    [cookie] = logged_in(pages(make_app(shared_database_uri)), "ann")
+    rotated = {"SECRET_KEY": "another key", "SECRET_KEY_FALLBACKS": ["a key"]}
+    new = pages(make_app(shared_database_uri, **rotated))
+    assert "ann" == browser(new, cookie).get("/me").text
+    file = str(tmp_path / "sessions.jsonl")
+    run(new, "export", "--output", file)
+    cookies = pages(Flask("shop"))
+    cookies.config.update(rotated)
+    cookies.session_interface = CookiesAgain(file)
+    back = old_site()
+    back.config.update(rotated)
+    keep_tokens(back)
+    fill(back, file)
+
+    for site in (cookies, back):
+        assert "ann" == browser(site, cookie).get("/me").text
+
+
+def test_back_from_signed_ids(old_site: Site, new_site: Site, tmp_path: Path) -> None:
+    """Browsers that still have the signed id of the site before are logged in, moved
+    by the command or not at all.
+    """
+    cookies = logged_in(old_site(SESSION_USE_SIGNER=True), *NAMES[:3])
+    new = new_site(SESSION_USE_SIGNER=True)
+    run(new, "adopt", "--batch-size", "2", "--max-seconds", "0.000001")
+    back, written = back_again(old_site, new, tmp_path)
+
+    assert 2 == written
+    assert NAMES[:3] == [browser(back, cookie).get("/me").text for cookie in cookies]
+
+
+def test_export_on_a_full_disk(
+    shop: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says so, and no part of a file is left in the way of the next try."""
+    if not Path("/dev/full").exists():
+        pytest.skip("This system has no /dev/full.")
+    logged_in(shop, "ann")
+    file, opened = tmp_path / "sessions.jsonl", os.open
+
+    def full(path: Any, *options: Any) -> int:
+        if path != str(file):
+            return opened(path, *options)
+        file.symlink_to("/dev/full")
+        return opened(path, os.O_WRONLY)
+
+    monkeypatch.setattr(os, "open", full)
+    done = run(shop, "export", "--output", str(file))
+
+    assert 1 == done.exit_code
+    assert "cannot be written: No space left on device" in done.stderr
+    assert not file.is_symlink()
+
+
 # What Flask-Session calls its own.
 
 

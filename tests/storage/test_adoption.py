@@ -66,8 +66,8 @@ def test_a_table_of_another_program(app: Flask) -> None:
     database.provide_table()
     table = ForeignTable(database, "flask_sessionsql")
     for ask in (
-        lambda: table.count(1000),
-        lambda: table.find("session:x", 1000, [ROW.id]),
+        lambda: table.count(1000, ""),
+        lambda: table.find(["session:x"], 1000, [ROW.id]),
         lambda: table.batch(None, 5, 1000),
     ):
         with pytest.raises(ForeignTableError, match="is not Flask-Session's"):
@@ -88,10 +88,10 @@ def test_a_date_that_is_none(app: Flask, date: str) -> None:
             sa.text("INSERT INTO sessions VALUES (1, 'session:x', x'80', " + date + ")")
         )
 
-    found, is_here = table.find("session:x", 1000, [])
+    found, is_here = table.find(["session:x"], 1000, [])
     assert found is not None
     assert (0, b"\x80", False) == (found.expires_at, found.data, is_here)
-    assert (1, 0) == table.count(1000)
+    assert (1, 0) == table.count(1000, "")
 
 
 def test_one_that_is_here_already(app: Flask) -> None:
@@ -144,6 +144,6 @@ def test_a_right_that_is_missing(
         app = make_app(limited, SESSION_ADOPT="flask-session")
         table = ForeignTable(store_of(app).database, "sessions")
         with pytest.raises(SessionTableError, match="on Flask-Session's table"):
-            table.count(1000)
+            table.count(1000, "")
         store_of(app).dispose()
     engine.dispose()
