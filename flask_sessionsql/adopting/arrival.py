@@ -12,6 +12,7 @@ from ..exceptions import (
 )
 from ..saving.planning import Clear, Empty, Keep, Plan, Touch
 from ..saving.records import Outcome, SessionRecords
+from ..sessions import ADOPTED_KEY
 from .base import Adopter, Opened
 
 __all__ = ["Arrival"]
@@ -30,6 +31,10 @@ class Arrival:
         self.is_new: bool = opened.is_new
         #: The note of its session, if this is the first request with the new token.
         self.confirms: bytes | None = opened.confirms
+        #: The note of its session, if the browser has sent its old cookie, and the end
+        #: that the session had then, in seconds since 1970.
+        self._waits: bytes | None = opened.data.get(ADOPTED_KEY)
+        self._end = opened.record.row.expires_at
         self._only_confirms = False
         self._is_there = True
 
@@ -87,8 +92,18 @@ class Arrival:
             logger.info("A session could not be adopted yet: %s", error)
             data = self._records.foresee(plan).data
             return Outcome(None, data, is_elsewhere=True)
-        if self.confirms is not None:
-            # This is only for counting, so a failure does not matter.
-            with suppress(SessionStoreUnavailableError, SessionTableError):
-                self._adopter.notes.confirm(self.confirms)
+        # This is only for counting, so a failure does not matter.
+        with suppress(SessionStoreUnavailableError, SessionTableError):
+            self._note(outcome)
         return outcome
+
+    def _note(self, outcome: Outcome) -> None:
+        """Note whether the browser has the new token, or how long it may come without
+        it: as long as its session lives.
+        """
+        if self.confirms is not None:
+            self._adopter.notes.confirm(self.confirms)
+        elif self._waits is not None and outcome.record is not None:
+            end = outcome.record.row.expires_at
+            if end > self._end:
+                self._adopter.notes.wait(self._waits, end)

@@ -402,6 +402,19 @@ class Notes:
         statement = confirm.values(version=_CONFIRMED)
         self._database.run(lambda connection: connection.execute(statement).rowcount)
 
+    def wait(self, key: bytes, until: int) -> None:
+        """Note that a moved session lives longer, whose browser still sends its old id.
+
+        :param key: the key of the note that the session was moved.
+        :param until: when the session ends, in seconds since 1970.
+        """
+        table = self._database.table
+        columns = table.c
+        wait = sa.update(table).where(columns.id == key, columns.version == _MOVED)
+        later = sa.case((columns.purge_at < until, until), else_=columns.purge_at)
+        statement = wait.values(last_used_at=until, purge_at=later)
+        self._database.run(lambda connection: connection.execute(statement).rowcount)
+
     def waiting(self, now: int) -> tuple[int, int | None]:
         """The number of moved sessions whose browsers have not come back with their new
         tokens, and until when they may, in seconds since 1970.

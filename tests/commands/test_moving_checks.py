@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from flask import Flask
 
 from tests.adopting.helpers import (
+    DAY,
     Site,
     browser,
     logged_in,
@@ -14,6 +17,7 @@ from tests.adopting.helpers import (
     run,
 )
 from tests.conftest import MakeApp
+from tests.helpers import Clock
 
 #: What Flask-Session does, and newer Pythons warn of.
 pytestmark = pytest.mark.filterwarnings(
@@ -38,6 +42,26 @@ def test_nothing_is_left(old_site: Site, new_site: Site) -> None:
         client.get("/me")
         client.get("/me")
     assert "every browser has sent its new" in run(new, "check").stdout
+
+
+def test_a_browser_that_never_sends_its_new_cookie(
+    old_site: Site, new_site: Site, clock: Clock
+) -> None:
+    """A program with a cookie of its own, for example. As long as its session lives,
+    the setting cannot go.
+    """
+    [cookie] = logged_in(old_site(), "ann")
+    new = new_site()
+    clock.now = datetime.now(UTC).timestamp()
+    run(new, "adopt")
+    for _ in range(4):
+        clock.now += 20 * DAY
+        assert "The browsers of 1 session" in run(new, "check").stdout
+        assert "ann" == browser(new, cookie).get("/me").text
+    clock.now += 40 * DAY
+
+    assert "every browser has sent its new" in run(new, "check").stdout
+    assert "nobody" == browser(new, cookie).get("/me").text
 
 
 def test_check_of_cookies(make_app: MakeApp, shared_database_uri: str) -> None:
