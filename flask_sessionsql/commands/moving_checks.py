@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from flask import Flask
 
 from ..adopting import CookieAdopter, FlaskSessionAdopter
+from ..exceptions import SessionTableError
 from ..interfaces import FlaskSQLAlchemySessionInterface
 from ..storage.adoption import ForeignTableError
 from ..storage.tables import as_time
@@ -39,6 +40,11 @@ def _check_table(
     waiting, until = adopter.notes.waiting(now)
     try:
         left, last = adopter.table.count(now, prefix)
+        adopter.table.check_rights()
+    except SessionTableError as why:
+        advice = "Sessions cannot be moved without it: a request that tries fails."
+        yield error("SESSION_ADOPT_TABLE", str(why), advice)
+        return
     except ForeignTableError as why:
         left, last = 0, None
         if not waiting:  # after moving all, the table may be dropped

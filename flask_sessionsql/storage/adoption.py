@@ -162,6 +162,26 @@ class ForeignTable:
         number, end = self._ask(work)
         return int(number), None if end is None else _as_seconds(end)
 
+    def check_rights(self) -> None:
+        """Try what moving a session needs, on no row.
+
+        :raises SessionTableError: the database's user lacks a right.
+        :raises ForeignTableError: the table cannot be read.
+        """
+        nothing = sa.false()
+        trials = [
+            self._all().where(nothing).with_for_update(),
+            sa.delete(self.table).where(nothing),
+        ]
+
+        def work(connection: sa.Connection) -> None:
+            with transaction(connection):
+                for trial in trials:
+                    connection.execute(trial)
+
+        if self._database.engine.dialect.name != "sqlite":  # which has no rights
+            self._ask(work)
+
     def batch(self, after: int | None, most: int, now: int) -> list[ForeignSession]:
         """Live sessions in the order of ``id``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
 from tests.adopting.helpers import (
@@ -17,7 +18,7 @@ from tests.adopting.helpers import (
     run,
 )
 from tests.conftest import MakeApp
-from tests.helpers import Clock
+from tests.helpers import Clock, limited_user, on, store_of
 
 #: What Flask-Session does, and newer Pythons warn of.
 pytestmark = pytest.mark.filterwarnings(
@@ -62,6 +63,34 @@ def test_a_browser_that_never_sends_its_new_cookie(
 
     assert "every browser has sent its new" in run(new, "check").stdout
     assert "nobody" == browser(new, cookie).get("/me").text
+
+
+@pytest.mark.parametrize(
+    "shared_database_uri", on("postgresql", "mariadb"), indirect=True
+)
+def test_a_right_on_the_table_of_before(
+    old_site: Site, new_site: Site, make_app: MakeApp, shared_database_uri: str
+) -> None:
+    """Sessions cannot leave it without one: it is told before the first request."""
+    logged_in(old_site(), "ann")
+    owner = new_site()
+    store_of(owner).database.provide_table()
+    with limited_user(shared_database_uri, "SELECT ON sessions") as limited:
+        name = sa.make_url(limited).username
+        user = name if "postgresql" in limited else f"'{name}'@'127.0.0.%'"
+        grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO " + str(user)
+        app = make_app(limited, SESSION_ADOPT="flask-session")
+        with store_of(owner).engine.connect() as connection:
+            connection.execute(sa.text(grant.format("flask_sessionsql")))
+            told = run(app, "check")
+            store_of(app).dispose()
+            connection.execute(sa.text(grant.format("sessions")))
+        after = run(app, "check")
+        store_of(app).dispose()
+
+    assert (1, 0) == (told.exit_code, after.exit_code)
+    assert "error: SESSION_ADOPT_TABLE" in told.stdout
+    assert "grant SELECT, UPDATE and DELETE" in told.stdout
 
 
 def test_check_of_cookies(make_app: MakeApp, shared_database_uri: str) -> None:
