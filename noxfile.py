@@ -226,7 +226,7 @@ def quickstart(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """The example, on a real server, visited with two profiles of a real browser."""
     install(session, "browser")
-    # The two wait for servers and for each other.
+    # They mostly wait: for servers, and for time to pass.
     at_once = ["--numprocesses=2", "--dist=worksteal"]
     session.run("pytest", *at_once, *(session.posargs or ["tests/browser"]))
 

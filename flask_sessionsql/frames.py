@@ -1,9 +1,8 @@
-"""Emptying the frames of errors, so that error reporters do not send session values.
+"""The frames of errors: what they hold, and who has caught the error.
 
-Error reporters read the local variables in the frames of a traceback. This package
-clears its own before an error reaches the application. The traceback's lines remain.
-
-The frames also tell whether Flask is making the page for an error.
+Error reporters read the local variables in the frames of a traceback, and would send
+session values. This package clears its own frames before an error reaches the
+application. The traceback's lines remain.
 """
 
 from __future__ import annotations

@@ -328,9 +328,11 @@ class ServerSideSession(SessionMixin):
         :param needless: whether the view does not need it. Flask would answer with a
             500 then, so that an empty session is better.
         """
-        self._data, self._failure = {}, error
-        self._spared = needless and isinstance(error, HTTPException)
-        if self._spared:
+        self._failure = error
+        if self._data is None:  # or another thread has written to it meanwhile
+            self._data = {}
+        if needless and isinstance(error, HTTPException):
+            self._spared = True
             return self._data
         raise error
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -118,11 +119,26 @@ def _opened(output: str | None) -> Iterator[Callable[[str], object]]:
             f"The file {output!r} cannot be created: {error.strerror}. Give --output"
             " the name of one that does not exist, in a folder where you may write."
         ) from error
+    file = os.fdopen(number, "w", encoding="ascii")
+
+    def write(line: str) -> None:
+        with _writing(output):
+            print(line, file=file)
+
     try:
-        with open(number, "w", encoding="ascii") as file:
-            yield lambda line: print(line, file=file)
+        yield write
+    finally:
+        with _writing(output):
+            file.close()
+
+
+@contextmanager
+def _writing(output: str) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        os.unlink(output)  # or the next try would find a part of it there
+        # Or the next try would find a part of it there.
+        Path(output).unlink(missing_ok=True)
         raise command_error(
             f"The file {output!r} cannot be written: {error.strerror}. It is removed."
             " Make room, or give --output the name of one elsewhere."

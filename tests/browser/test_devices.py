@@ -111,6 +111,8 @@ def test_a_new_password_logs_out_elsewhere(computer: Visitor, phone: Visitor) ->
     """
     computer.log_in()
     phone.log_in()
+    # There for managers of passwords alone.
+    assert computer.tab.locator("[autocomplete=username]").is_hidden()
     computer.change_password("a wrong one", "a much better one")
     assert "That is not your password. Nothing has changed." == computer.message()
     assert phone.is_logged_in()

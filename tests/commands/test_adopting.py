@@ -55,7 +55,7 @@ def spoil(app: Flask, data: bytes, session_id: str) -> None:
 def test_another_site_in_the_same_table(
     old_site: Site, new_site: Site, ours: str, theirs: str
 ) -> None:
-    """Its prefix begins with ours: its sessions stay its own, and are not counted."""
+    """Its prefix begins with ours: its sessions stay its own."""
     other = old_site(SESSION_KEY_PREFIX=theirs)
     [cookie] = logged_in(other, "root")
     mine = logged_in(old_site(SESSION_KEY_PREFIX=ours), "ann")

@@ -225,6 +225,23 @@ def test_in_again(old_site: Site, new_site: Site, tmp_path: Path) -> None:
     assert NAMES[1:3] == [browser(again, each).get("/me").text for each in held[1:]]
 
 
+def test_back_after_a_session_was_revoked(
+    old_site: Site, new_site: Site, tmp_path: Path
+) -> None:
+    """One that had not moved when it was ended is not there again: the command, which
+    the page says to run first, takes it out of the table of the site before.
+    """
+    cookies = logged_in(old_site(), *NAMES[:2])
+    new = new_site()
+    run(new, "revoke", "--user", NAMES[0])
+    assert 0 == run(new, "adopt").exit_code
+    back, written = back_again(old_site, new, tmp_path)
+
+    assert 1 == written
+    found = [browser(back, cookie).get("/me").text for cookie in cookies]
+    assert ["nobody", NAMES[1]] == found
+
+
 def test_back_with_values_of_every_type(
     old_site: Site, shop: Flask, tmp_path: Path
 ) -> None:

@@ -45,6 +45,17 @@ def test_nothing_is_left(old_site: Site, new_site: Site) -> None:
     assert "every browser has sent its new" in run(new, "check").stdout
 
 
+def test_another_site_in_the_same_table(old_site: Site, new_site: Site) -> None:
+    """What is never adopted does not keep the setting."""
+    logged_in(old_site(SESSION_KEY_PREFIX="other%:"), "root")
+    new = new_site()
+    run(new, "adopt")
+
+    assert "Remove SESSION_ADOPT" in run(new, "check").stdout
+    logged_in(old_site(), "ann")
+    assert "1 live session of Flask-Session's" in run(new, "check").stdout
+
+
 def test_a_browser_that_never_sends_its_new_cookie(
     old_site: Site, new_site: Site, clock: Clock
 ) -> None:

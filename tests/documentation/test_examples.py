@@ -87,6 +87,7 @@ def test_timers(tmp_path: Path) -> None:
     service = unit(
         block("reference/commands", "/etc/systemd/system/shop-purge.service")
     )
+    site = unit(block("guides/production", "shop.service"))
     timer = unit(block("reference/commands", "/etc/systemd/system/shop-purge.timer"))
     with Shell(tmp_path, "reference/commands") as shell:
         for command in PREPARED[shell.page]:
@@ -100,6 +101,8 @@ def test_timers(tmp_path: Path) -> None:
 
     assert (["Deleted 12 expired sessions."], 0) == from_cron
     assert (["Deleted 0 expired sessions."], 0) == from_systemd
+    environment = site["Service"]["EnvironmentFile"]
+    assert environment == service["Service"]["EnvironmentFile"]
     assert str(TIME_OVER) == service["Service"]["SuccessExitStatus"]
     assert "timers.target" == timer["Install"]["WantedBy"]
     assert "hourly" == timer["Timer"]["OnCalendar"]

@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import EnvironBuilder
 
 from flask_sessionsql import SessionValueError
+from flask_sessionsql import session as typed_session
 from tests.conftest import MakeApp, MakeDatabase
 from tests.helpers import Clock
 from tests.integration.helpers import (
@@ -542,6 +543,22 @@ def test_a_fallback_key_keeps_sessions_alive(app: Flask, client: FlaskClient) ->
     app.config.update(SECRET_KEY_FALLBACKS=None)
     assert client.get("/get/key").text == "'changed'"
     assert (token(client), rows(app)[0].handle) == (old, row.handle)
+
+
+def test_a_new_token_moves_a_session_to_the_current_key(
+    app: Flask, client: FlaskClient
+) -> None:
+    """So one that is only read can outlive the earlier key."""
+    client.get("/set/key/value")
+    app.config.update(SECRET_KEY="newer", SECRET_KEY_FALLBACKS=["a key"])
+
+    def renew() -> str:
+        typed_session.regenerate()
+        return "ok"
+
+    visit(client, renew)
+    app.config.update(SECRET_KEY_FALLBACKS=None)
+    assert client.get("/get/key").text == "'value'"
 
 
 def test_a_fallback_key_is_for_finding_only(app: Flask, client: FlaskClient) -> None:
